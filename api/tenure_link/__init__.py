@@ -1,0 +1,289 @@
+"""The worker link: what `tenured host` and the processes that run user code say to each other over a unix socket.
+
+Every message is one frame: 4 bytes big-endian length, then msgpack of one of the structs below (tagged by `t`).
+A frame may be at most `MAX_FRAME` bytes; a longer one, or one that does not decode, ends the connection.
+
+Three kinds of process connect (`Hello.kind`):
+
+* `supervisor`: PID 1 of the worker container. Runs no user code. Gets `Lease` at each renewal and kills its workers when it
+  passes (CLOCK_BOOTTIME). Starts workers, reports `Workers` and `Terminating`.
+* `worker`: runs agents. After `Welcome` it takes a shared flock on `Welcome.lock` before it answers anything, and ends within
+  1 s of losing its socket.
+
+Order: frames of one connection are handled in order by the daemon; a worker answers `Turn` frames of one agent in order and of
+several agents in any order. The daemon sends at most one `Turn` of an agent at a time, and the next only after it has committed
+or dropped the one before (`Commit`, `Drop`).
+
+Nothing here comes from the network: the socket's peer credentials are checked. Still, the daemon trusts no worker with anything
+but its own agents: a worker is user code.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+LINK_VERSION = 1
+"""A daemon serves this version and the one before."""
+
+MAX_FRAME = 64 * 1024 * 1024
+"""Bytes of one frame at most."""
+
+
+class Frame(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
+    """Base of all frames; the tag is the class name."""
+
+
+class Method(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An action or a query, as a caller needs to know it."""
+
+    name: str
+    query: bool = False
+    description: str = ""
+    parameters: dict[str, object] = {}
+    """JSON Schema of an object: one property per parameter."""
+
+
+class AgentClass(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A class that the pool's modules registered."""
+
+    name: str
+    version: int = 1
+    description: str = ""
+    methods: tuple[Method, ...] = ()
+    state_schema: dict[str, object] = {}
+    """JSON Schema of the state."""
+
+
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something went wrong in user code, in words for its author."""
+
+    code: str
+    """From the catalogue in docs/errors.md: ActionFailed, InvalidArguments, UnknownMethod, StateInvalid, ImportFailed, ..."""
+    message: str
+    """One sentence, e.g. `ValueError in increment: by must be positive`."""
+    details: str = ""
+    """The traceback, for the log."""
+
+
+# --- from the process to the daemon ---------------------------------------------------------------------------
+
+
+class Hello(Frame, frozen=True):
+    """First frame of a connection."""
+
+    link_version: int
+    kind: Literal["supervisor", "worker"]
+    pid: int
+    sdk_version: str
+    python_version: str
+    classes: tuple[AgentClass, ...] = ()
+    fault: Fault | None = None
+    """From the supervisor: the pool's modules cannot be imported; no worker will come until they can."""
+
+
+class Workers(Frame, frozen=True):
+    """From the supervisor, at every change: which worker processes live, and how the last one ended."""
+
+    pids: tuple[int, ...]
+    ended: int = 0
+    """PID that ended, 0: none."""
+    status: str = ""
+    """How: `exit status 3`, `signal SIGKILL`, `lease lapsed`."""
+    fault: Fault | None = None
+    """The modules cannot be imported (again)."""
+
+
+class Terminating(Frame, frozen=True):
+    """From the supervisor: the container was told to stop. Drain, then send `Stop`; I work on until then."""
+
+
+class Activated(Frame, frozen=True):
+    """The agent is in memory with a valid state: it may be called."""
+
+    uid: str
+    epoch: int
+    state: bytes | None = None
+    """The first state, msgpack, when `Activate.state` was None: the daemon commits it before the agent is Ready."""
+
+
+class ActivationFailed(Frame, frozen=True):
+    uid: str
+    epoch: int
+    fault: Fault
+
+
+class TurnDone(Frame, frozen=True):
+    """End of a turn. Nothing of it is visible before the daemon's commit."""
+
+    turn: int
+    reply: bytes | None = None
+    """msgpack; None only with `fault`."""
+    state: bytes | None = None
+    """The whole new state, msgpack; None: unchanged (always for queries)."""
+    signals: tuple[Signal, ...] = ()
+    fault: Fault | None = None
+
+
+class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a turn emitted, CloudEvents words."""
+
+    id: str
+    type: str
+    data: bytes
+
+
+class LogLine(Frame, frozen=True):
+    uid: str
+    level: str
+    text: str
+    wall_time: float
+
+
+class Pong(Frame, frozen=True):
+    n: int
+
+
+# --- from the daemon to the process ---------------------------------------------------------------------------
+
+
+class Welcome(Frame, frozen=True):
+    """Answer to a good Hello."""
+
+    link_version: int
+    incarnation: str
+    lock: str
+    """Path of the lock file of this incarnation, on a volume that both see."""
+    workers: int = 1
+    """To the supervisor: how many worker processes to keep."""
+
+
+class Refused(Frame, frozen=True):
+    """Answer to a Hello that cannot be served; the connection ends."""
+
+    fault: Fault
+
+
+class Lease(Frame, frozen=True):
+    """To the supervisor: kill the workers when CLOCK_BOOTTIME passes `until_ns`, unless a later one came."""
+
+    until_ns: int
+
+
+class Kill(Frame, frozen=True):
+    """To the supervisor: SIGKILL this worker and start another."""
+
+    pid: int
+    reason: str
+
+
+class Spawn(Frame, frozen=True):
+    """To the supervisor: keep this many workers."""
+
+    workers: int
+
+
+class Stop(Frame, frozen=True):
+    """To the supervisor: end the workers and yourself."""
+
+
+class Activate(Frame, frozen=True):
+    """Take this agent into memory. Answered by Activated or ActivationFailed."""
+
+    uid: str
+    epoch: int
+    id: str
+    """namespace/name"""
+    class_name: str
+    state: bytes | None = None
+    """The last committed state, msgpack; None: there was never one, begin with `initial`."""
+    initial: bytes = b""
+    """msgpack map: `spec.state`."""
+    config: bytes = b""
+    """msgpack map: `spec.config`."""
+
+
+class Deactivate(Frame, frozen=True):
+    """Forget this agent; drop what it is doing."""
+
+    uid: str
+    epoch: int
+
+
+class Turn(Frame, frozen=True):
+    turn: int
+    uid: str
+    kind: Literal["action", "query", "by_name"]
+    method: str
+    arguments: bytes
+    """msgpack map: parameter name to value."""
+    deadline_ns: int
+    """CLOCK_BOOTTIME."""
+    caller: str = ""
+    call_id: str = ""
+
+
+class Commit(Frame, frozen=True):
+    """The turn's state is durable: it is the new undo point."""
+
+    turn: int
+    uid: str
+
+
+class Drop(Frame, frozen=True):
+    """The turn did not happen: go back to the last committed state."""
+
+    turn: int
+    uid: str
+
+
+class Ping(Frame, frozen=True):
+    """Answered at once by Pong, also while a turn runs; 5 s without an answer and the worker is killed."""
+
+    n: int
+
+
+FromProcess = Hello | Workers | Terminating | Activated | ActivationFailed | TurnDone | LogLine | Pong
+FromDaemon = Welcome | Refused | Lease | Kill | Spawn | Stop | Activate | Deactivate | Turn | Commit | Drop | Ping
+
+_encoder = msgspec.msgpack.Encoder()
+decode_from_process = msgspec.msgpack.Decoder(FromProcess).decode
+"""Raises msgspec.DecodeError or msgspec.ValidationError."""
+decode_from_daemon = msgspec.msgpack.Decoder(FromDaemon).decode
+"""Raises msgspec.DecodeError or msgspec.ValidationError."""
+
+
+class FrameTooLarge(ValueError):
+    """A frame of more than MAX_FRAME bytes, sent or announced."""
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame with its length in front. Raises FrameTooLarge."""
+    body = _encoder.encode(frame)
+    if len(body) > MAX_FRAME:
+        raise FrameTooLarge(f"a frame of {len(body)} bytes; the limit is {MAX_FRAME}")
+    return len(body).to_bytes(4, "big") + body
+
+
+class Splitter:
+    """Cuts a byte stream into frame bodies; no I/O."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The bodies that are complete now. Raises FrameTooLarge on an announced length over the limit."""
+        self._buffer += data
+        bodies: list[bytes] = []
+        start = 0
+        while len(self._buffer) - start >= 4:
+            size = int.from_bytes(self._buffer[start : start + 4], "big")
+            if size > MAX_FRAME:
+                raise FrameTooLarge(f"a frame of {size} bytes was announced; the limit is {MAX_FRAME}")
+            if len(self._buffer) - start - 4 < size:
+                break
+            bodies.append(bytes(self._buffer[start + 4 : start + 4 + size]))
+            start += 4 + size
+        del self._buffer[:start]
+        return bodies
