@@ -172,14 +172,14 @@ class Lease(Frame, frozen=True):
 
 
 class Kill(Frame, frozen=True):
-    """To the supervisor: SIGKILL this worker and start another."""
+    """To the supervisor: SIGKILL this worker and start another, unless as many live as `Spawn` asked for."""
 
     pid: int
     reason: str
 
 
 class Spawn(Frame, frozen=True):
-    """To the supervisor: keep this many workers."""
+    """To the supervisor: keep this many workers. With fewer than live nobody is killed: who ends is not replaced."""
 
     workers: int
 
