@@ -1,4 +1,4 @@
-"""Each import contract is seen to fail once: a seeded violation in a copy of the tree must be reported under its name."""
+"""Each import contract is seen to fail once: a violation seeded into a copy of the tree is reported under its name."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The folder names `operator`, `daemon`, `proto` must never become importable, and the wheel must hold every package."""
+"""`operator`, `daemon` and `proto` must never become importable, and the wheel must hold every package."""
 
 import operator
 import sys

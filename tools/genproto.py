@@ -1,7 +1,8 @@
-"""Generate proto/gen/tenure_proto from proto/tenure (`make proto`), or check that it is fresh (`--check`, part of `make check`).
+"""Generate proto/gen/tenure_proto from proto/tenure (`make proto`), or check that it is fresh (`--check`).
 
-protoc derives Python import paths from file paths. The files lie in `tenure/v1`, as their wire package says, but `tenure` is
-the SDK's import name, so the imports between generated modules are made relative and the code lives in `tenure_proto`.
+protoc derives Python import paths from file paths. The files lie in `tenure/v1`, as their wire package says, but
+`tenure` is the SDK's import name, so the imports between generated modules are made relative and the code lives in
+`tenure_proto`.
 """
 
 from __future__ import annotations

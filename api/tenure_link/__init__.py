@@ -5,17 +5,17 @@ A frame may be at most `MAX_FRAME` bytes; a longer one, or one that does not dec
 
 Three kinds of process connect (`Hello.kind`):
 
-* `supervisor`: PID 1 of the worker container. Runs no user code. Gets `Lease` at each renewal and kills its workers when it
-  passes (CLOCK_BOOTTIME). Starts workers, reports `Workers` and `Terminating`.
-* `worker`: runs agents. After `Welcome` it takes a shared flock on `Welcome.lock` before it answers anything, and ends within
-  1 s of losing its socket.
+* `supervisor`: PID 1 of the worker container. Runs no user code. Gets `Lease` at each renewal and kills its workers when
+  it passes (CLOCK_BOOTTIME). Starts workers, reports `Workers` and `Terminating`.
+* `worker`: runs agents. After `Welcome` it takes a shared flock on `Welcome.lock` before it answers anything, and ends
+  within 1 s of losing its socket.
 
-Order: frames of one connection are handled in order by the daemon; a worker answers `Turn` frames of one agent in order and of
-several agents in any order. The daemon sends at most one `Turn` of an agent at a time, and the next only after it has committed
-or dropped the one before (`Commit`, `Drop`).
+Order: frames of one connection are handled in order by the daemon; a worker answers `Turn` frames of one agent in order
+and of several agents in any order. The daemon sends at most one `Turn` of an agent at a time, and the next only after it
+has committed or dropped the one before (`Commit`, `Drop`).
 
-Nothing here comes from the network: the socket's peer credentials are checked. Still, the daemon trusts no worker with anything
-but its own agents: a worker is user code.
+Nothing here comes from the network: the socket's peer credentials are checked. Still, the daemon trusts no worker with
+anything but its own agents: a worker is user code.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something went wrong in user code, in words for its author."""
 
     code: str
-    """From the catalogue in docs/errors.md: ActionFailed, InvalidArguments, UnknownMethod, StateInvalid, ImportFailed, ..."""
+    """From the catalogue in docs/errors.md: ActionFailed, InvalidArguments, UnknownMethod, StateInvalid, ..."""
     message: str
     """One sentence, e.g. `ValueError in increment: by must be positive`."""
     details: str = ""
