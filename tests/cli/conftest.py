@@ -2,20 +2,22 @@
 
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tenure_cli.dev.processes import Process, Spec, Watchdog
 
 
 @pytest.fixture
-def lines():
+def lines() -> list[tuple[str, str]]:
     """What the processes of a test wrote, as (name, line)."""
     return []
 
 
 @pytest.fixture
-def make_process(tmp_path, lines):
+def make_process(tmp_path: Path, lines: list[tuple[str, str]]) -> Iterator[Callable[..., Process]]:
     """A factory of managed processes that run a short Python program."""
     dog = Watchdog()
     made = []

@@ -1,22 +1,25 @@
 """The process manager of `tenure dev`: what is started is kept running, and nothing is left behind."""
 
 import asyncio
-import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tenure_cli.dev import processes
+
+Make = Callable[..., processes.Process]
+Lines = list[tuple[str, str]]
 
 FOREVER = "import time\nprint('up', flush=True)\ntime.sleep(600)"
 DEADLINE_S = 20.0
 
 
-async def until(predicate, what):
+async def until(predicate: Callable[[], object], what: str) -> None:
     """Poll a condition of the operating system that offers no event."""
     end = time.monotonic() + DEADLINE_S
     while not predicate():
@@ -24,7 +27,7 @@ async def until(predicate, what):
         await asyncio.sleep(0.01)
 
 
-def process_state(pid):
+def process_state(pid: int) -> str:
     """The state letter of /proc, or '' when the process is gone (a zombie is gone)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -33,7 +36,7 @@ def process_state(pid):
     return stat.rpartition(")")[2].split()[0].replace("Z", "")
 
 
-async def test_a_killed_process_is_started_again_and_logged(make_process, lines):
+async def test_a_killed_process_is_started_again_and_logged(make_process: Make, lines: Lines) -> None:
     """The manager restarts what dies, and its lines reach the sink and the log file."""
     process = make_process(FOREVER)
     await process.start()
@@ -47,7 +50,7 @@ async def test_a_killed_process_is_started_again_and_logged(make_process, lines)
     assert process.pid == 0
 
 
-async def test_a_power_cut_freezes_the_whole_group(make_process, lines):
+async def test_a_power_cut_freezes_the_whole_group(make_process: Make, lines: Lines) -> None:
     """SIGSTOP reaches children too, and stop() ends a frozen group."""
     process = make_process(
         """
@@ -67,7 +70,7 @@ async def test_a_power_cut_freezes_the_whole_group(make_process, lines):
     await until(lambda: process_state(pid) == process_state(child) == "", "both gone")
 
 
-async def test_stop_lets_a_process_end_by_itself(make_process, lines):
+async def test_stop_lets_a_process_end_by_itself(make_process: Make, lines: Lines) -> None:
     """SIGTERM first: what a process does on it is done before stop() returns."""
     process = make_process(
         """
@@ -86,7 +89,7 @@ async def test_stop_lets_a_process_end_by_itself(make_process, lines):
     assert lines[-1] == ("stub", "bye")
 
 
-async def test_a_process_that_ignores_sigterm_is_killed(make_process, lines):
+async def test_a_process_that_ignores_sigterm_is_killed(make_process: Make, lines: Lines) -> None:
     """After the grace the group is killed."""
     process = make_process("import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('up')\ntime.sleep(600)")
     await process.start()
@@ -98,11 +101,11 @@ async def test_a_process_that_ignores_sigterm_is_killed(make_process, lines):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_nothing_outlives_the_manager(tmp_path, number):
+async def test_nothing_outlives_the_manager(tmp_path: Path, number: signal.Signals) -> None:
     """However the manager dies, the watchdog kills the groups, frozen ones too, and removes the files."""
     marker = tmp_path / "cluster.json"
     marker.write_text("{}")
-    manager = textwrap.dedent(
+    program = textwrap.dedent(
         f"""
         import asyncio, sys
         from pathlib import Path
@@ -110,8 +113,8 @@ async def test_nothing_outlives_the_manager(tmp_path, number):
         async def main():
             dog = Watchdog()
             dog.remove_at_end(Path({str(marker)!r}))
-            spec = Spec("stub", [sys.executable, "-c", "import time; time.sleep(600)"], Path("/"), {{}}, Path({str(tmp_path / "l")!r}))
-            process = Process(spec, dog, lambda *_: None)
+            command = [sys.executable, "-c", "import time; time.sleep(600)"]
+            process = Process(Spec("stub", command, Path("/"), {{}}, Path({str(tmp_path / "l")!r})), dog, lambda *_: None)
             await process.start()
             process.freeze()
             print(process.pid, flush=True)
@@ -119,16 +122,17 @@ async def test_nothing_outlives_the_manager(tmp_path, number):
         asyncio.run(main())
         """
     )
-    with subprocess.Popen([sys.executable, "-c", manager], stdout=subprocess.PIPE, text=True) as running:
-        pid = int(running.stdout.readline())
-        await until(lambda: process_state(pid) == "T", "the stub is frozen")
-        os.kill(running.pid, number)
-        running.wait()
+    manager = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert manager.stdout is not None
+    pid = int(await manager.stdout.readline())
+    await until(lambda: process_state(pid) == "T", "the stub is frozen")
+    manager.send_signal(number)
+    await manager.wait()
     await until(lambda: process_state(pid) == "", "the stub is gone")
     await until(lambda: not marker.exists(), "the file is gone")
 
 
-def test_a_log_file_is_bounded(tmp_path, monkeypatch):
+def test_a_log_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At its limit a log is turned over, and one older file is kept."""
     monkeypatch.setattr(processes, "LOG_BYTES", 100)
     log = processes.LogFile(tmp_path / "a.log")
