@@ -1,0 +1,86 @@
+"""The server's side of the link to hosts: one `HostLink` stream per host, frames in order in each direction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Protocol
+
+from tenure_api.identity import Identity
+from tenure_proto.v1.hostlink_pb2 import HostFrame, HostFrames, ServerFrame, ServerFrames
+from tenured.transport.outbox import Outbox
+from tenured.transport.serving import Duplex, Method, duplex
+
+CONNECT = "/tenure.v1.HostLink/Connect"
+_MAX_QUEUED = 16384
+
+
+class HostSession:
+    """One connected host, as the server's handlers see it."""
+
+    def __init__(self, peer: Identity) -> None:
+        self.host = peer.holder
+        self.peer = peer
+        self._outbox: Outbox[ServerFrame] = Outbox(_MAX_QUEUED)
+
+    def send(self, frame: ServerFrame) -> bool:
+        """Queue one frame. False: the stream has ended, or the host reads so slowly that it is cut off."""
+        if self._outbox.put(frame):
+            return True
+        self._outbox.close()
+        return False
+
+    @property
+    def open(self) -> bool:
+        """Whether frames can still reach the host."""
+        return not self._outbox.closed
+
+    async def run_writer(self, stream: Duplex[HostFrames, ServerFrames]) -> None:
+        """Write what is queued until the session ends."""
+        while frames := await self._outbox.take():
+            await stream.write(ServerFrames(frames=frames))
+
+    def close(self) -> None:
+        """End the session."""
+        self._outbox.close()
+
+
+class HostLinkHandler(Protocol):
+    """What the server does with its hosts. None of these may block; a handler that must wait starts a task."""
+
+    def opened(self, session: HostSession) -> None:
+        """A host connected: the first frame to it is a ServerHello."""
+
+    def frame(self, session: HostSession, frame: HostFrame) -> None:
+        """One frame of that host, in order."""
+
+    def closed(self, session: HostSession) -> None:
+        """The stream ended, for whatever reason. Silence is not death: nothing else follows from it."""
+
+
+def method(handler: HostLinkHandler) -> Method:
+    """The service, for a listener."""
+
+    async def serve(peer: Identity, stream: Duplex[HostFrames, ServerFrames]) -> None:
+        session = HostSession(peer)
+        reader = asyncio.ensure_future(_read(session, stream, handler))
+        handler.opened(session)
+        try:
+            await session.run_writer(stream)
+        finally:
+            session.close()
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+            handler.closed(session)
+
+    return duplex(CONNECT, HostFrames, serve)
+
+
+async def _read(session: HostSession, stream: Duplex[HostFrames, ServerFrames], handler: HostLinkHandler) -> None:
+    try:
+        async for batch in stream:
+            for frame in batch.frames:
+                handler.frame(session, frame)
+    finally:
+        session.close()

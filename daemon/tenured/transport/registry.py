@@ -1,0 +1,99 @@
+"""The `Registry` service as a server offers it, and the watch as a host uses it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from grpc import aio
+
+from tenure_api.identity import Identity
+from tenure_proto.v1.registry_pb2 import (
+    ApplyAgentsRequest,
+    ApplyAgentsResponse,
+    ApplyClusterRequest,
+    ApplyClusterResponse,
+    DeleteAgentsRequest,
+    DeleteAgentsResponse,
+    ResolveRequest,
+    ResolveResponse,
+    SetNodesRequest,
+    SetNodesResponse,
+    StatusRequest,
+    StatusResponse,
+    WatchBatch,
+    WatchRequest,
+)
+from tenured.transport.errors import wrap
+from tenured.transport.serving import EncodedStream, Method, server_stream, unary
+from tenured.transport.tls import TlsFiles, open_channel
+
+_SERVICE = "/tenure.v1.Registry/"
+WATCH = f"{_SERVICE}Watch"
+
+
+class RegistryHandler(Protocol):
+    """What a server of `Registry` does. Each may raise serving.Refusal."""
+
+    async def apply_agents(self, peer: Identity, request: ApplyAgentsRequest) -> ApplyAgentsResponse:
+        """Create or change rows."""
+        ...
+
+    async def delete_agents(self, peer: Identity, request: DeleteAgentsRequest) -> DeleteAgentsResponse:
+        """Mark rows for deletion; they go when their holder has stopped them."""
+        ...
+
+    async def apply_cluster(self, peer: Identity, request: ApplyClusterRequest) -> ApplyClusterResponse:
+        """Set the pools."""
+        ...
+
+    async def set_nodes(self, peer: Identity, request: SetNodesRequest) -> SetNodesResponse:
+        """Set which nodes take new agents."""
+        ...
+
+    async def resolve(self, peer: Identity, request: ResolveRequest) -> ResolveResponse:
+        """Where an agent is; long poll."""
+        ...
+
+    async def status(self, peer: Identity, request: StatusRequest) -> StatusResponse:
+        """The cluster as this server sees it."""
+        ...
+
+    async def watch(self, peer: Identity, request: WatchRequest, stream: EncodedStream) -> None:
+        """A snapshot, then deltas, until the stream ends."""
+        ...
+
+
+def methods(handler: RegistryHandler) -> list[Method]:
+    """The whole service, for the API listener."""
+    return [
+        unary(f"{_SERVICE}ApplyAgents", ApplyAgentsRequest, handler.apply_agents),
+        unary(f"{_SERVICE}DeleteAgents", DeleteAgentsRequest, handler.delete_agents),
+        unary(f"{_SERVICE}ApplyCluster", ApplyClusterRequest, handler.apply_cluster),
+        unary(f"{_SERVICE}SetNodes", SetNodesRequest, handler.set_nodes),
+        unary(f"{_SERVICE}Status", StatusRequest, handler.status),
+        *host_methods(handler),
+    ]
+
+
+def host_methods(handler: RegistryHandler) -> list[Method]:
+    """What hosts may use of it, for the peer listener."""
+    return [
+        unary(f"{_SERVICE}Resolve", ResolveRequest, handler.resolve),
+        server_stream(WATCH, WatchRequest, handler.watch),
+    ]
+
+
+async def watch(address: str, expected: str, files: TlsFiles, request: WatchRequest) -> AsyncIterator[WatchBatch]:
+    """One watch of one server until it ends; resume elsewhere from the last revision seen. Raises TransportError."""
+    channel = open_channel(address, expected, files)
+    try:
+        method: aio.UnaryStreamMultiCallable[WatchRequest, WatchBatch] = channel.unary_stream(
+            WATCH, WatchRequest.SerializeToString, WatchBatch.FromString
+        )
+        async for batch in method(request):
+            yield batch
+    except aio.AioRpcError as error:
+        raise wrap(error, address, sent=True) from error
+    finally:
+        await channel.close()

@@ -1,0 +1,128 @@
+"""The link between a host and a server, over real TLS on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tenure_proto.v1.hostlink_pb2 import (
+    CommandResult,
+    Heartbeat,
+    HeartbeatAck,
+    HostFrame,
+    ReleaseHost,
+    ServerFrame,
+    ServerHello,
+)
+from tenured.transport import hostlink, roles
+from tenured.transport.errors import LinkLost, NotConnected, TimedOut
+from tenured.transport.serverlinks import LinkEvents, ServerLinks
+from tenured.transport.serving import Listener
+
+CLUSTER = "demo.shop"
+
+
+class Server:
+    """Answers requests with ok, heartbeats with an ack, and nothing at all to an incarnation called `mute`."""
+
+    def __init__(self, name, leader):
+        self.name, self.leader, self.sessions, self.seen = name, leader, [], []
+
+    def opened(self, session):
+        self.sessions.append(session)
+        hello = ServerHello(server=self.name, leader=self.leader, is_leader=self.leader == self.name, view=1)
+        session.send(ServerFrame(hello=hello))
+
+    def frame(self, session, frame):
+        self.seen.append(frame)
+        if frame.HasField("heartbeat"):
+            ack = HeartbeatAck(incarnation=frame.heartbeat.incarnation, sent_at_ns=frame.heartbeat.sent_at_ns)
+            session.send(ServerFrame(heartbeat_ack=ack))
+        elif frame.release_host.incarnation != "mute":
+            session.send(ServerFrame(id=frame.id, result=CommandResult(ok=True)))
+
+    def closed(self, session):
+        self.sessions.remove(session)
+
+
+class Events:
+    """What the host heard, with a condition to wait on."""
+
+    def __init__(self):
+        self.connected, self.acks, self.lost = asyncio.Queue(), asyncio.Queue(), asyncio.Queue()
+        self.hellos = asyncio.Queue()
+        self.links = LinkEvents(
+            on_connected=lambda name, _: self.connected.put_nowait(name),
+            on_disconnected=self.lost.put_nowait,
+            on_hello=lambda name, hello: self.hellos.put_nowait((name, hello.leader)),
+            on_ack=lambda name, ack: self.acks.put_nowait((name, ack.sent_at_ns)),
+        )
+
+
+async def within(awaitable, seconds=5):
+    async with asyncio.timeout(seconds):
+        return await awaitable
+
+
+@pytest.fixture
+async def pair(tls):
+    """Two servers (s0 leads) and one host that is connected to both."""
+    servers = {name: Server(name, "s0") for name in ("s0", "s1")}
+    listeners = {}
+    for name, server in servers.items():
+        listeners[name] = Listener(tls("server", name), CLUSTER, [hostlink.method(server)], roles.SERVER_PEERS)
+        await listeners[name].start("127.0.0.1", 0)
+    events = Events()
+    addresses = {name: f"127.0.0.1:{listener.port}" for name, listener in listeners.items()}
+    links = ServerLinks(CLUSTER, addresses, tls("host", "h0"), events.links)
+    await links.start()
+    assert {await within(events.connected.get()), await within(events.connected.get())} == {"s0", "s1"}
+    yield servers, listeners, links, events
+    await links.stop()
+    for listener in listeners.values():
+        await listener.stop()
+
+
+async def test_a_request_is_answered_and_the_leader_is_known(pair):
+    servers, _, links, _ = pair
+    answer = await links.request("s1", HostFrame(release_host=ReleaseHost(incarnation="i")), 2)
+    assert answer.result.ok
+    assert links.leader == "s0"
+    assert links.view == 1
+
+
+async def test_heartbeats_go_to_the_leader_only_while_it_is_known(pair):
+    servers, _, links, events = pair
+    assert links.heartbeat(Heartbeat(incarnation="i", sent_at_ns=7)) == ("s0",)
+    assert await within(events.acks.get()) == ("s0", 7)
+    servers["s0"].sessions[0].send(ServerFrame(hello=ServerHello(server="s0", leader="", is_leader=False)))
+    assert await within(events.hellos.get()) == ("s0", "")
+    assert set(links.heartbeat(Heartbeat(incarnation="i", sent_at_ns=8))) == {"s0", "s1"}
+
+
+async def test_an_answer_that_does_not_come_is_unknown_not_refused(pair):
+    _, _, links, _ = pair
+    with pytest.raises(TimedOut, match="s0 did not answer within 0.05 s"):
+        await links.request("s0", HostFrame(release_host=ReleaseHost(incarnation="mute")), 0.05)
+
+
+async def test_a_broken_stream_ends_its_requests_and_is_opened_again(pair):
+    servers, _, links, events = pair
+    waiting = links.submit("s0", HostFrame(release_host=ReleaseHost(incarnation="mute")), 10)
+    answered = await links.request("s0", HostFrame(release_host=ReleaseHost(incarnation="i")), 2)  # it has arrived
+    assert answered.result.ok
+    servers["s0"].sessions[0].close()
+    with pytest.raises(LinkLost):
+        await within(waiting)
+    assert await within(events.lost.get()) == "s0"
+    assert await within(events.connected.get()) == "s0"
+    assert (await links.request("s0", HostFrame(release_host=ReleaseHost(incarnation="i")), 2)).result.ok
+
+
+async def test_without_a_stream_nothing_is_sent(pair):
+    _, listeners, links, events = pair
+    await listeners["s1"].stop()
+    assert await within(events.lost.get()) == "s1"
+    with pytest.raises(NotConnected):
+        await links.request("s1", HostFrame(release_host=ReleaseHost(incarnation="i")), 2)
