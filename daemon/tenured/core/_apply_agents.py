@@ -1,0 +1,271 @@
+"""Entries about agents: what users ask for, assignments, and what holders report."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from tenure_api.reasons import Reason
+from tenured.core import commands
+from tenured.core._apply_cluster import refused, unhold
+from tenured.core.model import Agent, AgentSpec, Host, ManagedBy, RowKey, Trouble, Waiting
+from tenured.core.registry import Registry
+from tenured.core.results import Result, RowResult
+
+MAX_DOCUMENT = 64 * 1024
+"""Bytes of spec.state and of spec.config: they are in the log, so they are small. State that grows lives in the store."""
+EXPLANATION_LIMIT = 256
+"""Bytes of an explanation in a row."""
+
+_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_LOST = frozenset({str(Reason.LEASE_EXPIRED), str(Reason.HOST_LOST)})
+
+replace = msgspec.structs.replace
+
+
+# --- what users ask for ---------------------------------------------------------------------------------------------
+
+
+def apply_agents(registry: Registry, command: commands.ApplyAgents) -> Result:
+    """Create or change rows, each on its own: one bad item disturbs no other."""
+    seen: set[str] = set()
+    rows: list[RowResult] = []
+    for spec in command.agents:
+        if spec.id in seen:
+            rows.append(_refuse_row(spec.id, Reason.NAME_TAKEN, f"{spec.id} appears twice in one request"))
+            continue
+        seen.add(spec.id)
+        rows.append(_apply_agent(registry, spec, command.managed_by, command.wall))
+    return Result(rows=tuple(rows))
+
+
+def _apply_agent(registry: Registry, spec: AgentSpec, door: ManagedBy, wall: float) -> RowResult:
+    wrong = _spec_error(spec)
+    if wrong:
+        return _refuse_row(spec.id, *wrong)
+    old = registry.agent(spec.id)
+    if old is None:
+        uid = str(registry.revision + 1)  # the revision that creates the row (protocol additions 2)
+        created = Agent(uid=uid, spec=spec, managed_by=door, created_wall=wall, unheld_reason=Reason.SCHEDULED)
+        registry.put(created)
+        return RowResult(spec.id, uid, "created")
+    problem = _door_error(old, door, "apply") or _change_error(old, spec)
+    if problem:
+        return _refuse_row(spec.id, *problem, uid=old.uid)
+    ignored = spec.state != old.spec.state
+    new = replace(old, spec=replace(spec, state=old.spec.state), state_ignored=ignored)
+    if new == old:
+        return RowResult(spec.id, old.uid, "unchanged")
+    registry.put(new)
+    return RowResult(spec.id, old.uid, "configured")
+
+
+def delete_agents(registry: Registry, command: commands.DeleteAgents) -> Result:
+    """Mark rows as deleting. One that nobody holds goes at once; the others when their holder stopped or is dead (rule R)."""
+    rows: list[RowResult] = []
+    for agent_id in command.ids:
+        agent = registry.agent(agent_id)
+        if agent is None or (command.object_uid and agent.spec.object_uid != command.object_uid):
+            rows.append(RowResult(agent_id, "", "gone"))
+            continue
+        problem = _door_error(agent, command.managed_by, "delete")
+        if problem:
+            rows.append(_refuse_row(agent_id, *problem, uid=agent.uid))
+        elif not agent.held:
+            registry.drop(RowKey("agent", agent.uid))
+            rows.append(RowResult(agent_id, agent.uid, "gone"))
+        else:
+            if not agent.deleting:
+                registry.put(replace(agent, deleting=True))
+            rows.append(RowResult(agent_id, agent.uid, "deleting"))
+    return Result(rows=tuple(rows))
+
+
+def remove_agents(registry: Registry, command: commands.RemoveAgents) -> Result:
+    """Remove rows that are deleting and that nobody holds."""
+    for uid in command.uids:
+        agent = registry.agents.get(uid)
+        if agent is not None and agent.deleting and not agent.held:
+            registry.drop(RowKey("agent", uid))
+    return Result()
+
+
+def _refuse_row(agent_id: str, reason: Reason, message: str, uid: str = "") -> RowResult:
+    return RowResult(agent_id, uid, "refused", reason, message)
+
+
+def _spec_error(spec: AgentSpec) -> tuple[Reason, str] | None:
+    """Find what one spec shows by itself to be impossible."""
+    if not _ID.fullmatch(spec.id):
+        return Reason.SPEC_INVALID, f"{spec.id!r} is no agent id: it is namespace/name, in lower case letters, digits and dashes"
+    if not spec.class_name:
+        return Reason.SPEC_INVALID, f"{spec.id} names no class"
+    if not spec.pool:
+        return Reason.SPEC_INVALID, f"{spec.id} names no pool"
+    if spec.strategy != "LoadBalanced":
+        return Reason.SPEC_INVALID, f"{spec.id}: placement strategy {spec.strategy!r} is unknown (LoadBalanced is known)"
+    if spec.cpu_milli < 0 or spec.memory_bytes < 0:
+        return Reason.SPEC_INVALID, f"{spec.id}: resource requests must not be negative"
+    if not _is_map(spec.state):
+        return Reason.STATE_INVALID, f"{spec.id}: state must be a map of at most {MAX_DOCUMENT // 1024} KiB"
+    if not _is_map(spec.config):
+        return Reason.SPEC_INVALID, f"{spec.id}: config must be a map of at most {MAX_DOCUMENT // 1024} KiB"
+    return None
+
+
+def _is_map(document: bytes) -> bool:
+    if not document:
+        return True
+    if len(document) > MAX_DOCUMENT:
+        return False
+    try:
+        msgspec.msgpack.decode(document, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, ValueError, RecursionError):  # ValueError: text that is not UTF-8
+        return False
+    return True
+
+
+def _door_error(agent: Agent, door: ManagedBy, verb: str) -> tuple[Reason, str] | None:
+    if agent.managed_by == door:
+        return None
+    namespace, name = agent.id.split("/", 1)
+    if agent.managed_by == "Kubernetes":
+        command = "kubectl apply -f ..." if verb == "apply" else f"kubectl delete agent {name} -n {namespace}"
+        return Reason.MANAGED_ELSEWHERE, f"{agent.id} is managed by Kubernetes: use `{command}`"
+    command = "tenure apply -f ..." if verb == "apply" else f"tenure delete {agent.id}"
+    return Reason.MANAGED_ELSEWHERE, f"{agent.id} was created through the API: use `{command}`"
+
+
+def _change_error(old: Agent, spec: AgentSpec) -> tuple[Reason, str] | None:
+    if old.deleting:
+        return Reason.DELETING, f"{old.id} is being deleted; apply again when it is gone"
+    if old.spec.object_uid != spec.object_uid:
+        return Reason.NAME_TAKEN, f"{old.id} still belongs to an earlier object of that name; delete that row first"
+    if old.spec.class_name != spec.class_name:
+        return (
+            Reason.IMMUTABLE_FIELD,
+            f"{old.id} is a {old.spec.class_name} and cannot become a {spec.class_name}: the class is fixed for life",
+        )
+    return None
+
+
+# --- assignments ----------------------------------------------------------------------------------------------------
+
+
+def assign(registry: Registry, command: commands.Assign) -> Result:
+    """Assign agents, each by compare-and-set on (uid, epoch), under rule R."""
+    return Result(rows=tuple(_assign_one(registry, item) for item in command.items))
+
+
+def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
+    agent = registry.agents.get(item.uid)
+    host = registry.hosts.get(item.incarnation)
+    problem = _assign_error(agent, host, item)
+    if problem or agent is None or host is None:
+        return RowResult(item.uid, item.uid, "refused", Reason.STALE_ASSIGNMENT, problem)
+    failover = agent.last_failover
+    if failover is not None and agent.unheld_reason in _LOST:
+        failover = replace(failover, to_host=host.name, to_node=host.node)
+    registry.put(
+        replace(
+            agent,
+            epoch=agent.epoch + 1,  # [cas]: one epoch, one holder
+            host=host.name,
+            incarnation=host.incarnation,
+            node=host.node,
+            assigned_reason=item.reason,
+            unheld_reason="",
+            ready=False,
+            trouble=None,
+            waiting=None,
+            restarts=agent.restarts + (agent.unheld_reason in _LOST),
+            last_failover=failover,
+            explanation=_clip(item.explanation),
+            previous_explanation=agent.explanation,
+        ),
+    )
+    return RowResult(agent.id, agent.uid, "assigned")
+
+
+def _assign_error(agent: Agent | None, host: Host | None, item: commands.Assignment) -> str:
+    if agent is None:
+        return "the agent is gone"
+    if agent.epoch != item.epoch:
+        return f"the epoch is {agent.epoch}, not {item.epoch}"
+    if agent.held:  # rule R (protocol 4): only a release or the end of the incarnation takes it from there
+        return f"{agent.host} holds it and has neither released it nor expired"
+    if agent.deleting:
+        return "the agent is being deleted"
+    if host is None or not host.alive:
+        return f"incarnation {item.incarnation} is not registered, or has ended"
+    return ""
+
+
+def _clip(text: str) -> str:
+    return text.encode()[:EXPLANATION_LIMIT].decode(errors="ignore")
+
+
+# --- what holders report --------------------------------------------------------------------------------------------
+
+
+def agent_reports(registry: Registry, command: commands.AgentReports) -> Result:
+    """Apply the reports that are of the row's own holder and epoch; the others are late and change nothing."""
+    host = registry.hosts.get(command.incarnation)
+    if host is None or not host.alive:
+        return refused(Reason.INCARNATION_ENDED, f"incarnation {command.incarnation} is not registered, or has ended")
+    for report in command.reports:
+        agent = registry.agents.get(report.uid)
+        if agent is None or agent.incarnation != command.incarnation or agent.epoch != report.epoch:
+            continue
+        if report.released or report.stopped:  # rule R, a
+            unhold(registry, agent, Reason.DRAINING if host.draining else Reason.RELEASED, lost_wall=None)
+        elif report.ready:
+            _ready(registry, agent, command.wall)
+        elif report.trouble is not None:
+            _trouble(registry, agent, report.trouble, registry.wall)
+    return Result()
+
+
+def _ready(registry: Registry, agent: Agent, wall: float) -> None:
+    failover = agent.last_failover
+    if failover is not None and failover.to_host and not failover.duration_ms:
+        failover = replace(failover, duration_ms=_milliseconds(failover, wall))
+    new = replace(agent, ready=True, ready_epoch=agent.epoch, trouble=None, last_failover=failover)
+    if new != agent:
+        registry.put(new)
+
+
+def _milliseconds(failover: Failover, wall: float) -> int:
+    """At least 1 ms: 0 says that the failover has not ended. Wall clocks may disagree, so it is bounded on both sides."""
+    return round(min(max((wall - failover.wall) * 1000, 1), 2**31))
+
+
+def _trouble(registry: Registry, agent: Agent, report: commands.TroubleReport, wall: float) -> None:
+    attempts = agent.trouble.attempt if agent.trouble is not None else 0
+    new = replace(
+        agent,
+        ready=False,
+        restarts=agent.restarts + (report.attempt > attempts),
+        trouble=Trouble(
+            phase=report.phase,
+            reason=report.reason,
+            message=report.message,
+            attempt=report.attempt,
+            retry_wall=wall + report.retry_in_seconds if report.retry_in_seconds > 0 else 0.0,
+        ),
+    )
+    if new != agent:
+        registry.put(new)
+
+
+def set_waiting(registry: Registry, command: commands.SetWaiting) -> Result:
+    """Note why agents are not placed, for as long as they are not."""
+    for item in command.items:
+        agent = registry.agents.get(item.uid)
+        if agent is None or agent.held or agent.epoch != item.epoch:
+            continue
+        waiting = Waiting(reason=item.reason, message=item.message, next_action=item.next_action)
+        if agent.waiting != waiting:
+            registry.put(replace(agent, waiting=waiting))
+    return Result()

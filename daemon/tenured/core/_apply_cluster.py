@@ -1,0 +1,213 @@
+"""Entries about hosts, pools, nodes and servers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tenure_api.reasons import Reason
+from tenured.core import commands
+from tenured.core.model import Agent, Failover, Host, Pool, RowKey, Server
+from tenured.core.registry import Registry
+from tenured.core.results import Result
+
+replace = msgspec.structs.replace
+
+
+def refused(reason: Reason, message: str) -> Result:
+    """Refuse a whole command."""
+    return Result(ok=False, reason=reason, message=message)
+
+
+# --- hosts ----------------------------------------------------------------------------------------------------------
+
+
+def register_host(registry: Registry, command: commands.RegisterHost) -> Result:
+    """Register a process start. It does not end an earlier one (protocol 1, no_supersede), unless that is proven dead."""
+    if not command.name or not command.incarnation:
+        return refused(Reason.COMMAND_INVALID, "a host needs a name and an incarnation")
+    if registry.ended(command.incarnation):
+        return refused(Reason.INCARNATION_ENDED, f"incarnation {command.incarnation} of host {command.name} has ended: register a new one")
+    old = registry.hosts.get(command.incarnation)
+    if old is not None and old.name != command.name:
+        return refused(Reason.COMMAND_INVALID, f"incarnation {command.incarnation} belongs to host {old.name}, not {command.name}")
+    for dead in command.dead_incarnations:
+        proven = registry.hosts.get(dead)
+        # Only its own predecessors: the lock that proves a death lies in the pod's own volume (protocol additions 1).
+        if proven is not None and proven.alive and proven.name == command.name and dead != command.incarnation:
+            end_host(registry, proven, Reason.HOST_LOST, command.wall)
+    for incarnation in sorted(registry.incarnations.get(command.name, ())):
+        if not registry.hosts[incarnation].alive:
+            registry.drop(RowKey("host", incarnation))
+    node = registry.nodes.get(command.node)
+    row = Host(
+        name=command.name,
+        incarnation=command.incarnation,
+        pool=command.pool,
+        node=command.node,
+        address=command.address,
+        labels=command.labels,
+        version=command.version,
+        cpu_milli=max(0, command.cpu_milli),
+        memory_bytes=max(0, command.memory_bytes),
+        registered_wall=command.wall,
+        schedulable=node is None or node.schedulable,
+    )
+    if old is not None:  # repeated: keep what it reported since
+        row = replace(
+            row,
+            registered_wall=old.registered_wall,
+            ready=old.ready,
+            draining=old.draining,
+            classes=old.classes,
+            worker_error=old.worker_error,
+            worker_reason=old.worker_reason,
+            revision=old.revision,
+        )
+    if row != old:
+        registry.put(row)
+    return Result()
+
+
+def report_host(registry: Registry, command: commands.ReportHost) -> Result:
+    """Write what a host says of itself, if it differs."""
+    old = registry.hosts.get(command.incarnation)
+    if old is None or not old.alive:
+        return refused(Reason.INCARNATION_ENDED, f"incarnation {command.incarnation} is not registered, or has ended")
+    new = replace(
+        old,
+        ready=command.ready,
+        draining=command.draining,
+        classes=command.classes,
+        worker_error=command.worker_error,
+        worker_reason=command.worker_reason,
+    )
+    if new != old:
+        registry.put(new)
+    return Result()
+
+
+def expire_host(registry: Registry, command: commands.ExpireHost) -> Result:
+    """End an incarnation whose lease has provably ended (protocol 1, leader 4). Repeated: nothing."""
+    host = registry.hosts.get(command.incarnation)
+    if host is not None and host.alive:
+        end_host(registry, host, command.reason, command.last_heard_wall or command.wall)
+    return Result()
+
+
+def release_host(registry: Registry, command: commands.ReleaseHost) -> Result:
+    """End an incarnation by its own word (rule R, a)."""
+    host = registry.hosts.get(command.incarnation)
+    if host is not None and host.alive:
+        end_host(registry, host, Reason.RELEASED, command.wall)
+    return Result()
+
+
+def forget_hosts(registry: Registry, command: commands.ForgetHosts) -> Result:
+    """Drop rows of ended incarnations; the tombstones stay."""
+    for incarnation in command.incarnations:
+        host = registry.hosts.get(incarnation)
+        if host is not None and not host.alive:
+            registry.drop(RowKey("host", incarnation))
+    return Result()
+
+
+def end_host(registry: Registry, host: Host, reason: str, wall: float) -> None:
+    """End an incarnation for ever and take its agents from it (rule R, b)."""
+    registry.put(replace(host, ended=reason, ended_wall=wall, ended_ns=registry.cluster_ns, ready=False))
+    lost = reason != Reason.RELEASED
+    why = Reason.DRAINING if host.draining and not lost else reason
+    for agent in registry.agents_of(host.incarnation):
+        unhold(registry, agent, why, lost_wall=wall if lost else None)
+
+
+def unhold(registry: Registry, agent: Agent, reason: str, *, lost_wall: float | None) -> None:
+    """Take an agent from its holder. The caller has established rule R. A deleting one goes for good.
+
+    `lost_wall`: when a lost holder was last heard of; None when it gave the agent up.
+    """
+    if agent.deleting:
+        registry.drop(RowKey("agent", agent.uid))
+        return
+    failover = agent.last_failover
+    if lost_wall is not None:
+        failover = Failover(wall=lost_wall, from_host=agent.host, from_node=agent.node, reason=reason)
+    registry.put(
+        replace(
+            agent,
+            host="",
+            incarnation="",
+            node="",
+            last_host=agent.host,
+            last_node=agent.node,
+            unheld_reason=reason,
+            ready=False,
+            trouble=None,
+            waiting=None,
+            last_failover=failover,
+        ),
+    )
+
+
+# --- pools, nodes ---------------------------------------------------------------------------------------------------
+
+
+def apply_pools(registry: Registry, command: commands.ApplyPools) -> Result:
+    """Replace the set of pools. Agents of a pool that went keep running where they are."""
+    names = [pool.name for pool in command.pools]
+    if not all(names) or len(set(names)) != len(names):
+        return refused(Reason.SPEC_INVALID, "pools need names, each a different one")
+    if any(pool.max_agents_per_host < 0 for pool in command.pools):
+        return refused(Reason.SPEC_INVALID, "maxAgentsPerHost must not be negative (0: no limit)")
+    for pool in command.pools:
+        old = registry.pools.get(pool.name)
+        if old is None or replace(pool, revision=old.revision) != old:
+            registry.put(pool)
+    for name in sorted(set(registry.pools) - set(names)):
+        registry.drop(RowKey("pool", name))
+    return Result()
+
+
+def set_nodes(registry: Registry, command: commands.SetNodes) -> Result:
+    """Replace the set of nodes; hosts of a cordoned node receive nothing new."""
+    names = [node.name for node in command.nodes]
+    if not all(names) or len(set(names)) != len(names):
+        return refused(Reason.SPEC_INVALID, "nodes need names, each a different one")
+    for node in command.nodes:
+        old = registry.nodes.get(node.name)
+        if old is None or replace(node, revision=old.revision) != old:
+            registry.put(node)
+    for name in sorted(set(registry.nodes) - set(names)):
+        registry.drop(RowKey("node", name))
+    for host in list(registry.hosts.values()):
+        row = registry.nodes.get(host.node)
+        schedulable = row is None or row.schedulable
+        if host.alive and host.schedulable != schedulable:
+            registry.put(replace(host, schedulable=schedulable))
+    return Result()
+
+
+# --- servers --------------------------------------------------------------------------------------------------------
+
+
+def register_server(registry: Registry, command: commands.RegisterServer) -> Result:
+    """Note a server and its disk; a disk that the registry does not know for that name is refused (protocol 2, rejoin 1)."""
+    if not command.name or not command.incarnation:
+        return refused(Reason.COMMAND_INVALID, "a server needs a name and a disk incarnation")
+    old = registry.servers.get(command.name)
+    if old is not None and old.incarnation != command.incarnation:
+        return refused(Reason.DISK_REPLACED, f"server {command.name} came back with another disk: it must be replaced first")
+    new = Server(name=command.name, incarnation=command.incarnation, address=command.address, version=command.version)
+    if old is None or replace(new, revision=old.revision) != old:
+        registry.put(new)
+    return Result()
+
+
+def replace_server(registry: Registry, command: commands.ReplaceServer) -> Result:
+    """Accept another disk of a known server: a new view, under which answers of the lost disk do not count (protocol 2, view)."""
+    old = registry.servers.get(command.name)
+    if old is None or not command.incarnation:
+        return refused(Reason.COMMAND_INVALID, f"there is no server {command.name} to replace")
+    if old.incarnation != command.incarnation:
+        registry.view += 1
+        registry.put(replace(old, incarnation=command.incarnation))
+    return Result()

@@ -1,0 +1,232 @@
+"""Entries of the log. One union, encoded as one version byte and msgpack; unknown fields are ignored, missing ones have defaults.
+
+Every command has a `command_id`: a repetition of one that is still remembered answers the first result and changes nothing. An empty
+one is not remembered; it is for commands that compare before they set (Assign, AgentReports) and for ticks, which nobody repeats.
+`wall` is the proposer's wall clock, for display only.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tenured.core.model import AgentClass, AgentSpec, ManagedBy, Node, Pool
+
+SCHEMA_VERSION = 1
+"""First byte of every encoded command, result and snapshot."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", omit_defaults=True):
+    """Base of all commands; the tag is the class name."""
+
+    command_id: str = ""
+    wall: float = 0.0
+
+
+class Tick(Entry, frozen=True, kw_only=True):
+    """Cluster time passes: `step_ns` of the leader's boot clock since its own previous tick, 0 for a new leader's first (protocol 1)."""
+
+    step_ns: int
+
+
+class RegisterHost(Entry, frozen=True, kw_only=True):
+    """A host process starts. `dead_incarnations`: earlier ones of the same name whose file lock it holds (protocol additions 1)."""
+
+    name: str
+    incarnation: str
+    pool: str
+    node: str
+    address: str = ""
+    labels: dict[str, str] = {}
+    version: str = ""
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    dead_incarnations: tuple[str, ...] = ()
+
+
+class ReportHost(Entry, frozen=True, kw_only=True):
+    """What a host says of itself, whole, at every change."""
+
+    incarnation: str
+    ready: bool = False
+    draining: bool = False
+    classes: tuple[AgentClass, ...] = ()
+    worker_error: str = ""
+    worker_reason: str = ""
+
+
+class ExpireHost(Entry, frozen=True, kw_only=True):
+    """The leader saw the lease end (protocol 1, leader 4)."""
+
+    incarnation: str
+    last_heard_wall: float = 0.0
+    reason: str = "LeaseExpired"
+
+
+class ReleaseHost(Entry, frozen=True, kw_only=True):
+    """The host stops for good, by its own word: everything that it holds is released."""
+
+    incarnation: str
+
+
+class ForgetHosts(Entry, frozen=True, kw_only=True):
+    """Drop the rows of incarnations that ended long ago; they still never come back."""
+
+    incarnations: tuple[str, ...]
+
+
+class ApplyPools(Entry, frozen=True, kw_only=True):
+    """The whole set of pools."""
+
+    pools: tuple[Pool, ...]
+
+
+class SetNodes(Entry, frozen=True, kw_only=True):
+    """The whole set of nodes that the operator sees."""
+
+    nodes: tuple[Node, ...]
+
+
+class ApplyAgents(Entry, frozen=True, kw_only=True):
+    """Create or change agents; the result has one `RowResult` an agent, in order."""
+
+    agents: tuple[AgentSpec, ...]
+    managed_by: ManagedBy
+
+
+class DeleteAgents(Entry, frozen=True, kw_only=True):
+    """Mark agents as deleting; their rows go when nobody holds them (rule R)."""
+
+    ids: tuple[str, ...]
+    managed_by: ManagedBy
+    object_uid: str = ""
+    """If given: only the row of that Kubernetes object."""
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One compare-and-set: `uid` at exactly `epoch`, held by nobody -> `incarnation` at `epoch + 1`."""
+
+    uid: str
+    epoch: int
+    incarnation: str
+    reason: str
+    explanation: str = ""
+
+
+class Assign(Entry, frozen=True, kw_only=True):
+    """Many assignments; each stands or falls alone."""
+
+    items: tuple[Assignment, ...]
+
+
+class TroubleReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of a holder: why the agent does not run."""
+
+    phase: str
+    reason: str
+    message: str
+    attempt: int = 0
+    retry_in_seconds: float = 0.0
+
+
+class AgentReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the holder says of one agent at one epoch: exactly one of the four."""
+
+    uid: str
+    epoch: int
+    ready: bool = False
+    released: bool = False
+    stopped: bool = False
+    trouble: TroubleReport | None = None
+
+
+class AgentReports(Entry, frozen=True, kw_only=True):
+    """Reports of one incarnation. A report of another epoch or holder than the row's is late and changes nothing."""
+
+    incarnation: str
+    reports: tuple[AgentReport, ...]
+
+
+class WaitingItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why one agent is not placed; stands only while the row is unheld at `epoch`."""
+
+    uid: str
+    epoch: int
+    reason: str
+    message: str
+    next_action: str = ""
+
+
+class SetWaiting(Entry, frozen=True, kw_only=True):
+    """The leader could not place these agents, and why."""
+
+    items: tuple[WaitingItem, ...]
+
+
+class RemoveAgents(Entry, frozen=True, kw_only=True):
+    """Remove rows that are deleting and held by nobody (rule R is checked)."""
+
+    uids: tuple[str, ...]
+
+
+class RegisterServer(Entry, frozen=True, kw_only=True):
+    """A server starts with a disk that the registry knows, or with its first one; another disk is refused (`DiskReplaced`)."""
+
+    name: str
+    incarnation: str
+    address: str = ""
+    version: str = ""
+
+
+class ReplaceServer(Entry, frozen=True, kw_only=True):
+    """A server's disk was replaced: the view grows by one (protocol 2, rejoin)."""
+
+    name: str
+    incarnation: str
+
+
+Command = (
+    Tick
+    | RegisterHost
+    | ReportHost
+    | ExpireHost
+    | ReleaseHost
+    | ForgetHosts
+    | ApplyPools
+    | SetNodes
+    | ApplyAgents
+    | DeleteAgents
+    | Assign
+    | AgentReports
+    | SetWaiting
+    | RemoveAgents
+    | RegisterServer
+    | ReplaceServer
+)
+
+
+class Undecodable(ValueError):
+    """Bytes that this version cannot read: another schema version, or damage."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+
+
+def encode(command: Command) -> bytes:
+    """Bytes of a log entry."""
+    return bytes([SCHEMA_VERSION]) + _encoder.encode(command)
+
+
+def decode(data: bytes) -> Command:
+    """Reverse `encode`.
+
+    Raises:
+        Undecodable: another schema version, or not a command.
+
+    """
+    if not data or data[0] != SCHEMA_VERSION:
+        raise Undecodable(f"a command of schema version {data[0] if data else 'none'}; this server reads {SCHEMA_VERSION}")
+    try:
+        return _decoder.decode(memoryview(data)[1:])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8
+        raise Undecodable(str(error)) from error

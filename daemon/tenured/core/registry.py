@@ -1,0 +1,311 @@
+"""The registry: all rows, their indexes, and a bounded history of which row changed at which revision.
+
+`Registry` is the one mutable thing of the core: ten thousand rows cannot be copied at every entry. Only `tenured.core.machine` calls
+the methods that change it (`put`, `drop`, `tick`, `remember`, `replace_view`); everyone else reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import msgspec
+
+from tenured.core.commands import SCHEMA_VERSION, Undecodable
+from tenured.core.model import Agent, AnyRow, Host, Kind, Node, Pool, RowKey, Server
+from tenured.core.results import Result
+
+HISTORY_LIMIT = 20_000
+"""Changes that a watcher may be behind before it gets a snapshot instead of deltas."""
+RESULTS_LIMIT = 10_000
+"""Remembered command ids; the oldest is forgotten first."""
+RESULT_ROWS_LIMIT = 200_000
+"""Row results within the remembered results, in total."""
+TOMBSTONES_LIMIT = 10_000
+"""Ended incarnations whose rows are gone and which still may not register again."""
+
+R = TypeVar("R", Agent, Host, Pool, Node, Server)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the agents that one incarnation holds ask for, in sum."""
+
+    agents: int = 0
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """Rows that changed between two revisions, each named once, in the order of their last change."""
+
+    changed: tuple[RowKey, ...] = ()
+    gone: tuple[RowKey, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Whether anything changed."""
+        return bool(self.changed or self.gone)
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept across restarts: everything but what can be derived from it."""
+
+    revision: int = 0
+    index: int = 0
+    cluster_ns: int = 0
+    wall: float = 0.0
+    view: int = 1
+    agents: tuple[Agent, ...] = ()
+    hosts: tuple[Host, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    servers: tuple[Server, ...] = ()
+    tombstones: dict[str, int] = {}
+    results: dict[str, Result] = {}
+
+
+class Registry:
+    """All rows at one revision. See the attributes' docstrings; `uid` and `incarnation` are the keys of agents and hosts."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        """Grows by one with each changed row (protocol additions 2)."""
+        self.index = 0
+        """Of the last applied log entry."""
+        self.cluster_ns = 0
+        """Cluster time: the sum of the leaders' steps (protocol 1). Never goes back."""
+        self.wall = 0.0
+        """The latest wall time that an entry carried; for display."""
+        self.view = 1
+        """Of the state store: +1 whenever a server's disk is replaced (protocol 2)."""
+        self.agents: dict[str, Agent] = {}
+        self.hosts: dict[str, Host] = {}
+        self.pools: dict[str, Pool] = {}
+        self.nodes: dict[str, Node] = {}
+        self.servers: dict[str, Server] = {}
+        self.tombstones: dict[str, int] = {}
+        """Ended incarnations without a row -> cluster time of their end. None of them ever comes back."""
+        self.results: dict[str, Result] = {}
+        """command id -> its first result."""
+
+        # Derived, not in the snapshot.
+        self.by_id: dict[str, str] = {}
+        """namespace/name -> uid."""
+        self.held_by: dict[str, set[str]] = {}
+        """incarnation -> uids of the agents that it holds."""
+        self.incarnations: dict[str, set[str]] = {}
+        """host name -> its incarnations that have a row."""
+        self.usage: dict[str, Usage] = {}
+        """incarnation -> what its agents ask for."""
+        self.unheld: set[str] = set()
+        """uids that nobody holds and that are not being deleted: what needs placement."""
+        self.placement_version = 0
+        """Grows when something changed that may let an agent be placed (or that a waiting agent's sentence depends on)."""
+        self._history: list[tuple[RowKey, bool]] = []
+        self._history_base = 0
+        self._result_rows = 0
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def agent(self, agent_id: str) -> Agent | None:
+        """Return the agent of that namespace/name."""
+        uid = self.by_id.get(agent_id)
+        return None if uid is None else self.agents[uid]
+
+    def alive(self, incarnation: str) -> bool:
+        """Tell whether the incarnation is registered and not ended."""
+        host = self.hosts.get(incarnation)
+        return host is not None and host.alive
+
+    def ended(self, incarnation: str) -> bool:
+        """Tell whether the incarnation was declared dead or released itself: it never comes back."""
+        host = self.hosts.get(incarnation)
+        return incarnation in self.tombstones if host is None else not host.alive
+
+    def agents_of(self, incarnation: str) -> list[Agent]:
+        """Return what the incarnation holds, ordered by uid."""
+        return [self.agents[uid] for uid in sorted(self.held_by.get(incarnation, ()), key=int)]
+
+    def row(self, key: RowKey) -> AnyRow | None:
+        """Return the row of that key, None if it is gone."""
+        return self._table(key.kind).get(key.name)
+
+    def since(self, revision: int) -> Delta | None:
+        """Return what changed after `revision`, None if the history does not reach back so far: send a snapshot."""
+        if revision > self.revision or revision < self._history_base:
+            return None
+        last: dict[RowKey, bool] = {}
+        for key, gone in self._history[revision - self._history_base :]:
+            last.pop(key, None)
+            last[key] = gone
+        return Delta(tuple(k for k, gone in last.items() if not gone), tuple(k for k, gone in last.items() if gone))
+
+    # --- changing: for tenured.core.machine only ------------------------------------------------------------------
+
+    def put(self, row: R) -> R:
+        """Store a new or changed row under the next revision, keep every index, and return the row as stored."""
+        self.revision += 1
+        row = msgspec.structs.replace(row, revision=self.revision)
+        key = key_of(row)
+        table = cast("dict[str, R]", self._table(key.kind))
+        old = table.get(key.name)
+        table[key.name] = row
+        if isinstance(row, Agent):
+            self._index_agent(cast("Agent | None", old), row)
+        elif isinstance(row, Host):
+            self.incarnations.setdefault(row.name, set()).add(row.incarnation)
+            self.placement_version += 1
+        else:
+            self.placement_version += 1
+        self._note(key, gone=False)
+        return row
+
+    def drop(self, key: RowKey) -> None:
+        """Remove a row under the next revision."""
+        old = self._table(key.kind).pop(key.name)
+        self.revision += 1
+        if isinstance(old, Agent):
+            self._index_agent(old, None)
+        elif isinstance(old, Host):
+            self.incarnations[old.name].discard(key.name)
+            if not self.incarnations[old.name]:
+                del self.incarnations[old.name]
+            self.tombstones[key.name] = old.ended_ns
+            while len(self.tombstones) > TOMBSTONES_LIMIT:
+                del self.tombstones[next(iter(self.tombstones))]
+        self.placement_version += 1
+        self._note(key, gone=True)
+
+    def tick(self, step_ns: int) -> None:
+        """Let cluster time pass; a negative step counts as none."""
+        self.cluster_ns += max(0, step_ns)
+
+    def remember(self, command_id: str, result: Result) -> None:
+        """Keep the first result of a command, within the bounds."""
+        self.results[command_id] = result
+        self._result_rows += len(result.rows)
+        while len(self.results) > RESULTS_LIMIT or (self._result_rows > RESULT_ROWS_LIMIT and len(self.results) > 1):
+            oldest = next(iter(self.results))
+            self._result_rows -= len(self.results.pop(oldest).rows)
+
+    # --- snapshots ------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """Encode everything that is not derived. The same log gives the same bytes."""
+        return bytes([SCHEMA_VERSION]) + msgspec.msgpack.encode(
+            Snapshot(
+                revision=self.revision,
+                index=self.index,
+                cluster_ns=self.cluster_ns,
+                wall=self.wall,
+                view=self.view,
+                agents=tuple(self.agents.values()),
+                hosts=tuple(self.hosts.values()),
+                pools=tuple(self.pools.values()),
+                nodes=tuple(self.nodes.values()),
+                servers=tuple(self.servers.values()),
+                tombstones=self.tombstones,
+                results=self.results,
+            ),
+        )
+
+    @classmethod
+    def restore(cls, data: bytes) -> Registry:
+        """Reverse `snapshot`.
+
+        Raises:
+            Undecodable: another schema version, or damage.
+
+        """
+        if not data or data[0] != SCHEMA_VERSION:
+            raise Undecodable(f"a snapshot of schema version {data[0] if data else 'none'}; this server reads {SCHEMA_VERSION}")
+        try:
+            kept = msgspec.msgpack.decode(memoryview(data)[1:], type=Snapshot)
+        except msgspec.DecodeError as error:
+            raise Undecodable(str(error)) from error
+        new = cls()
+        new.revision, new.index, new.view = kept.revision, kept.index, kept.view
+        new.cluster_ns, new.wall = kept.cluster_ns, kept.wall
+        new.hosts = {row.incarnation: row for row in kept.hosts}
+        new.pools = {row.name: row for row in kept.pools}
+        new.nodes = {row.name: row for row in kept.nodes}
+        new.servers = {row.name: row for row in kept.servers}
+        new.tombstones, new.results = kept.tombstones, kept.results
+        for host in kept.hosts:
+            new.incarnations.setdefault(host.name, set()).add(host.incarnation)
+        for agent in kept.agents:
+            new.agents[agent.uid] = agent
+            new._index_agent(None, agent)
+        new._result_rows = sum(len(result.rows) for result in kept.results.values())
+        new._history_base = kept.revision
+        new.placement_version = 1
+        return new
+
+    # --- inside -------------------------------------------------------------------------------------------------------------
+
+    def _table(self, kind: Kind) -> dict[str, Agent] | dict[str, Host] | dict[str, Pool] | dict[str, Node] | dict[str, Server]:
+        match kind:
+            case "agent":
+                return self.agents
+            case "host":
+                return self.hosts
+            case "pool":
+                return self.pools
+            case "node":
+                return self.nodes
+            case "server":
+                return self.servers
+
+    def _index_agent(self, old: Agent | None, new: Agent | None) -> None:
+        if old is not None and old.held:
+            self.held_by[old.incarnation].discard(old.uid)
+            self._count(old, -1)
+            if not self.held_by[old.incarnation]:
+                del self.held_by[old.incarnation], self.usage[old.incarnation]
+        if new is not None and new.held:
+            self.held_by.setdefault(new.incarnation, set()).add(new.uid)
+            self._count(new, +1)
+        if old is not None and new is None:
+            self.unheld.discard(old.uid)
+            del self.by_id[old.id]
+        if new is not None:
+            self.by_id[new.id] = new.uid
+            waits = not new.held and not new.deleting
+            (self.unheld.add if waits else self.unheld.discard)(new.uid)
+            if _matters_for_placement(old, new):
+                self.placement_version += 1
+
+    def _count(self, agent: Agent, sign: int) -> None:
+        usage = self.usage.setdefault(agent.incarnation, Usage())
+        usage.agents += sign
+        usage.cpu_milli += sign * agent.spec.cpu_milli
+        usage.memory_bytes += sign * agent.spec.memory_bytes
+
+    def _note(self, key: RowKey, *, gone: bool) -> None:
+        self._history.append((key, gone))
+        if len(self._history) > 2 * HISTORY_LIMIT:  # cut rarely, in one go
+            cut = len(self._history) - HISTORY_LIMIT
+            del self._history[:cut]
+            self._history_base += cut
+
+
+def _matters_for_placement(old: Agent | None, new: Agent) -> bool:
+    """Tell whether a change of an agent can let it, or another, be placed: it began to wait, left a host, or asks for something else."""
+    if old is None or old.held != new.held:
+        return not new.held
+    return old.spec != new.spec
+
+
+def key_of(row: AnyRow) -> RowKey:
+    """Name a row."""
+    match row:
+        case Agent():
+            return RowKey("agent", row.uid)
+        case Host():
+            return RowKey("host", row.incarnation)
+        case Pool():
+            return RowKey("pool", row.name)
+        case Node():
+            return RowKey("node", row.name)
+        case Server():
+            return RowKey("server", row.name)
