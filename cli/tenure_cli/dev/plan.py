@@ -125,6 +125,7 @@ def host_command(plan: DevPlan, host: HostPlan) -> list[str]:
     for server in plan.servers:
         command += ["--server", f"{server.name}=127.0.0.1:{server.peer_port}"]
         command += ["--enrol", f"127.0.0.1:{server.enrol_port}"]
+    command += ["--ca", str(authority_dir(plan) / "ca.crt")]
     command += ["--token", str(secret_file(plan)), "--run", str(plan.directory / host.name)]
     command += ["--listen", "127.0.0.1", "--port", str(host.port), "--http-port", str(host.http_port)]
     command += ["--advertise", f"127.0.0.1:{host.port}"]
