@@ -5,13 +5,13 @@ A frame may be at most `MAX_FRAME` bytes; a longer one, or one that does not dec
 
 Three kinds of process connect (`Hello.kind`):
 
-* `supervisor`: PID 1 of the worker container. Runs no user code. Gets `Lease` at each renewal and kills its workers when
+* `supervisor`: PID 1 of the worker container. No user code. Gets `Lease` at each renewal and kills its workers when
   it passes (CLOCK_BOOTTIME). Starts workers, reports `Workers` and `Terminating`.
 * `worker`: runs agents. After `Welcome` it takes a shared flock on `Welcome.lock` before it answers anything, and ends
   within 1 s of losing its socket.
 
 Order: frames of one connection are handled in order by the daemon; a worker answers `Turn` frames of one agent in order
-and of several agents in any order. The daemon sends at most one `Turn` of an agent at a time, and the next only after it
+and of several agents in any order. The daemon sends at most one `Turn` of an agent at a time, the next only after it
 has committed or dropped the one before (`Commit`, `Drop`).
 
 Nothing here comes from the network: the socket's peer credentials are checked. Still, the daemon trusts no worker with
