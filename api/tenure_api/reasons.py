@@ -1,12 +1,13 @@
 """The one catalogue of reasons: why an agent, a host or a cluster is as it is, and what its user can do next.
 
-A reason is a CamelCase word that machines compare; people read the sentence beside it and the next step. The words are those of
-the status fields, conditions, events, CLI messages and metrics. Nothing outside this file invents one.
+A reason is a CamelCase word that machines compare; people read the sentence beside it and the next step. The words
+are those of the status fields, conditions, events, CLI messages and metrics. Nothing outside this file invents one.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 
 class Reason(StrEnum):
@@ -14,7 +15,7 @@ class Reason(StrEnum):
 
     next_step: str
 
-    def __new__(cls, value: str, next_step: str = "") -> Reason:
+    def __new__(cls, value: str, next_step: str = "") -> Self:
         """Keep the next step beside the word."""
         member = str.__new__(cls, value)
         member._value_ = value
@@ -23,7 +24,10 @@ class Reason(StrEnum):
 
     # --- what was asked for cannot be accepted -----------------------------------------------------------------
 
-    CLUSTER_NOT_FOUND = "ClusterNotFound", "Create the AgentCluster in this namespace, or name another in spec.clusterRef."
+    CLUSTER_NOT_FOUND = (
+        "ClusterNotFound",
+        "Create the AgentCluster in this namespace, or name another in spec.clusterRef.",
+    )
     """The namespace has no AgentCluster, or not the one that is named."""
     CLUSTER_AMBIGUOUS = "ClusterAmbiguous", "Name one AgentCluster in spec.clusterRef.name."
     """The namespace has several AgentClusters and the agent names none."""
@@ -35,7 +39,10 @@ class Reason(StrEnum):
     """A field of what was asked for has an impossible value."""
     STATE_INVALID = "StateInvalid", "Correct spec.state so that the class's state accepts it."
     """The initial or the stored state does not validate against the class."""
-    STATE_IGNORED = "StateIgnored", "State lives in the agent now: change it by an action, or delete the agent and create it anew."
+    STATE_IGNORED = (
+        "StateIgnored",
+        "State lives in the agent now: change it by an action, or delete the agent and create it anew.",
+    )
     """spec.state was edited after the agent was created; only its first value counts."""
     IMMUTABLE_FIELD = "ImmutableField", "Delete the agent and create it with the new value."
     """A field that is fixed for life was edited."""
@@ -74,7 +81,7 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost", "Bring the node back, or set spec.critical to true to let it move."
     """Not critical: it waits for the node whose host was lost."""
 
-    # --- it fails ---------------------------------------------------------------------------------------------------------
+    # --- it fails ---------------------------------------------------------------------------------------------------
 
     ACTIVATION_FAILED = "ActivationFailed", "Read `tenure logs` of the agent; it is tried again by itself."
     """User code raised while the agent was activated."""
@@ -82,22 +89,32 @@ class Reason(StrEnum):
     """It keeps failing and is tried again with growing pauses."""
     WORKER_LOST = "WorkerLost"
     """The process that ran it ended; it is activated again under the same epoch."""
-    STATE_UNREADABLE = "StateUnreadable", "Do not delete the agent: restore the servers' volumes, or ask for help with the record's uid."
+    STATE_UNREADABLE = (
+        "StateUnreadable",
+        "Do not delete the agent: restore the servers' volumes, or ask for help with the record's uid.",
+    )
     """The store has no readable state although one was committed; it stays down rather than start empty."""
 
-    # --- the cluster --------------------------------------------------------------------------------------------------------
+    # --- the cluster ------------------------------------------------------------------------------------------------
 
     NO_QUORUM = "NoQuorum", "Bring back a majority of the servers."
     """Too few servers are up to decide or to commit anything."""
-    EPHEMERAL_STORAGE = "EphemeralStorage", "Use storage.type PersistentVolumeClaim to keep state when all servers are lost."
+    EPHEMERAL_STORAGE = (
+        "EphemeralStorage",
+        "Use storage.type PersistentVolumeClaim to keep state when all servers are lost.",
+    )
     """The servers keep their disks only as long as their pods."""
-    DELETION_BLOCKED = "DeletionBlocked", 'Delete the agents first, or annotate the cluster with tenure.dev/delete-agents: "true".'
+    DELETION_BLOCKED = (
+        "DeletionBlocked",
+        'Delete the agents first, or annotate the cluster with tenure.dev/delete-agents: "true".',
+    )
     """The cluster still has agents and is not torn down."""
     DISK_REPLACED = "DiskReplaced"
     """A server came back without its disk; it joins without a vote until it has caught up."""
     INCARNATION_ENDED = "IncarnationEnded", "The host registers again under a new incarnation by itself."
     """The host process was declared dead; it never comes back under that incarnation."""
     STALE_ASSIGNMENT = "StaleAssignment"
-    """The assignment changed meanwhile (compare-and-set), or its holder has neither released it nor expired (rule R)."""
+    """The assignment changed meanwhile (compare-and-set), or its holder has neither released it nor expired (rule R).
+    """
     COMMAND_INVALID = "CommandInvalid"
     """An entry of the log that this version cannot read or that makes no sense."""

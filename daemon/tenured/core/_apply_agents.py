@@ -9,12 +9,14 @@ import msgspec
 from tenure_api.reasons import Reason
 from tenured.core import commands
 from tenured.core._apply_cluster import refused, unhold
-from tenured.core.model import Agent, AgentSpec, Host, ManagedBy, RowKey, Trouble, Waiting
+from tenured.core.model import Agent, AgentSpec, Failover, Host, ManagedBy, RowKey, Trouble, Waiting
 from tenured.core.registry import Registry
 from tenured.core.results import Result, RowResult
 
 MAX_DOCUMENT = 64 * 1024
-"""Bytes of spec.state and of spec.config: they are in the log, so they are small. State that grows lives in the store."""
+"""Bytes of spec.state and of spec.config: they are in the log, so they are small. State that grows lives in the
+store.
+"""
 EXPLANATION_LIMIT = 256
 """Bytes of an explanation in a row."""
 
@@ -62,7 +64,9 @@ def _apply_agent(registry: Registry, spec: AgentSpec, door: ManagedBy, wall: flo
 
 
 def delete_agents(registry: Registry, command: commands.DeleteAgents) -> Result:
-    """Mark rows as deleting. One that nobody holds goes at once; the others when their holder stopped or is dead (rule R)."""
+    """Mark rows as deleting. One that nobody holds goes at once; the others when their holder stopped or is dead
+    (rule R).
+    """
     rows: list[RowResult] = []
     for agent_id in command.ids:
         agent = registry.agent(agent_id)
@@ -95,16 +99,22 @@ def _refuse_row(agent_id: str, reason: Reason, message: str, uid: str = "") -> R
     return RowResult(agent_id, uid, "refused", reason, message)
 
 
-def _spec_error(spec: AgentSpec) -> tuple[Reason, str] | None:
+def _spec_error(spec: AgentSpec) -> tuple[Reason, str] | None:  # noqa: PLR0911 - one line a field
     """Find what one spec shows by itself to be impossible."""
     if not _ID.fullmatch(spec.id):
-        return Reason.SPEC_INVALID, f"{spec.id!r} is no agent id: it is namespace/name, in lower case letters, digits and dashes"
+        return (
+            Reason.SPEC_INVALID,
+            f"{spec.id!r} is no agent id: it is namespace/name, in lower case letters, digits and dashes",
+        )
     if not spec.class_name:
         return Reason.SPEC_INVALID, f"{spec.id} names no class"
     if not spec.pool:
         return Reason.SPEC_INVALID, f"{spec.id} names no pool"
     if spec.strategy != "LoadBalanced":
-        return Reason.SPEC_INVALID, f"{spec.id}: placement strategy {spec.strategy!r} is unknown (LoadBalanced is known)"
+        return (
+            Reason.SPEC_INVALID,
+            f"{spec.id}: placement strategy {spec.strategy!r} is unknown (LoadBalanced is known)",
+        )
     if spec.cpu_milli < 0 or spec.memory_bytes < 0:
         return Reason.SPEC_INVALID, f"{spec.id}: resource requests must not be negative"
     if not _is_map(spec.state):
@@ -237,7 +247,9 @@ def _ready(registry: Registry, agent: Agent, wall: float) -> None:
 
 
 def _milliseconds(failover: Failover, wall: float) -> int:
-    """At least 1 ms: 0 says that the failover has not ended. Wall clocks may disagree, so it is bounded on both sides."""
+    """At least 1 ms: 0 says that the failover has not ended. Wall clocks may disagree, so it is bounded on both
+    sides.
+    """
     return round(min(max((wall - failover.wall) * 1000, 1), 2**31))
 
 

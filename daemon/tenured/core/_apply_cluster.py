@@ -6,7 +6,7 @@ import msgspec
 
 from tenure_api.reasons import Reason
 from tenured.core import commands
-from tenured.core.model import Agent, Failover, Host, Pool, RowKey, Server
+from tenured.core.model import Agent, Failover, Host, RowKey, Server
 from tenured.core.registry import Registry
 from tenured.core.results import Result
 
@@ -22,14 +22,21 @@ def refused(reason: Reason, message: str) -> Result:
 
 
 def register_host(registry: Registry, command: commands.RegisterHost) -> Result:
-    """Register a process start. It does not end an earlier one (protocol 1, no_supersede), unless that is proven dead."""
+    """Register a process start. It does not end an earlier one (protocol 1, no_supersede), unless that is proven
+    dead.
+    """
     if not command.name or not command.incarnation:
         return refused(Reason.COMMAND_INVALID, "a host needs a name and an incarnation")
     if registry.ended(command.incarnation):
-        return refused(Reason.INCARNATION_ENDED, f"incarnation {command.incarnation} of host {command.name} has ended: register a new one")
+        return refused(
+            Reason.INCARNATION_ENDED,
+            f"incarnation {command.incarnation} of host {command.name} has ended: register a new one",
+        )
     old = registry.hosts.get(command.incarnation)
     if old is not None and old.name != command.name:
-        return refused(Reason.COMMAND_INVALID, f"incarnation {command.incarnation} belongs to host {old.name}, not {command.name}")
+        return refused(
+            Reason.COMMAND_INVALID, f"incarnation {command.incarnation} belongs to host {old.name}, not {command.name}"
+        )
     for dead in command.dead_incarnations:
         proven = registry.hosts.get(dead)
         # Only its own predecessors: the lock that proves a death lies in the pod's own volume (protocol additions 1).
@@ -190,12 +197,16 @@ def set_nodes(registry: Registry, command: commands.SetNodes) -> Result:
 
 
 def register_server(registry: Registry, command: commands.RegisterServer) -> Result:
-    """Note a server and its disk; a disk that the registry does not know for that name is refused (protocol 2, rejoin 1)."""
+    """Note a server and its disk; a disk that the registry does not know for that name is refused (protocol 2, rejoin
+    1).
+    """
     if not command.name or not command.incarnation:
         return refused(Reason.COMMAND_INVALID, "a server needs a name and a disk incarnation")
     old = registry.servers.get(command.name)
     if old is not None and old.incarnation != command.incarnation:
-        return refused(Reason.DISK_REPLACED, f"server {command.name} came back with another disk: it must be replaced first")
+        return refused(
+            Reason.DISK_REPLACED, f"server {command.name} came back with another disk: it must be replaced first"
+        )
     new = Server(name=command.name, incarnation=command.incarnation, address=command.address, version=command.version)
     if old is None or replace(new, revision=old.revision) != old:
         registry.put(new)
@@ -203,7 +214,9 @@ def register_server(registry: Registry, command: commands.RegisterServer) -> Res
 
 
 def replace_server(registry: Registry, command: commands.ReplaceServer) -> Result:
-    """Accept another disk of a known server: a new view, under which answers of the lost disk do not count (protocol 2, view)."""
+    """Accept another disk of a known server: a new view, under which answers of the lost disk do not count (protocol
+    2, view).
+    """
     old = registry.servers.get(command.name)
     if old is None or not command.incarnation:
         return refused(Reason.COMMAND_INVALID, f"there is no server {command.name} to replace")

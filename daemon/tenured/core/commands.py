@@ -1,8 +1,9 @@
-"""Entries of the log. One union, encoded as one version byte and msgpack; unknown fields are ignored, missing ones have defaults.
+"""Entries of the log. One union, encoded as one version byte and msgpack; unknown fields are ignored, missing ones
+have defaults.
 
-Every command has a `command_id`: a repetition of one that is still remembered answers the first result and changes nothing. An empty
-one is not remembered; it is for commands that compare before they set (Assign, AgentReports) and for ticks, which nobody repeats.
-`wall` is the proposer's wall clock, for display only.
+Every command has a `command_id`: a repetition of one that is still remembered answers the first result and changes
+nothing. An empty one is not remembered; it is for commands that compare before they set (Assign, AgentReports) and
+for ticks, which nobody repeats. `wall` is the proposer's wall clock, for display only.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="k", omit_defau
 
 
 class Tick(Entry, frozen=True, kw_only=True):
-    """Cluster time passes: `step_ns` of the leader's boot clock since its own previous tick, 0 for a new leader's first (protocol 1)."""
+    """Cluster time passes: `step_ns` of the leader's boot clock since its own previous tick, 0 for a new leader's
+    first (protocol 1).
+    """
 
     step_ns: int
 
 
 class RegisterHost(Entry, frozen=True, kw_only=True):
-    """A host process starts. `dead_incarnations`: earlier ones of the same name whose file lock it holds (protocol additions 1)."""
+    """A host process starts. `dead_incarnations`: earlier ones of the same name whose file lock it holds (protocol
+    additions 1).
+    """
 
     name: str
     incarnation: str
@@ -169,7 +174,9 @@ class RemoveAgents(Entry, frozen=True, kw_only=True):
 
 
 class RegisterServer(Entry, frozen=True, kw_only=True):
-    """A server starts with a disk that the registry knows, or with its first one; another disk is refused (`DiskReplaced`)."""
+    """A server starts with a disk that the registry knows, or with its first one; another disk is refused
+    (`DiskReplaced`).
+    """
 
     name: str
     incarnation: str
@@ -225,7 +232,9 @@ def decode(data: bytes) -> Command:
 
     """
     if not data or data[0] != SCHEMA_VERSION:
-        raise Undecodable(f"a command of schema version {data[0] if data else 'none'}; this server reads {SCHEMA_VERSION}")
+        raise Undecodable(
+            f"a command of schema version {data[0] if data else 'none'}; this server reads {SCHEMA_VERSION}"
+        )
     try:
         return _decoder.decode(memoryview(data)[1:])
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: text that is not UTF-8

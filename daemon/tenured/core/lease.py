@@ -1,8 +1,9 @@
-"""Leases (protocol 1): a host may serve while its lease runs; the leader may expire it only when the lease has provably ended.
+"""Leases (protocol 1): a host may serve while its lease runs; the leader may expire it only when the lease has
+provably ended.
 
-All times are nanoseconds of the caller's own boot clock (`CLOCK_BOOTTIME`), which runs on in suspend [boottime]. The two sides never
-compare clocks: the host counts from the sending of a heartbeat, the leader from its arrival, and `margin` bears the difference of
-their rates.
+All times are nanoseconds of the caller's own boot clock (`CLOCK_BOOTTIME`), which runs on in suspend [boottime]. The
+two sides never compare clocks: the host counts from the sending of a heartbeat, the leader from its arrival, and
+`margin` bears the difference of their rates.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """To send to one host. `gone`: that incarnation has ended and never comes back; else its lease is renewed from `sent_at_ns`."""
+    """To send to one host. `gone`: that incarnation has ended and never comes back; else its lease is renewed from
+    `sent_at_ns`.
+    """
 
     incarnation: str
     sent_at_ns: int
@@ -52,8 +55,9 @@ class Silence(msgspec.Struct, frozen=True):
 class LeaderLeases:
     """What a server knows of hosts while it leads: in memory only, begun anew with each leadership.
 
-    Call `elected` at each election won, `first_commit` when the first entry of the own term is committed, then `tick_proposed` for
-    each tick, in the same loop turn as the proposal and before it, and `tick_committed` or `tick_lost` when its fate is known.
+    Call `elected` at each election won, `first_commit` when the first entry of the own term is committed, then
+    `tick_proposed` for each tick, in the same loop turn as the proposal and before it, and `tick_committed` or
+    `tick_lost` when its fate is known.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -66,19 +70,25 @@ class LeaderLeases:
         self._token = 0
 
     def elected(self) -> None:
-        """Begin anew: what an earlier leadership heard does not count for expiry, and nothing can be expired before `first_commit`."""
+        """Begin anew: what an earlier leadership heard does not count for expiry, and nothing can be expired before
+        `first_commit`.
+        """
         self._since = None
         self._last.clear()
         self._loads.clear()
         self._wait.clear()
 
     def first_commit(self, now: int) -> None:
-        """Start the wait of a new leader: leases that the old one gave must end first (protocol 1, leader 4 [wait_new])."""
+        """Start the wait of a new leader: leases that the old one gave must end first (protocol 1, leader 4
+        [wait_new]).
+        """
         if self._since is None:
             self._since = now
 
     def stalled(self, now: int) -> None:
-        """Start the wait anew: the own loop stood still for more than 2 ticks, and heartbeats may lie unread (leader 6)."""
+        """Start the wait anew: the own loop stood still for more than 2 ticks, and heartbeats may lie unread (leader
+        6).
+        """
         if self._since is not None:
             self._since = now
 
@@ -90,7 +100,9 @@ class LeaderLeases:
             self._loads[incarnation] = load
 
     def tick_proposed(self) -> int:
-        """Remember that the tick proposed now covers the heartbeats that wait now (leader 2 [after]); returns its token."""
+        """Remember that the tick proposed now covers the heartbeats that wait now (leader 2 [after]); returns its
+        token.
+        """
         self._token += 1
         self._open[self._token] = self._wait
         self._wait = {}
@@ -103,9 +115,11 @@ class LeaderLeases:
         self._open.pop(token, None)
 
     def tick_committed(self, token: int, index: int, registry: Registry) -> tuple[Ack, ...]:
-        """Acknowledge what the tick covered (leader 3 [commit]), even if deposed meanwhile: it was proposed after the arrival.
+        """Acknowledge what the tick covered (leader 3 [commit]), even if deposed meanwhile: it was proposed after the
+        arrival.
 
-        `registry` has applied `index` (or more: an incarnation that ended since is not acknowledged either [ack_state]).
+        `registry` has applied `index` (or more: an incarnation that ended since is not acknowledged either
+        [ack_state]).
         """
         acks: list[Ack] = []
         for incarnation, sent_at in self._open.pop(token, {}).items():
@@ -116,7 +130,9 @@ class LeaderLeases:
         return tuple(acks)
 
     def expirable(self, now: int, registry: Registry) -> list[Silence]:
-        """List incarnations whose leases have provably ended (leader 4 [margin, wait_new, received]), the longest silent first."""
+        """List incarnations whose leases have provably ended (leader 4 [margin, wait_new, received]), the longest
+        silent first.
+        """
         if self._since is None:
             return []
         found: list[Silence] = []
@@ -132,7 +148,9 @@ class LeaderLeases:
         """Name live incarnations not heard of lately, or not yet: they receive nothing new."""
         oldest = now - SUSPECT_TICKS * self.profile.tick_ns
         return frozenset(
-            host.incarnation for host in registry.hosts.values() if host.alive and self._last.get(host.incarnation, oldest - 1) < oldest
+            host.incarnation
+            for host in registry.hosts.values()
+            if host.alive and self._last.get(host.incarnation, oldest - 1) < oldest
         )
 
     def forget(self, registry: Registry) -> None:
@@ -168,7 +186,9 @@ class HostLease:
         """Expired: stop every activation and register as a new incarnation (host 4)."""
 
     def ack(self, ack: Ack) -> bool:
-        """Renew by an acknowledgement of the own incarnation (host 1 [incarnation, sent_at]); returns whether the lease grew."""
+        """Renew by an acknowledgement of the own incarnation (host 1 [incarnation, sent_at]); returns whether the
+        lease grew.
+        """
         if ack.incarnation != self.incarnation:
             return False
         if ack.gone:
@@ -181,5 +201,7 @@ class HostLease:
         return True
 
     def held(self, now: int) -> bool:
-        """Tell whether results may be released: ask after the read or the commit, before the release (host 2, host 3)."""
+        """Tell whether results may be released: ask after the read or the commit, before the release (host 2, host
+        3).
+        """
         return not self.gone and now < self.until_ns

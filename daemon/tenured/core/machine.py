@@ -1,7 +1,8 @@
 """The state machine: one committed entry in, the changed registry and a result out.
 
-Deterministic, and it never raises for any command that decodes: what makes no sense is refused, with a reason and a sentence. Every
-compare-and-set and rule R are checked here, where the entry is applied, because only here the order of all entries is known.
+Deterministic, and it never raises for any command that decodes: what makes no sense is refused, with a reason and a
+sentence. Every compare-and-set and rule R are checked here, where the entry is applied, because only here the order
+of all entries is known.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def apply(registry: Registry, index: int, command: commands.Command) -> Applied:
 
 
 def apply_bytes(registry: Registry, index: int, data: bytes) -> tuple[bytes, Applied]:
-    """Apply an encoded entry and encode its result: what the engine's state machine does. Damage is refused, not raised."""
+    """Apply an encoded entry and encode its result: what the engine's state machine does. Damage is refused, not
+    raised.
+    """
     try:
         command = commands.decode(data)
     except commands.Undecodable as error:
@@ -70,7 +73,7 @@ def apply_bytes(registry: Registry, index: int, data: bytes) -> tuple[bytes, App
     return results.encode(applied.result), applied
 
 
-def _dispatch(registry: Registry, command: commands.Command) -> Result:  # noqa: PLR0911, C901 - one line a command
+def _dispatch(registry: Registry, command: commands.Command) -> Result:  # noqa: PLR0911, PLR0912, C901 - one line a command
     match command:
         case commands.Tick():
             registry.tick(command.step_ns)

@@ -1,7 +1,7 @@
 """Rows of the registry: frozen values. A row that changes is replaced, and its `revision` says when.
 
-`uid` of an agent is the decimal text of the revision that created its row (protocol additions 2): it is never used again, so the
-records of a deleted agent cannot come back under its name.
+`uid` of an agent is the decimal text of the revision that created its row (protocol additions 2): it is never used
+again, so the records of a deleted agent cannot come back under its name.
 """
 
 from __future__ import annotations
@@ -82,8 +82,9 @@ class Failover(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Agent(Row, frozen=True, kw_only=True, omit_defaults=True):
     """An agent and its assignment.
 
-    Invariants: `incarnation` is empty exactly while nobody holds the agent, and becomes so only by rule R (protocol 4): the holder's
-    own release, or the committed end of its incarnation. `epoch` only grows, by one with each assignment. `ready_epoch <= epoch`.
+    Invariants: `incarnation` is empty exactly while nobody holds the agent, and becomes so only by rule R (protocol
+    4): the holder's own release, or the committed end of its incarnation. `epoch` only grows, by one with each
+    assignment. `ready_epoch <= epoch`.
     """
 
     uid: str
@@ -152,7 +153,9 @@ class AgentClass(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Host(Row, frozen=True, kw_only=True, omit_defaults=True):
-    """One incarnation (one process start) of a host. Two incarnations of one name may be alive at once (protocol 1, no_supersede)."""
+    """One incarnation (one process start) of a host. Two incarnations of one name may be alive at once (protocol 1,
+    no_supersede).
+    """
 
     name: str
     incarnation: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -25,6 +26,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     next_action: str = ""
 
 
-def place(registry: Registry, agents: Iterable[Agent], *, avoid: Set[str] = frozenset(), seed: int = 0) -> list[Placement]:
+def place(
+    registry: Registry, agents: Iterable[Agent], *, avoid: AbstractSet[str] = frozenset(), seed: int = 0
+) -> list[Placement]:
     """Place agents in the given order, each aware of those before it. `avoid`: incarnations that are suspected."""
     raise NotImplementedError

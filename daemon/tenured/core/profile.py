@@ -33,11 +33,16 @@ class Profile:
             raise ValueError(f"profile {self.name}: times must be positive and the election range not empty")
         least = self.least_ttl_ns
         if self.ttl_ns <= least:
-            raise ValueError(f"profile {self.name}: a lease of {self.ttl_ns} ns must be longer than {least} ns (heartbeat + tick + election + 0.2 s)")
+            raise ValueError(
+                f"profile {self.name}: a lease of {self.ttl_ns} ns must be longer than {least} ns "
+                "(heartbeat + tick + worst election + 0.2 s)",
+            )
 
     @property
     def least_ttl_ns(self) -> int:
-        """Heartbeat + tick + worst election + 0.2 s: a lease must outlast them, or one election would fence every host."""
+        """Heartbeat + tick + worst election + 0.2 s: a lease must outlast them, or one election would fence every
+        host.
+        """
         return 2 * self.tick_ns + round(self.election_max_s * NS) + NS // 5
 
     @property

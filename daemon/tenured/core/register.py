@@ -1,11 +1,12 @@
 """The quorum register (protocol 2): what a server of the store may do, and how the holder of an agent owns its record.
 
-Server side: `guard_seal`, `guard_write` and `guard_uid` decide; the shell keeps `Cell`s, synced before every answer [sync_seal,
-sync_write]. Holder side: `Owner`, a state machine without I/O for one record.
+Server side: `guard_seal`, `guard_write` and `guard_uid` decide; the shell keeps `Cell`s, synced before every answer
+[sync_seal, sync_write]. Holder side: `Owner`, a state machine without I/O for one record.
 
-Duties of the owner's shell: send every `Send` of an `Output` in order; hand each answer back with the request that it answers
-(`answered`); call `tick` every `RETRY_NS / 2` or so while `busy`; say `lost(server)` and `restored(server)` when a connection breaks
-and comes back; `view_changed` when the registry's view grows. Requests may be lost, doubled and delayed at will.
+Duties of the owner's shell: send every `Send` of an `Output` in order; hand each answer back with the request that it
+answers (`answered`); call `tick` every `RETRY_NS / 2` or so while `busy`; say `lost(server)` and `restored(server)`
+when a connection breaks and comes back; `view_changed` when the registry's view grows. Requests may be lost, doubled
+and delayed at will.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def guard_uid(uid: str, agents: Mapping[str, object], revision: int) -> Verdict:
 
 
 def guard_seal(cell: Cell, epoch: int) -> WriteDecision:
-    """Decide a seal; `cell.sealed` is synced before the answer [sync_seal]. Check `guard_view` and `guard_uid` first."""
+    """Decide a seal; `cell.sealed` is synced before the answer [sync_seal]. First check `guard_view`, `guard_uid`."""
     if epoch < cell.sealed:
         return WriteDecision(Verdict.FENCED, cell)
     return WriteDecision(Verdict.OK, Cell(epoch, cell.version), store=epoch > cell.sealed)
@@ -193,7 +194,9 @@ class Committed(msgspec.Struct, frozen=True):
 
 
 class Fenced(msgspec.Struct, frozen=True):
-    """A higher epoch is sealed: stop. Writes without `Committed` may or may not be adopted by the next holder: `Unknown`."""
+    """A higher epoch is sealed: stop. Writes without `Committed` may or may not be adopted by the next holder:
+    `Unknown`.
+    """
 
     sealed: int
 
@@ -230,7 +233,8 @@ class Phase(StrEnum):
 
 
 class Owner:
-    """Owner of one record at one epoch. The epoch comes from a committed assignment made for this process start [epoch_once].
+    """Owner of one record at one epoch. The epoch comes from a committed assignment made for this process start
+    [epoch_once].
 
     `expect_state`: the registry has a `ready_epoch` for this uid, so that "nothing found" is a loss and no beginning.
     """
@@ -270,7 +274,9 @@ class Owner:
         raise NotImplementedError
 
     def write(self, now: int, puts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> tuple[int, Output]:
-        """Write the next version (only when READY); returns its `seq`, which a `Committed` will cover. Writes are pipelined."""
+        """Write the next version (only when READY); returns its `seq`, which a `Committed` will cover. Writes are
+        pipelined.
+        """
         raise NotImplementedError
 
     def tick(self, now: int) -> Output:

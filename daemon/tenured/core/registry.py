@@ -1,13 +1,14 @@
 """The registry: all rows, their indexes, and a bounded history of which row changed at which revision.
 
-`Registry` is the one mutable thing of the core: ten thousand rows cannot be copied at every entry. Only `tenured.core.machine` calls
-the methods that change it (`put`, `drop`, `tick`, `remember`, `replace_view`); everyone else reads.
+`Registry` is the one mutable thing of the core: ten thousand rows cannot be copied at every entry. Only
+`tenured.core.machine` calls the methods that change it (`put`, `drop`, `tick`, `remember`); everyone
+else reads.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import msgspec
 
@@ -23,8 +24,6 @@ RESULT_ROWS_LIMIT = 200_000
 """Row results within the remembered results, in total."""
 TOMBSTONES_LIMIT = 10_000
 """Ended incarnations whose rows are gone and which still may not register again."""
-
-R = TypeVar("R", Agent, Host, Pool, Node, Server)
 
 
 @dataclass(slots=True)
@@ -65,7 +64,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Registry:
-    """All rows at one revision. See the attributes' docstrings; `uid` and `incarnation` are the keys of agents and hosts."""
+    """All rows at one revision. See the attributes' docstrings; `uid` and `incarnation` are the keys of agents and
+    hosts.
+    """
 
     def __init__(self) -> None:
         self.revision = 0
@@ -100,7 +101,9 @@ class Registry:
         self.unheld: set[str] = set()
         """uids that nobody holds and that are not being deleted: what needs placement."""
         self.placement_version = 0
-        """Grows when something changed that may let an agent be placed (or that a waiting agent's sentence depends on)."""
+        """Grows when something changed that may let an agent be placed (or that a waiting agent's sentence depends
+        on).
+        """
         self._history: list[tuple[RowKey, bool]] = []
         self._history_base = 0
         self._result_rows = 0
@@ -142,23 +145,21 @@ class Registry:
 
     # --- changing: for tenured.core.machine only ------------------------------------------------------------------
 
-    def put(self, row: R) -> R:
-        """Store a new or changed row under the next revision, keep every index, and return the row as stored."""
+    def put(self, row: AnyRow) -> None:
+        """Store a new or changed row under the next revision, and keep every index."""
         self.revision += 1
         row = msgspec.structs.replace(row, revision=self.revision)
         key = key_of(row)
-        table = cast("dict[str, R]", self._table(key.kind))
-        old = table.get(key.name)
-        table[key.name] = row
         if isinstance(row, Agent):
-            self._index_agent(cast("Agent | None", old), row)
-        elif isinstance(row, Host):
-            self.incarnations.setdefault(row.name, set()).add(row.incarnation)
-            self.placement_version += 1
+            old = self.agents.get(key.name)
+            self.agents[key.name] = row
+            self._index_agent(old, row)
         else:
+            cast("dict[str, AnyRow]", self._table(key.kind))[key.name] = row
             self.placement_version += 1
+        if isinstance(row, Host):
+            self.incarnations.setdefault(row.name, set()).add(row.incarnation)
         self._note(key, gone=False)
-        return row
 
     def drop(self, key: RowKey) -> None:
         """Remove a row under the next revision."""
@@ -188,7 +189,7 @@ class Registry:
             oldest = next(iter(self.results))
             self._result_rows -= len(self.results.pop(oldest).rows)
 
-    # --- snapshots ------------------------------------------------------------------------------------------------------
+    # --- snapshots --------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
         """Encode everything that is not derived. The same log gives the same bytes."""
@@ -218,7 +219,9 @@ class Registry:
 
         """
         if not data or data[0] != SCHEMA_VERSION:
-            raise Undecodable(f"a snapshot of schema version {data[0] if data else 'none'}; this server reads {SCHEMA_VERSION}")
+            raise Undecodable(
+                f"a snapshot of schema version {data[0] if data else 'none'}; this server reads {SCHEMA_VERSION}"
+            )
         try:
             kept = msgspec.msgpack.decode(memoryview(data)[1:], type=Snapshot)
         except msgspec.DecodeError as error:
@@ -241,9 +244,11 @@ class Registry:
         new.placement_version = 1
         return new
 
-    # --- inside -------------------------------------------------------------------------------------------------------------
+    # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _table(self, kind: Kind) -> dict[str, Agent] | dict[str, Host] | dict[str, Pool] | dict[str, Node] | dict[str, Server]:
+    def _table(
+        self, kind: Kind
+    ) -> dict[str, Agent] | dict[str, Host] | dict[str, Pool] | dict[str, Node] | dict[str, Server]:
         match kind:
             case "agent":
                 return self.agents
@@ -290,7 +295,9 @@ class Registry:
 
 
 def _matters_for_placement(old: Agent | None, new: Agent) -> bool:
-    """Tell whether a change of an agent can let it, or another, be placed: it began to wait, left a host, or asks for something else."""
+    """Tell whether a change of an agent can let it, or another, be placed: it began to wait, left a host, or asks for
+    something else.
+    """
     if old is None or old.held != new.held:
         return not new.held
     return old.spec != new.spec

@@ -1,0 +1,112 @@
+"""The sentences that kubectl, the CLI and the console print. One function, so that all of them say the same."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from tenure_api.reasons import Reason
+from tenured.core.model import Agent, Host, Trouble
+from tenured.core.registry import Registry
+
+SUMMARY_LIMIT = 300
+"""Characters of a summary; user code's messages are cut."""
+_LOST = frozenset({str(Reason.LEASE_EXPIRED), str(Reason.HOST_LOST)})
+
+
+class Phase(StrEnum):
+    """Of an agent, as status.phase says it."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    FAILING_OVER = "FailingOver"
+    MIGRATING = "Migrating"
+    BACKOFF = "Backoff"
+    UNAVAILABLE = "Unavailable"
+    TERMINATING = "Terminating"
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user reads of one agent."""
+
+    phase: Phase
+    summary: str
+    reason: str
+    next_action: str = ""
+
+
+def describe(registry: Registry, agent: Agent, wall: float = 0.0) -> Description:
+    """Say where an agent is and why. `wall` (0: the registry's own) is for "next in 8 s" only."""
+    found = _describe(registry, agent, wall or registry.wall)
+    if len(found.summary) > SUMMARY_LIMIT:
+        return msgspec.structs.replace(found, summary=found.summary[: SUMMARY_LIMIT - 1] + "…")
+    return found
+
+
+def _describe(registry: Registry, agent: Agent, wall: float) -> Description:  # noqa: PLR0911 - one sentence each
+    if agent.deleting:
+        return _say(Phase.TERMINATING, f"Stopping on {agent.node}" if agent.node else "Stopping", Reason.DELETING)
+    if not agent.held:
+        return _unheld(agent)
+    if agent.ready:
+        return _say(Phase.RUNNING, f"Running on {agent.node}", Reason.RUNNING)
+    if agent.trouble is not None:
+        return _in_trouble(agent, agent.trouble, wall)
+    failover = agent.last_failover
+    if failover is not None and failover.to_host and not failover.duration_ms:
+        return _say(Phase.FAILING_OVER, f"Failing over from {failover.from_node} to {agent.node}", failover.reason)
+    if agent.epoch > 1 and agent.last_node and agent.last_node != agent.node:
+        return _say(Phase.MIGRATING, f"Moving from {agent.last_node} to {agent.node}", agent.assigned_reason)
+    host = registry.hosts.get(agent.incarnation)
+    if host is not None and host.worker_error:
+        return _worker_down(host)
+    return _say(Phase.STARTING, f"Starting on {agent.node}", Reason.STARTING)
+
+
+def _unheld(agent: Agent) -> Description:
+    waiting = agent.waiting
+    if agent.unheld_reason in _LOST and not agent.spec.critical:
+        summary = f"Unavailable: {agent.last_node} was lost, and an agent that is not critical waits for it"
+        return _say(Phase.UNAVAILABLE, summary, Reason.NODE_LOST)
+    if agent.unheld_reason in _LOST:
+        summary = f"Failing over from {agent.last_node}"
+        if waiting is not None:
+            return _say(Phase.FAILING_OVER, f"{summary}. {waiting.message}", waiting.reason, waiting.next_action)
+        return _say(Phase.FAILING_OVER, summary, agent.unheld_reason)
+    if waiting is not None:
+        return _say(Phase.PENDING, waiting.message, waiting.reason, waiting.next_action)
+    if agent.epoch:
+        return _say(Phase.MIGRATING, f"Moving from {agent.last_node}", agent.unheld_reason)
+    return _say(Phase.PENDING, "Waiting: to be placed", Reason.SCHEDULED)
+
+
+def _in_trouble(agent: Agent, trouble: Trouble, wall: float) -> Description:
+    if trouble.phase == Phase.BACKOFF:
+        left = max(0, round(trouble.retry_wall - wall))
+        when = f"next in {left} s" if left else "next now"
+        return _say(
+            Phase.BACKOFF, f"Backing off (attempt {trouble.attempt}, {when}): {trouble.message}", trouble.reason
+        )
+    if trouble.phase == Phase.UNAVAILABLE:
+        return _say(Phase.UNAVAILABLE, f"Unavailable: {trouble.message}", trouble.reason)
+    message = f": {trouble.message}" if trouble.message else ""
+    return _say(Phase.STARTING, f"Starting on {agent.node}{message}", trouble.reason or Reason.STARTING)
+
+
+def _worker_down(host: Host) -> Description:
+    return _say(
+        Phase.UNAVAILABLE,
+        f"Unavailable: no worker on {host.node}: {host.worker_error}",
+        host.worker_reason or Reason.IMPORT_FAILED,
+    )
+
+
+def _say(phase: Phase, summary: str, reason: str, next_action: str = "") -> Description:
+    if not next_action:
+        try:
+            next_action = Reason(reason).next_step
+        except ValueError:  # a holder of another version may use a word that this catalogue lacks
+            next_action = ""
+    return Description(phase=phase, summary=summary, reason=str(reason), next_action=next_action)

@@ -1,0 +1,281 @@
+"""What one committed turn writes, and how a repeated call is recognised (protocol 3, "External clients").
+
+The record of an agent is a small map (protocol additions 8). Its keys:
+
+* `s`: the user's state, msgpack.
+* `c`: the latest cluster time that this state has seen, seconds [state_clock].
+* `r/<client>/<key>`: a call that was applied: when (`used`) and its reply.
+* `m/<client>`: calls that were applied and whose replies are no longer kept, as spans of keys. A client that numbers
+  its calls 1, 2, 3, ... costs one span; keys drawn at random cost one each.
+
+Bounds: replies and marks are forgotten after `KEEP_S` of cluster time; `MAX_REPLIES` replies and `MAX_REPLY_BYTES` of
+them are kept, older ones become marks; `MAX_SPANS` spans, then new calls get `Busy` until some are old enough to be
+forgotten. A call that was made longer ago than `KEEP_S` and has no mark is `TooOld`: its effect is unknown [age].
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+
+import msgspec
+
+KEEP_S = 7200.0
+"""Cluster time for which a call is recognised; more than any client repeats one."""
+MAX_REPLIES = 1000
+MAX_REPLY_BYTES = 256 * 1024
+FOLD = 100
+"""Replies that are turned into marks at once, so that most turns write one mark only."""
+MAX_SPANS = 10_000
+FORGET = 16
+"""Old replies dropped by one turn at most: a delta stays small."""
+
+STATE = "s"
+CLOCK = "c"
+_REPLY = "r/"
+_MARK = "m/"
+
+
+class Damaged(ValueError):
+    """A record that this version cannot read: the agent stays down (StateUnreadable)."""
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """Keys `low` to `high` of one client were applied, the last of them at `used`."""
+
+    low: int
+    high: int
+    used: float
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True):
+    """A recorded reply, as the shell encoded it."""
+
+    used: float
+    body: bytes
+
+
+CallId = tuple[str, int]
+"""(client id, key)"""
+
+
+class Book(msgspec.Struct, frozen=True, kw_only=True):
+    """The marks of one record, as of one version. Judge by the book of the *committed* version only [ack_committed]."""
+
+    clock: float = 0.0
+    replies: dict[CallId, Reply] = {}
+    """Oldest first."""
+    reply_bytes: int = 0
+    marks: dict[str, tuple[Span, ...]] = {}
+    spans: int = 0
+
+
+class New(msgspec.Struct, frozen=True):
+    """Run the turn."""
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """Applied before; this was the reply."""
+
+    reply: bytes
+
+
+class AppliedReplyGone(msgspec.Struct, frozen=True):
+    """Applied before; the reply is no longer kept."""
+
+
+class TooOld(msgspec.Struct, frozen=True):
+    """Made longer ago than marks are kept: whether it was applied is unknown."""
+
+
+class Busy(msgspec.Struct, frozen=True):
+    """Too many calls to tell apart within `KEEP_S`: not applied, try later."""
+
+
+Judgement = New | Recorded | AppliedReplyGone | TooOld | Busy
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What one turn writes, and the book as of that version."""
+
+    book: Book
+    puts: dict[str, bytes]
+    deletes: tuple[str, ...] = ()
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+_spans_decoder = msgspec.msgpack.Decoder(tuple[Span, ...])
+_clock_decoder = msgspec.msgpack.Decoder(float)
+
+
+def load(entries: Mapping[str, bytes]) -> Book:
+    """Read the book of an adopted record.
+
+    Raises:
+        Damaged: an entry does not decode.
+
+    """
+    replies: dict[CallId, Reply] = {}
+    marks: dict[str, tuple[Span, ...]] = {}
+    try:
+        clock = _clock_decoder.decode(entries[CLOCK]) if CLOCK in entries else 0.0
+        for name, data in entries.items():
+            if name.startswith(_REPLY):
+                client, _, key = name[len(_REPLY) :].rpartition("/")
+                replies[client, int(key)] = _reply_decoder.decode(data)
+            elif name.startswith(_MARK):
+                marks[name[len(_MARK) :]] = _spans_decoder.decode(data)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Damaged(f"a mark of the record cannot be read: {error}") from error
+    ordered = dict(sorted(replies.items(), key=lambda item: (item[1].used, item[0])))
+    return Book(
+        clock=clock,
+        replies=ordered,
+        reply_bytes=sum(len(reply.body) for reply in ordered.values()),
+        marks=marks,
+        spans=sum(map(len, marks.values())),
+    )
+
+
+def judge(book: Book, client: str, key: int, born: float, now: float) -> Judgement:
+    """Decide what to do with a call. `born`, `now`: cluster seconds. An empty client id is never recognised again."""
+    now = max(now, book.clock)  # a new holder may have read less cluster time than this state has seen [state_clock]
+    if not client:
+        return New()
+    reply = book.replies.get((client, key))
+    if reply is not None:
+        return Recorded(reply.body)
+    if _covered(book.marks.get(client, ()), key):
+        return AppliedReplyGone()
+    if now - born >= KEEP_S:
+        return TooOld()
+    if book.spans >= MAX_SPANS and not any(
+        now - span.used >= KEEP_S for spans in book.marks.values() for span in spans
+    ):
+        return Busy()
+    return New()
+
+
+def begin(state: bytes, now: float) -> Turn:
+    """Write the first state of an agent."""
+    return Turn(Book(clock=now), {STATE: state, CLOCK: _encode(now)})
+
+
+def settle(book: Book, call_id: CallId, born: float, now: float, *, state: bytes | None, reply: bytes) -> Turn:
+    """Commit one turn: the new state (None: unchanged), the clock, the mark with its reply [mark_in_commit,
+    used_born].
+    """
+    stamp = max(now, born, book.clock)
+    draft = _Draft(book, stamp)
+    if state is not None:
+        draft.puts[STATE] = state
+    draft.puts[CLOCK] = _encode(stamp)
+    draft.forget()
+    if call_id[0]:
+        draft.record(call_id, Reply(stamp, reply))
+    return draft.turn()
+
+
+def merge(first: Turn, then: Turn) -> Turn:
+    """Combine two successive turns to one write, all or none (protocol additions 9)."""
+    puts = {name: data for name, data in first.puts.items() if name not in then.deletes} | then.puts
+    deletes = tuple(dict.fromkeys([name for name in first.deletes if name not in then.puts] + list(then.deletes)))
+    return Turn(then.book, puts, deletes)
+
+
+class _Draft:
+    """A book in the making, with the entries that change."""
+
+    def __init__(self, book: Book, now: float) -> None:
+        self.now = now
+        self.replies = dict(book.replies)
+        self.bytes = book.reply_bytes
+        self.marks = dict(book.marks)
+        self.spans = book.spans
+        self.puts: dict[str, bytes] = {}
+        self.deletes: dict[str, None] = {}
+
+    def forget(self) -> None:
+        """Drop what is older than the keep time: a few replies from the old end; all old spans once the bound is
+        reached.
+        """
+        for call_id in list(self.replies)[:FORGET]:
+            if self.now - self.replies[call_id].used < KEEP_S:
+                break
+            self._drop(call_id)
+        if self.spans >= MAX_SPANS:
+            for client in list(self.marks):
+                self._keep_marks(client, self.marks[client])
+
+    def record(self, call_id: CallId, reply: Reply) -> None:
+        """Add the mark of this turn; make room first."""
+        fits = len(reply.body) <= MAX_REPLY_BYTES
+        if fits and (len(self.replies) >= MAX_REPLIES or self.bytes + len(reply.body) > MAX_REPLY_BYTES):
+            self._fold(len(reply.body))
+        if fits:
+            self.replies[call_id] = reply
+            self.bytes += len(reply.body)
+            self.puts[_reply_key(call_id)] = _encode(reply)
+        else:
+            self._keep_marks(call_id[0], _with_key(self.marks.get(call_id[0], ()), call_id[1], reply.used))
+
+    def _fold(self, room: int) -> None:
+        """Turn the oldest replies into marks."""
+        touched: dict[str, tuple[Span, ...]] = {}
+        for count, call_id in enumerate(list(self.replies)):
+            if count >= FOLD and len(self.replies) < MAX_REPLIES and self.bytes + room <= MAX_REPLY_BYTES:
+                break
+            client, key = call_id
+            spans = touched.get(client, self.marks.get(client, ()))
+            touched[client] = _with_key(spans, key, self.replies[call_id].used)
+            self._drop(call_id)
+        for client, spans in touched.items():
+            self._keep_marks(client, spans)
+
+    def _drop(self, call_id: CallId) -> None:
+        self.bytes -= len(self.replies.pop(call_id).body)
+        self.deletes[_reply_key(call_id)] = None
+
+    def _keep_marks(self, client: str, spans: tuple[Span, ...]) -> None:
+        old = self.marks.get(client, ())
+        kept = tuple(span for span in spans if self.now - span.used < KEEP_S)
+        if kept == old:
+            return
+        self.spans += len(kept) - len(old)
+        name = _MARK + client
+        if kept:
+            self.marks[client] = kept
+            self.puts[name] = _encode(kept)
+        else:
+            self.marks.pop(client, None)
+            self.deletes[name] = None
+
+    def turn(self) -> Turn:
+        book = Book(clock=self.now, replies=self.replies, reply_bytes=self.bytes, marks=self.marks, spans=self.spans)
+        return Turn(book, self.puts, tuple(self.deletes))
+
+
+def _reply_key(call_id: CallId) -> str:
+    return f"{_REPLY}{call_id[0]}/{call_id[1]}"
+
+
+def _covered(spans: tuple[Span, ...], key: int) -> bool:
+    at = bisect_right(spans, key, key=lambda span: span.low)
+    return at > 0 and key <= spans[at - 1].high
+
+
+def _with_key(spans: tuple[Span, ...], key: int, used: float) -> tuple[Span, ...]:
+    """Add one key, joining the spans that it touches."""
+    if _covered(spans, key):
+        return spans
+    at = bisect_right(spans, key, key=lambda span: span.low)
+    before, after = spans[:at], spans[at:]
+    new = Span(key, key, used)
+    if before and before[-1].high + 1 == key:
+        new = Span(before[-1].low, key, max(used, before[-1].used))
+        before = before[:-1]
+    if after and after[0].low == key + 1:
+        new = Span(new.low, after[0].high, max(new.used, after[0].used))
+        after = after[1:]
+    return (*before, new, *after)
