@@ -1,1 +1,32 @@
-"""Write stateful agents in Python; run them alone, in tests, or on a Tenure cluster."""
+"""Write stateful agents in Python; run them alone, in tests, or on a Tenure cluster.
+
+Everything is imported from here; modules with an underscore are not for you. Errors are in `tenure.errors`.
+"""
+
+from tenure._agent import Agent
+from tenure._context import Context
+from tenure._directives import Directive, Emit, Error
+from tenure._instruction import Instruction
+from tenure._local import LocalRuntime, Signal, local
+from tenure._methods import action, query
+from tenure._state import State
+from tenure.errors import CallError, TenureError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "CallError",
+    "Context",
+    "Directive",
+    "Emit",
+    "Error",
+    "Instruction",
+    "LocalRuntime",
+    "Signal",
+    "State",
+    "TenureError",
+    "action",
+    "local",
+    "query",
+]

@@ -269,7 +269,7 @@ def from_code(
     next_step: str = "",
     details: str = "",
 ) -> CallError:
-    """The exception of a code from the wire; a plain `CallError` with that code where this version has no name for it."""
+    """The exception of a code from the wire; a plain `CallError` with that code where this version knows none."""
     cls = _CATALOGUE.get(code, CallError)
     error = cls(message, outcome=outcome, agent=agent, next_step=next_step, details=details)
     error.code = code

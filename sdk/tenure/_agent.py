@@ -1,0 +1,289 @@
+"""Agents: a class with a state, and the three things that an instance can be."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping, Sequence
+from enum import Enum
+from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, cast, get_args, get_origin
+
+from tenure import _codec, _state
+from tenure._context import Context, Scope, current_scope, running_scope
+from tenure._directives import Directive, Emit, Error
+from tenure._instruction import Instruction, Kind
+from tenure._methods import Method, find
+from tenure._state import S, State
+from tenure.errors import (
+    CallError,
+    CallInsideTurn,
+    DefinitionError,
+    InvalidArguments,
+    NotInTurn,
+    NotPure,
+    UsageError,
+)
+
+R = TypeVar("R")
+AnyAgent = TypeVar("AnyAgent", bound="Agent[Any]")
+
+
+class Role(Enum):
+    """What an instance of an agent class is."""
+
+    VALUE = "value"
+    """Made by `new()`: a state in hand, no runtime."""
+    DRAFT = "draft"
+    """`self` in a turn."""
+    REFERENCE = "reference"
+    """An address at a runtime; the state is elsewhere."""
+
+
+class Runtime(Protocol):
+    """Where references lead: `tenure.local()`, or a cluster."""
+
+    async def invoke(self, agent_id: str, kind: Kind, method: str, arguments: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
+        """Run one method; its reply, msgpack. `timeout` in seconds, None: the runtime's own. Raises CallError."""
+        ...
+
+
+class Cell(Generic[S]):
+    """What an agent instance holds. Reached as `__tenure__` by the engine and by methods; not for user code."""
+
+    __slots__ = ("config", "id", "role", "runtime", "scope", "state")
+
+    def __init__(
+        self,
+        role: Role,
+        agent_id: str,
+        *,
+        state: S | None = None,
+        scope: Scope | None = None,
+        runtime: Runtime | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
+        self.role = role
+        self.id = agent_id
+        self.state = state
+        self.scope = scope
+        self.runtime = runtime
+        self.config: Mapping[str, object] = config if config is not None else {}
+
+    def context(self) -> Context | None:
+        """The turn that this draft is in; None: it is no draft, or its turn has ended."""
+        scope = self.scope
+        return Context(scope) if scope is not None and scope.open else None
+
+
+class Agent(Generic[S]):
+    """A long-lived, addressable object with a state of its own: `class Counter(tenure.Agent[CounterState])`.
+
+    An instance is one of three things: a value (`Counter.new()`), a draft (`self` inside a turn), or a reference
+    (`rt.create`, `rt.agent`). `actions=[...]` in the class statement adds actions that are module functions.
+    """
+
+    __slots__ = ("__tenure__",)
+    __tenure__: Cell[S]
+    __tenure_state__: ClassVar[type[State] | None] = None
+
+    def __init_subclass__(cls, *, actions: Sequence[Method[..., Any]] = (), **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in ("__init__", "__new__", *_RESERVED):
+            if name in vars(cls):
+                raise DefinitionError(
+                    f"{cls.__name__}.{name}: the name is taken; what an agent keeps belongs in its State"
+                )
+        for method in actions:
+            if hasattr(cls, method.name):
+                raise DefinitionError(f"{cls.__name__} has {method.name!r} already: it cannot be attached once more")
+            setattr(cls, method.name, method)
+        cls.__tenure_state__ = _declared_state(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        name = type(self).__name__
+        raise UsageError(f"{name}() makes nothing: a value is {name}.new(), an agent `await rt.create({name}, ...)`")
+
+    @classmethod
+    def new(cls, state: S | Mapping[str, object] | None = None, *, id: str = "") -> Self:  # noqa: A002
+        """An agent as a value, for `cmd`, with this state or the defaults. Raises StateInvalid, DefinitionError."""
+        kind = state_class(cls)
+        held = state if isinstance(state, kind) else _state.initial(kind, dict(cast(Mapping[str, object], state or {})))
+        return make(cls, Cell(Role.VALUE, id, state=held))
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`."""
+        return self.__tenure__.id
+
+    @property
+    def config(self) -> Mapping[str, object]:
+        """`spec.config` of the agent, as its activation found it. Empty for references."""
+        return self.__tenure__.config
+
+    @property
+    def state(self) -> S:
+        """The state: of a value, or inside a turn. Raises NotInTurn, with the way out, otherwise."""
+        cell = self.__tenure__
+        if cell.role is Role.DRAFT and cell.context() is None:
+            raise NotInTurn(f"the turn of {self!r} has ended: its state may be another turn's by now")
+        if cell.state is None:
+            name = type(self).__name__
+            raise NotInTurn(f"{self!r} has no state in this process: write a @tenure.query on {name} and await it")
+        return cell.state
+
+    @state.setter
+    def state(self, state: S) -> None:
+        cell = self.__tenure__
+        if cell.role is not Role.DRAFT or cell.scope is None or not cell.scope.open or cell.scope.read_only:
+            raise NotInTurn(f"the state of {self!r} can be replaced in the turn of an action only")
+        kind = state_class(type(self))
+        if not isinstance(state, kind):
+            raise TypeError(f"the state of {type(self).__name__} is a {kind.__name__}, not {type(state).__name__}")
+        cell.state = state
+
+    async def call(self, instruction: Instruction[R], /, *, timeout: float | None = None) -> R:  # noqa: ASYNC109
+        """Run an instruction on the agent behind this reference and return its reply; on a draft, in its own turn.
+
+        `timeout` in seconds; None: the runtime's own (30). Raises CallError, CallInsideTurn, NotInTurn.
+        """
+        context = self.__tenure__.context()
+        if context is not None:
+            method = find(type(self), instruction.name, instruction.kind)
+            return cast(R, await method.run(self, context, instruction.arguments))
+        runtime = self._runtime(instruction.name)
+        reply = await runtime.invoke(self.id, instruction.kind, instruction.name, instruction.encode(), timeout)
+        return instruction.target.decode_reply(reply)
+
+    async def send(self, instruction: Instruction[Any], /, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """As `call`, without the reply: returns when the effect is committed. Raises what `call` raises."""
+        runtime = self._runtime(instruction.name)
+        await runtime.invoke(self.id, instruction.kind, instruction.name, instruction.encode(), timeout)
+
+    async def call_by_name(
+        self,
+        name: str,
+        arguments: Mapping[str, object] | None = None,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> object:
+        """Run an action or a query by its name, for tools that know no class. Raises what `call` raises."""
+        runtime = self._runtime(name)
+        return _codec.unpack(await runtime.invoke(self.id, "by_name", name, pack_arguments(name, arguments), timeout))
+
+    @classmethod
+    def cmd(cls, agent: Self, instruction: Instruction[Any], /) -> tuple[Self, tuple[Directive, ...]]:
+        """The pure form of an action: the agent as it would be, and the effects, as data. Nothing is executed.
+
+        An action that raises gives the agent unchanged and an `Error`. Raises NotPure when it waits for something,
+        NotInTurn for anything but a value, UnknownMethod, InvalidArguments.
+        """
+        if agent.__tenure__.role is not Role.VALUE or agent.__tenure__.state is None:
+            raise NotInTurn(f"cmd takes a value made by {cls.__name__}.new(), not {agent!r}")
+        method = find(type(agent), instruction.name, instruction.kind)
+        arguments = method.signature.decode(instruction.encode())
+        kind = state_class(type(agent))
+        before = agent.__tenure__.state
+        scope = Scope(agent.id, method.name, read_only=method.kind == "query")
+        draft = make(
+            type(agent), Cell(Role.DRAFT, agent.id, state=_state.decode(kind, _state.encode(before)), scope=scope)
+        )
+        try:
+            _drive(method, draft, scope, arguments)
+            after = _state.decode(kind, _state.encode(draft.state))
+        except UsageError:
+            raise
+        except CallError as error:
+            return agent, (Error(error.code, error.message),)
+        except Exception as error:  # noqa: BLE001 - whatever the author's code raises is the result
+            return agent, (Error("ActionFailed", f"{type(error).__name__} in {method.name}: {error}"),)
+        finally:
+            scope.open = False
+        changed = make(type(agent), Cell(Role.VALUE, agent.id, state=after))
+        return changed, tuple(Emit(type_, _codec.unpack(data)) for type_, data in scope.emitted)
+
+    def _runtime(self, what: str) -> Runtime:
+        cell = self.__tenure__
+        if (scope := running_scope()) is not None:
+            raise CallInsideTurn(
+                f"{scope.agent_id} calls {what} of {self!r} inside of its turn of {scope.method}: an agent cannot wait "
+                "for another one in a turn; emit a signal with ctx.emit, or let the caller call both"
+            )
+        if cell.runtime is None:
+            name = type(self).__name__
+            way = f"use {name}.cmd(agent, {name}.{what}(...))" if cell.role is Role.VALUE else "its turn has ended"
+            raise NotInTurn(f"{self!r} is in no turn and at no runtime: {way}")
+        return cell.runtime
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in {"state", "__tenure__"}:
+            raise UsageError(f"self.{name} would be lost: declare `{name}` in the state of {type(self).__name__}")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        cell = self.__tenure__
+        return f"<{type(self).__name__} {cell.id or 'without id'}, a {cell.role.value}>"
+
+
+_RESERVED = ("call", "call_by_name", "cmd", "config", "id", "new", "send", "state")
+
+
+def make(cls: type[AnyAgent], cell: Cell[Any]) -> AnyAgent:
+    """An instance around a cell. The only constructor: `Agent()` itself is refused."""
+    agent = object.__new__(cls)
+    agent.__tenure__ = cell
+    return agent
+
+
+def state_class(cls: type[Agent[S]]) -> type[S]:
+    """The class of the state. Raises DefinitionError for a class that names none."""
+    kind = cls.__tenure_state__
+    if kind is None:
+        raise DefinitionError(f"{cls.__name__} names no state: class {cls.__name__}(tenure.Agent[MyState])")
+    return cast(type[S], kind)
+
+
+def pack_arguments(label: str, arguments: Mapping[str, object] | None) -> bytes:
+    """Arguments of a call by name. Raises InvalidArguments for a value that has no form on the wire."""
+    try:
+        return _codec.pack(dict(arguments or {}))
+    except ValueError as error:
+        raise InvalidArguments(f"{label}: {error}") from error
+
+
+def _declared_state(cls: type[Agent[Any]]) -> type[State] | None:
+    """The state named in `Agent[...]`, or the base's."""
+    bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", ())
+    for base in bases:
+        origin = get_origin(base)
+        if not (isinstance(origin, type) and issubclass(origin, Agent)):
+            continue
+        argument = get_args(base)[0]
+        if isinstance(argument, TypeVar):
+            return None
+        if not (isinstance(argument, type) and issubclass(argument, State)):
+            raise DefinitionError(f"{cls.__name__}: Agent[...] takes a subclass of tenure.State, not {argument!r}")
+        return argument
+    return cls.__tenure_state__
+
+
+def _drive(method: Method[..., Any], draft: Agent[Any], scope: Scope, arguments: Mapping[str, Any]) -> None:
+    """Run the body to its end without an event loop. Raises NotPure if it would wait."""
+    token = current_scope.set(scope)
+    context = Context(scope)
+    try:
+        if method.blocking:
+            first = (draft, context) if method.signature.takes_context else (draft,)
+            method.function(*first, **arguments)
+            return
+        body: Coroutine[Any, Any, object] = method.run(draft, context, arguments)
+        try:
+            body.send(None)
+        except StopIteration:
+            return
+        body.close()
+        _impure(method)
+    finally:
+        current_scope.reset(token)
+
+
+def _impure(method: Method[..., Any]) -> NoReturn:
+    raise NotPure(f"{method.label} waits for something: cmd runs an action to its end at once; call it at a runtime")

@@ -1,0 +1,58 @@
+"""Agent classes as a pool registers them: found in modules, described for the cluster."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, TypeGuard, cast
+
+from tenure._agent import Agent, state_class
+from tenure._methods import methods_of
+from tenure.errors import DefinitionError
+from tenure_link import AgentClass
+from tenure_link import Method as MethodInfo
+
+
+def describe(cls: type[Agent[Any]]) -> AgentClass:
+    """Schemas and descriptions of a class. Raises DefinitionError when an annotation makes no sense."""
+    kind = state_class(cls)
+    methods = tuple(
+        MethodInfo(
+            name=name,
+            query=method.kind == "query",
+            description=inspect.getdoc(method.function) or "",
+            parameters=method.signature.schema(),
+        )
+        for name, method in sorted(methods_of(cls).items())
+    )
+    schema = cast(dict[str, object], kind.model_json_schema())
+    description = cls.__doc__ if cls.__doc__ != Agent.__doc__ else ""
+    return AgentClass(
+        cls.__name__, description=inspect.cleandoc(description or ""), methods=methods, state_schema=schema
+    )
+
+
+def collect(modules: Iterable[ModuleType]) -> dict[str, type[Agent[Any]]]:
+    """The agent classes that these modules show, public ones. Raises DefinitionError for a name used twice."""
+    found: dict[str, type[Agent[Any]]] = {}
+    for module in modules:
+        for name, value in vars(module).items():
+            if name.startswith("_") or not _is_concrete(value):
+                continue
+            other = found.setdefault(value.__name__, value)
+            if other is not value:
+                raise DefinitionError(
+                    f"two classes are called {value.__name__}: {_where(other)} and {_where(value)}; "
+                    "agents name their class by this name, so one of them needs another"
+                )
+    return found
+
+
+def _is_concrete(value: object) -> TypeGuard[type[Agent[Any]]]:
+    """An agent class that names its state; one without is a base for others."""
+    return isinstance(value, type) and issubclass(value, Agent) and value.__tenure_state__ is not None
+
+
+def _where(cls: type[object]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

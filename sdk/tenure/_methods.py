@@ -1,0 +1,175 @@
+"""`@action` and `@query`: functions that are also values.
+
+On the class, `Counter.increment(by=2)` is an `Instruction[int]`. On an instance, `counter.increment(by=2)` is a
+coroutine: in the turn that is going on (a draft) or as a call (a reference). Both take the function's own parameters,
+without the agent and the context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+
+from tenure._context import Context
+from tenure._instruction import Instruction, Kind
+from tenure._signature import Signature
+from tenure.errors import DefinitionError, UnknownMethod
+
+if TYPE_CHECKING:  # Agent has methods, methods take an agent: only the annotations go round
+    from tenure._agent import Agent
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+A = TypeVar("A", bound="Agent[Any]")
+
+
+class Method(Generic[P, R_co]):
+    """An action or a query: what the decorators return. Called, it makes an `Instruction`."""
+
+    def __init__(self, function: Callable[..., Any], kind: Kind, *, blocking: bool = False) -> None:
+        if not inspect.isfunction(function):
+            raise DefinitionError(f"@{kind} goes on a function, not on {function!r}")
+        if blocking and inspect.iscoroutinefunction(function):
+            raise DefinitionError(f"{function.__qualname__} is `async def`: blocking=True is for `def`")
+        self.function = function
+        self.kind: Kind = kind
+        self.blocking = blocking
+        self.name: str = function.__name__
+        self.label: str = function.__name__
+        functools.update_wrapper(self, function)
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self.name = name
+        self.label = f"{owner.__name__}.{name}"
+
+    @functools.cached_property
+    def signature(self) -> Signature:
+        """Parameters and return type. Raises DefinitionError."""
+        return Signature(self.function, self.label)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Instruction[R_co]:
+        """The call as a value. Raises InvalidArguments for a parameter that is missing or unknown."""
+        return Instruction(self, self.signature.bind(args, kwargs))
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any]) -> Self: ...
+    @overload
+    def __get__(self, instance: Agent[Any], owner: type[Any]) -> Callable[P, Coroutine[Any, Any, R_co]]: ...
+    def __get__(self, instance: Agent[Any] | None, owner: type[Any]) -> Self | Callable[P, Coroutine[Any, Any, R_co]]:
+        if instance is None:
+            return self
+        return cast(Callable[P, Coroutine[Any, Any, R_co]], functools.partial(self._on, instance))
+
+    async def _on(self, agent: Agent[Any], /, *args: Any, **kwargs: Any) -> R_co:
+        context = agent.__tenure__.context()
+        if context is None:
+            return await agent.call(self(*args, **kwargs))
+        return cast(R_co, await self.run(agent, context, self.signature.bind(args, kwargs)))
+
+    async def run(self, agent: Agent[Any], context: Context, arguments: Mapping[str, Any]) -> object:
+        """The body, on this draft."""
+        first = (agent, context) if self.signature.takes_context else (agent,)
+        if self.blocking:
+            return cast(object, await asyncio.to_thread(self.function, *first, **arguments))
+        result = self.function(*first, **arguments)
+        return cast(object, await result if inspect.iscoroutine(result) else result)
+
+    def encode_arguments(self, arguments: Mapping[str, object]) -> bytes:
+        """Raises InvalidArguments, naming the parameter."""
+        return self.signature.encode(arguments)
+
+    def decode_reply(self, data: bytes) -> R_co:
+        """Raises ValueError for a reply that does not fit the annotation."""
+        return cast(R_co, self.signature.decode_reply(data))
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.label}({self.signature.text})>"
+
+
+class Decorator(Protocol):
+    """What `@action(...)` with options returns."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[A, Context, P], Coroutine[Any, Any, R]], /) -> Method[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /) -> Method[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[A, Context, P], R], /) -> Method[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[A, P], R], /) -> Method[P, R]: ...
+
+
+@overload
+def action(function: Callable[Concatenate[A, Context, P], Coroutine[Any, Any, R]], /) -> Method[P, R]: ...
+@overload
+def action(function: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /) -> Method[P, R]: ...
+@overload
+def action(function: Callable[Concatenate[A, Context, P], R], /) -> Method[P, R]: ...
+@overload
+def action(function: Callable[Concatenate[A, P], R], /) -> Method[P, R]: ...
+@overload
+def action(*, blocking: bool = False) -> Decorator: ...
+def action(function: Callable[..., Any] | None = None, /, *, blocking: bool = False) -> Any:
+    """Make a function a unit of work on an agent: its changes and its signals are committed as one, or not at all.
+
+    It is a method, or a module function that takes the agent first and is attached with `class X(Agent[...],
+    actions=[f])`. The next parameter is the context if it is annotated `Context`. `def` runs on the event loop; with
+    `blocking=True` in a thread.
+    """
+    if function is None:
+        return functools.partial(Method[Any, Any], kind="action", blocking=blocking)
+    return Method[Any, Any](function, "action", blocking=blocking)
+
+
+@overload
+def query(function: Callable[Concatenate[A, Context, P], Coroutine[Any, Any, R]], /) -> Method[P, R]: ...
+@overload
+def query(function: Callable[Concatenate[A, P], Coroutine[Any, Any, R]], /) -> Method[P, R]: ...
+@overload
+def query(function: Callable[Concatenate[A, Context, P], R], /) -> Method[P, R]: ...
+@overload
+def query(function: Callable[Concatenate[A, P], R], /) -> Method[P, R]: ...
+@overload
+def query(*, blocking: bool = False) -> Decorator: ...
+def query(function: Callable[..., Any] | None = None, /, *, blocking: bool = False) -> Any:
+    """Make a function a question to an agent: it sees the last committed state, changes nothing. Else as `action`."""
+    if function is None:
+        return functools.partial(Method[Any, Any], kind="query", blocking=blocking)
+    return Method[Any, Any](function, "query", blocking=blocking)
+
+
+def methods_of(cls: type[Any]) -> dict[str, Method[..., Any]]:
+    """Actions and queries of a class and its bases, by name."""
+    found: dict[str, Method[..., Any]] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if isinstance(value, Method):
+                found[name] = cast(Method[..., Any], value)
+            else:
+                found.pop(name, None)
+    return found
+
+
+def find(cls: type[Any], name: str, kind: Kind) -> Method[..., Any]:
+    """The method of that name and kind ("by_name": either). Raises UnknownMethod, listing near ones."""
+    methods = methods_of(cls)
+    method = methods.get(name)
+    if method is not None and kind in {"by_name", method.kind}:
+        return method
+    if method is not None:
+        raise UnknownMethod(f"{cls.__name__}.{name} is a {method.kind}, and was called as a {kind}")
+    raise UnknownMethod(f"{cls.__name__} has no action or query {name!r}; {near(name, methods)}")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What the author may have meant."""
+    names = sorted(known)
+    if not names:
+        return "it has none"
+    close = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(names[:10])}"

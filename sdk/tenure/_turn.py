@@ -1,0 +1,217 @@
+"""The turn engine: one activation of an agent, the same in a worker and in `tenure.local()`.
+
+An action works on the live state; the last committed bytes are the undo. A turn that ends well leaves its new state
+pending until `commit` or `drop`. Queries see a copy of the last committed state, decoded when one is first needed after
+a commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+import traceback
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from tenure import _codec, _state
+from tenure._agent import Agent, Cell, Role, make, state_class
+from tenure._context import Context, Scope, current_scope
+from tenure._methods import Method, find
+from tenure._state import State
+from tenure.errors import Busy, CallError, DeadlineExceeded, StateInvalid
+from tenure_link import Fault, Signal, Turn, TurnDone
+
+MESSAGE_LIMIT = 2_000
+"""Characters of a fault's message; its traceback may have ten times as many."""
+
+
+class Activation:
+    """One agent in memory. Actions one after the other; queries beside them."""
+
+    def __init__(
+        self,
+        cls: type[Agent[Any]],
+        *,
+        uid: str,
+        agent_id: str,
+        epoch: int,
+        stored: bytes | None,
+        initial: bytes = b"",
+        config: bytes = b"",
+    ) -> None:
+        """Begin with the stored state, or make the first one. Raises StateInvalid, StateUnreadable, DefinitionError."""
+        self.cls = cls
+        self.uid = uid
+        self.id = agent_id
+        self.epoch = epoch
+        self._kind: type[State] = state_class(cls)
+        self.first: bytes | None = None
+        """The first state, to be committed before the agent is called; None when there was a stored one."""
+        if stored is None:
+            self._state = _state.initial(self._kind, self._map(initial, "initial state"))
+            stored = self.first = _state.encode(self._state)
+        else:
+            self._state = _state.decode(self._kind, stored)
+        self._config: Mapping[str, object] = self._map(config, "config")
+        self._committed = stored
+        self._pending: tuple[int, bytes | None] | None = None
+        self._view: State | None = None
+
+    @property
+    def committed(self) -> bytes:
+        """The last committed state, msgpack."""
+        return self._committed
+
+    def commit(self, turn: int) -> None:
+        """The turn's state is durable: it is the new undo. Ignored for any turn but the pending one."""
+        if self._pending is not None and self._pending[0] == turn:
+            state = self._pending[1]
+            self._pending = None
+            if state is not None:
+                self._committed, self._view = state, None
+
+    def drop(self, turn: int) -> None:
+        """The turn did not happen. Ignored for any turn but the pending one."""
+        if self._pending is not None and self._pending[0] == turn:
+            self._undo()
+
+    async def run(self, turn: Turn) -> TurnDone:
+        """Run one turn. Whatever user code raises becomes a `Fault`; only CancelledError passes, after an undo."""
+        try:
+            method = find(self.cls, turn.method, turn.kind)
+            arguments = method.signature.decode(turn.arguments)
+            if method.kind == "query":
+                return await self._query(turn, method, arguments)
+            self._refuse_second(turn)
+            return await self._action(turn, method, arguments)
+        except CallError as error:
+            return TurnDone(turn.turn, fault=fault_of(error, turn.method))
+
+    async def _action(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> TurnDone:
+        scope = self._scope(turn, method)
+        draft = make(self.cls, Cell(Role.DRAFT, self.id, state=self._state, scope=scope, config=self._config))
+        self._pending = (turn.turn, None)
+        try:
+            reply = await _execute(method, draft, scope, arguments, turn.deadline_ns)
+            after = draft.state
+            state = self._encoded(after, method)
+        except CallError as error:
+            self._undo()
+            return TurnDone(turn.turn, fault=fault_of(error, method.name))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
+            self._undo()
+            return TurnDone(turn.turn, fault=fault_of(error, method.name))
+        except BaseException:
+            self._undo()
+            raise
+        finally:
+            scope.open = False
+        self._state = after
+        self._pending = (turn.turn, state)
+        signals = tuple(
+            Signal(id=f"{self.uid}.{self.epoch}.{turn.turn}.{n}", type=type_, data=data)
+            for n, (type_, data) in enumerate(scope.emitted)
+        )
+        return TurnDone(turn.turn, reply=reply, state=state, signals=signals)
+
+    async def _query(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> TurnDone:
+        scope = self._scope(turn, method)
+        if self._view is None:
+            self._view = _state.decode(self._kind, self._committed)
+        draft = make(self.cls, Cell(Role.DRAFT, self.id, state=self._view, scope=scope, config=self._config))
+        try:
+            reply = await _execute(method, draft, scope, arguments, turn.deadline_ns)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
+            return TurnDone(turn.turn, fault=fault_of(error, method.name))
+        finally:
+            scope.open = False
+        return TurnDone(turn.turn, reply=reply)
+
+    def _scope(self, turn: Turn, method: Method[..., Any]) -> Scope:
+        return Scope(
+            self.id,
+            method.name,
+            uid=self.uid,
+            caller=turn.caller,
+            epoch=self.epoch,
+            deadline=_on_loop_clock(turn.deadline_ns),
+            read_only=method.kind == "query",
+        )
+
+    def _encoded(self, after: State, method: Method[..., Any]) -> bytes | None:
+        """The state to commit, None if it is what is committed. Raises StateInvalid."""
+        try:
+            state = _state.encode(after)
+        except StateInvalid as error:
+            raise StateInvalid(f"{method.label} left a state that does not fit: {error.message}") from error
+        return None if state == self._committed else state
+
+    def _refuse_second(self, turn: Turn) -> None:
+        """The host's duty, checked: the next turn only after the one before was committed or dropped."""
+        if self._pending is not None:
+            raise Busy(f"turn {turn.turn} of {self.id} came while turn {self._pending[0]} was not settled")
+
+    def _undo(self) -> None:
+        self._pending = None
+        self._state = _state.decode(self._kind, self._committed)
+
+    def _map(self, data: bytes, what: str) -> dict[str, object]:
+        try:
+            return _codec.unpack_map(data)
+        except ValueError as error:
+            raise StateInvalid(f"{what} of {self.id}: {error}") from error
+
+
+async def _execute(
+    method: Method[..., Any], draft: Agent[Any], scope: Scope, arguments: Mapping[str, Any], deadline_ns: int
+) -> bytes:
+    """Run the body within the deadline; its reply. Raises DeadlineExceeded, ActionFailed, and what the body raises."""
+    token = current_scope.set(scope)
+    limit = asyncio.timeout_at(None if math.isinf(scope.deadline) else scope.deadline)
+    try:
+        if deadline_ns and time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= deadline_ns:
+            raise DeadlineExceeded(f"the deadline passed before {method.name} began")
+        async with limit:
+            result = await method.run(draft, Context(scope), arguments)
+    except TimeoutError as error:
+        if limit.expired():
+            raise DeadlineExceeded(
+                f"the deadline passed in {method.name}; it was cancelled and changed nothing"
+            ) from error
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():  # raised by the body itself: nobody asked this task to end
+            raise RuntimeError("the action raised CancelledError") from error
+        raise
+    finally:
+        current_scope.reset(token)
+    return method.signature.encode_reply(result)
+
+
+def fault_of(error: BaseException, method: str) -> Fault:
+    """An exception in words for the author of the code; the traceback begins at the author's first frame."""
+    if isinstance(error, CallError):
+        return Fault(error.code, error.message[:MESSAGE_LIMIT], "")
+    text = str(error) or "no message"
+    message = f"{type(error).__name__} in {method}: {text}"
+    lines = traceback.format_exception(type(error), error, _author_frames(error.__traceback__))
+    return Fault("ActionFailed", message[:MESSAGE_LIMIT], "".join(lines)[-10 * MESSAGE_LIMIT :])
+
+
+def _author_frames(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames of this package at its start."""
+    first = trace
+    while first is not None and first.tb_frame.f_globals.get("__name__", "").split(".")[0] in {"tenure", "asyncio"}:
+        first = first.tb_next
+    return first or trace
+
+
+def _on_loop_clock(deadline_ns: int) -> float:
+    """A CLOCK_BOOTTIME deadline on the event loop's clock; 0 means none."""
+    if not deadline_ns:
+        return math.inf
+    left = (deadline_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
+    return asyncio.get_running_loop().time() + left
