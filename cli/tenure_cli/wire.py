@@ -1,0 +1,44 @@
+"""From resources to the rows that servers take. Pure."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tenure_api import quantity
+from tenure_api.agent import Agent
+from tenure_api.agentcluster import AgentCluster, Pool
+from tenure_proto.v1 import registry_pb2
+
+
+def class_of(spec: registry_pb2.AgentSpec) -> str:
+    """The class; `class` is a keyword, so that the field cannot be named in Python."""
+    return str(getattr(spec, "class"))
+
+
+def agent_spec(agent: Agent, namespace: str) -> registry_pb2.AgentSpec:
+    """The row that this Agent asks for. Raises quantity.BadQuantity."""
+    spec = agent.spec
+    row = registry_pb2.AgentSpec(
+        id=f"{namespace}/{agent.metadata.name}",
+        pool=spec.pool,
+        state=msgspec.msgpack.encode(spec.state),
+        config=msgspec.msgpack.encode(spec.config),
+        critical=spec.critical,
+        cpu_milli=quantity.milli(spec.resources.requests.cpu),
+        memory_bytes=quantity.whole(spec.resources.requests.memory),
+        strategy=spec.placement.strategy,
+        node_selector=spec.placement.node_selector,
+    )
+    setattr(row, "class", spec.class_)
+    return row
+
+
+def pool_spec(pool: Pool) -> registry_pb2.PoolSpec:
+    """The row of one pool."""
+    limit = pool.max_agents_per_host or 0
+    return registry_pb2.PoolSpec(name=pool.name, modules=pool.modules, max_agents_per_host=limit)
+
+
+def pool_specs(cluster: AgentCluster) -> Sequence[registry_pb2.PoolSpec]:
+    """The rows of all pools."""
+    return [pool_spec(pool) for pool in cluster.spec.pools]
