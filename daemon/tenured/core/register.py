@@ -1,242 +1,121 @@
-"""The quorum register (protocol 2): what a server of the store may do, and how the holder of an agent owns its record.
+"""The quorum register, holder side (protocol 2): how the holder of an agent owns its record. No I/O.
 
-Server side: `guard_seal`, `guard_write` and `guard_uid` decide; the shell keeps `Cell`s, synced before every answer
-[sync_seal, sync_write]. Holder side: `Owner`, a state machine without I/O for one record.
-
-Duties of the owner's shell: send every `Send` of an `Output` in order; hand each answer back with the request that it
-answers (`answered`); call `tick` every `RETRY_NS / 2` or so while `busy`; say `lost(server)` and `restored(server)`
-when a connection breaks and comes back; `view_changed` when the registry's view grows. Requests may be lost, doubled
-and delayed at will.
+Duties of the shell: send every `Send` of an `Output` in order; hand each answer back with the request that it answers
+(`answered`); call `tick` every `RETRY_NS / 2` or so while `busy`; say `lost(server)` and `restored(server)` when a
+connection breaks and comes back; `view_changed` when the registry's view grows. Messages may be lost, doubled and
+delayed at will.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 
 import msgspec
+
+from tenured.core.cells import (
+    NOTHING,
+    Cell,
+    Verdict,
+    Version,
+    WriteDecision,
+    guard_seal,
+    guard_uid,
+    guard_view,
+    guard_write,
+)
+from tenured.core.frames import (
+    Adopted,
+    Answer,
+    Committed,
+    Deleted,
+    Fenced,
+    Outcome,
+    Output,
+    Phase,
+    Read,
+    Record,
+    Request,
+    Seal,
+    Sealed,
+    Send,
+    Unreadable,
+    Write,
+    Written,
+)
+
+__all__ = [
+    "NOTHING",
+    "RETRY_MAX_NS",
+    "RETRY_NS",
+    "Adopted",
+    "Answer",
+    "Cell",
+    "Committed",
+    "Deleted",
+    "Fenced",
+    "NotReady",
+    "Outcome",
+    "Output",
+    "Owner",
+    "Phase",
+    "Read",
+    "Record",
+    "Request",
+    "Seal",
+    "Sealed",
+    "Send",
+    "Unreadable",
+    "Verdict",
+    "Version",
+    "Write",
+    "WriteDecision",
+    "Written",
+    "guard_seal",
+    "guard_uid",
+    "guard_view",
+    "guard_write",
+]
 
 RETRY_NS = 300_000_000
 """First pause before a request without an answer is repeated."""
 RETRY_MAX_NS = 2_400_000_000
 """The pause doubles up to this."""
-MAX_RECORD = 32 * 1024 * 1024
-"""Bytes of a record's entries; the holder refuses a turn that would exceed it before it writes."""
 
+_FINAL = frozenset({Verdict.FENCED, Verdict.DELETED})
 
-class Version(msgspec.Struct, frozen=True, order=True):
-    """Of a record: epoch first, then the number of the write in that epoch [epoch_first]."""
 
-    epoch: int = 0
-    seq: int = 0
-
-
-NOTHING = Version()
-"""Nothing is stored."""
-
-
-class Verdict(StrEnum):
-    """A server's answer. The names are those of `StoreVerdict` on the wire."""
-
-    OK = "OK"
-    FENCED = "FENCED"
-    """A higher epoch is sealed."""
-    STALE = "STALE"
-    """An older version than the stored one."""
-    NEED_BASE = "NEED_BASE"
-    """The delta's base is not what is stored: send the whole record."""
-    JOINING = "JOINING"
-    """This disk is new and must not answer yet."""
-    OTHER_VIEW = "OTHER_VIEW"
-    DELETED = "DELETED"
-    """The registry has no such uid any more."""
-    BEHIND = "BEHIND"
-    """This server's registry has not reached the uid's revision: try again."""
-    TOO_LARGE = "TOO_LARGE"
-    FAILED = "FAILED"
-    """The disk refused."""
-
-
-# --- server side ----------------------------------------------------------------------------------------------------
-
-
-class Cell(msgspec.Struct, frozen=True):
-    """What a server keeps of one record, beside its entries."""
-
-    sealed: int = 0
-    version: Version = NOTHING
-
-
-class WriteDecision(msgspec.Struct, frozen=True):
-    """`store`: apply the entries and keep `cell`, synced, before the answer; else only answer."""
-
-    verdict: Verdict
-    cell: Cell
-    store: bool = False
-
-
-def guard_view(view: int, own_view: int, *, joining: bool) -> Verdict:
-    """Refuse while the disk is new, and requests of another view [rejoin, view]."""
-    if joining:
-        return Verdict.JOINING
-    return Verdict.OK if view == own_view else Verdict.OTHER_VIEW
-
-
-def guard_uid(uid: str, agents: Mapping[str, object], revision: int) -> Verdict:
-    """Refuse records of agents that the registry does not have [uid]: gone, or not here yet."""
-    if uid in agents:
-        return Verdict.OK
-    return Verdict.DELETED if uid.isdecimal() and int(uid) <= revision else Verdict.BEHIND
-
-
-def guard_seal(cell: Cell, epoch: int) -> WriteDecision:
-    """Decide a seal; `cell.sealed` is synced before the answer [sync_seal]. First check `guard_view`, `guard_uid`."""
-    if epoch < cell.sealed:
-        return WriteDecision(Verdict.FENCED, cell)
-    return WriteDecision(Verdict.OK, Cell(epoch, cell.version), store=epoch > cell.sealed)
-
-
-def guard_write(cell: Cell, version: Version, base: Version | None) -> WriteDecision:
-    """Decide a write: whole (`base` None) or a delta on exactly `base`. Check `guard_view` and `guard_uid` first."""
-    if version.epoch < cell.sealed:  # [seal]
-        return WriteDecision(Verdict.FENCED, cell)
-    if version < cell.version:  # [order]
-        return WriteDecision(Verdict.STALE, cell)
-    if version == cell.version:  # repeated: the same bytes are here
-        return WriteDecision(Verdict.OK, cell)
-    if base is not None and base != cell.version:
-        return WriteDecision(Verdict.NEED_BASE, cell)
-    return WriteDecision(Verdict.OK, Cell(version.epoch, version), store=True)
-
-
-# --- holder side: frames --------------------------------------------------------------------------------------------
-
-
-class Seal(msgspec.Struct, frozen=True, kw_only=True):
-    """Seal the epoch and tell what is stored, the record too."""
-
-    uid: str
-    epoch: int
-    view: int
-
-
-class Read(msgspec.Struct, frozen=True, kw_only=True):
-    """Fetch a record that was too large for the answer to the seal."""
-
-    uid: str
-    view: int
-
-
-class Write(msgspec.Struct, frozen=True, kw_only=True):
-    """One version: the whole record (`base` None) or changed keys on exactly `base`."""
-
-    uid: str
-    view: int
-    version: Version
-    base: Version | None
-    puts: Mapping[str, bytes]
-    deletes: tuple[str, ...] = ()
-
-
-Request = Seal | Read | Write
-
-
-class Sealed(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to Seal. `entries` None: not sent (too large), fetch it."""
-
-    verdict: Verdict
-    sealed: int = 0
-    version: Version = NOTHING
-    entries: Mapping[str, bytes] | None = None
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to Read."""
-
-    version: Version = NOTHING
-    entries: Mapping[str, bytes] = {}
-
-
-class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to Write; `version` is what is stored now."""
-
-    verdict: Verdict
-    sealed: int = 0
-    version: Version = NOTHING
-    message: str = ""
-
-
-Answer = Sealed | Record | Written
-
-
-# --- holder side: what the owner says -------------------------------------------------------------------------------
-
-
-class Send(msgspec.Struct, frozen=True):
-    """A request for one server."""
-
-    server: str
-    request: Request
-
-
-class Adopted(msgspec.Struct, frozen=True):
-    """The record is owned: the state may become visible. `entries` is empty if there never was one."""
-
-    version: Version
-    entries: Mapping[str, bytes]
-
-
-class Committed(msgspec.Struct, frozen=True):
-    """Every write up to `seq` is at a majority: release what waits for it."""
-
-    seq: int
-
-
-class Fenced(msgspec.Struct, frozen=True):
-    """A higher epoch is sealed: stop. Writes without `Committed` may or may not be adopted by the next holder:
-    `Unknown`.
-    """
-
-    sealed: int
-
-
-class Unreadable(msgspec.Struct, frozen=True):
-    """The store has nothing although an earlier epoch was Ready: stay down (reason StateUnreadable)."""
-
-    message: str
-
-
-class Deleted(msgspec.Struct, frozen=True):
-    """The registry has no such agent any more: stop."""
-
-
-Outcome = Adopted | Committed | Fenced | Unreadable | Deleted
+class NotReady(RuntimeError):
+    """The shell wrote before `Adopted` or after the end: a defect of the shell."""
 
 
 @dataclass(slots=True)
-class Output:
-    """Send first, then act on the outcomes, both in order."""
+class _Peer:
+    """What the owner knows of one server."""
 
-    sends: list[Send] = field(default_factory=list[Send])
-    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    connected: bool = True
+    seal: Sealed | None = None
+    """Its answer to the seal, under the present view."""
+    acked: int = -1
+    """The highest seq of this chain that it said to hold, under the present view."""
+    chained: bool = False
+    """The next delta will find its base there, if nothing is lost."""
+    whole: int = -1
+    """Seq of the last whole record sent on this connection."""
+    asked: int | None = None
+    """When the oldest open request was (last) sent; None: nothing is open."""
+    pause: int = RETRY_NS
 
-
-class Phase(StrEnum):
-    """Of an owner."""
-
-    SEALING = "Sealing"
-    READING = "Reading"
-    REPAIRING = "Repairing"
-    READY = "Ready"
-    STOPPED = "Stopped"
+    def answered(self) -> None:
+        self.asked, self.pause = None, RETRY_NS
 
 
 class Owner:
-    """Owner of one record at one epoch. The epoch comes from a committed assignment made for this process start
-    [epoch_once].
+    """Owner of one record at one epoch. The epoch comes from a committed assignment made for this process start.
 
-    `expect_state`: the registry has a `ready_epoch` for this uid, so that "nothing found" is a loss and no beginning.
+    At most one owner is ever made of a (uid, epoch), or two states could get one version [epoch_once]; only one that
+    never left SEALING or READING may be made anew. `expect_state`: the registry has a `ready_epoch` for this uid, so
+    that "nothing found" is a loss and no beginning.
     """
 
     def __init__(self, uid: str, epoch: int, servers: Iterable[str], *, view: int, expect_state: bool) -> None:
@@ -247,55 +126,260 @@ class Owner:
         self.phase = Phase.SEALING
         self.entries: dict[str, bytes] = {}
         """The record as of the last write, acknowledged or not."""
-        self.seq = 0
-        """Of the last write."""
+        self.version = NOTHING
+        """Of `entries`."""
         self.committed = 0
-        """Of the last write that a majority holds."""
+        """Seq of the last write that a majority holds."""
         self.trouble = ""
-        """The last refusal by a server that is not a verdict on the epoch, for status and logs."""
-        self._servers = {name: _Peer() for name in servers}
+        """The last refusal by a server that is not a verdict on the epoch; for status and logs."""
+        self._peers = {name: _Peer() for name in servers}
+        self._log: dict[int, Write] = {}
+        """Writes that are not committed, by seq."""
 
     @property
     def quorum(self) -> int:
         """A majority of the servers [seal_majority, write_majority]."""
-        return len(self._servers) // 2 + 1
+        return len(self._peers) // 2 + 1
 
     @property
     def busy(self) -> bool:
-        """Whether `tick` has anything to do."""
-        raise NotImplementedError
+        """Whether something is open, so that `tick` must be called."""
+        return any(peer.connected and self._open(peer) for peer in self._peers.values())
+
+    # --- events -----------------------------------------------------------------------------------------------
 
     def start(self, now: int) -> Output:
         """Seal at every server."""
-        raise NotImplementedError
+        return self._ask_all(now)
 
     def answered(self, now: int, server: str, request: Request, answer: Answer) -> Output:
         """Take an answer, in any order, as often as it comes."""
-        raise NotImplementedError
+        peer = self._peers.get(server)
+        if self.phase is Phase.STOPPED or peer is None:
+            return Output()
+        if isinstance(answer, Sealed | Written) and answer.verdict in _FINAL:  # true under any view
+            return self._stop(Fenced(answer.sealed) if answer.verdict is Verdict.FENCED else Deleted())
+        if request.view != self.view:  # an answer of the lost disk must not complete a majority [view]
+            return Output()
+        return self._answered(now, server, peer, request, answer)
+
+    def _answered(self, now: int, server: str, peer: _Peer, request: Request, answer: Answer) -> Output:
+        match answer:
+            case Sealed():
+                return self._sealed(now, server, peer, answer)
+            case Record():
+                return self._read(now, server, peer, answer)
+            case Written() if isinstance(request, Write):
+                return self._written(now, server, peer, request, answer)
+            case _:
+                return Output()
 
     def write(self, now: int, puts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> tuple[int, Output]:
-        """Write the next version (only when READY); returns its `seq`, which a `Committed` will cover. Writes are
-        pipelined.
+        """Write the next version to all; returns its `seq`, which a `Committed` will cover. Writes are pipelined.
+
+        Raises:
+            NotReady: the record is not owned yet, or no more.
+
         """
-        raise NotImplementedError
+        if self.phase is not Phase.READY:
+            raise NotReady(f"the record of {self.uid} is {self.phase}")
+        gone = tuple(deletes)
+        version = Version(self.epoch, self.version.seq + 1)
+        request = Write(uid=self.uid, view=self.view, version=version, base=self.version, puts=dict(puts), deletes=gone)
+        for name in gone:
+            self.entries.pop(name, None)
+        self.entries.update(puts)
+        self.version = version
+        self._log[version.seq] = request
+        output = Output()
+        for server, peer in self._peers.items():
+            if peer.connected and peer.chained:
+                output.sends.append(Send(server, request))
+                peer.asked = now if peer.asked is None else peer.asked
+            elif peer.connected:
+                self._send_whole(now, server, peer, output)
+        return version.seq, output
 
     def tick(self, now: int) -> Output:
         """Repeat what has had no answer for too long: the same versions, the same bytes."""
-        raise NotImplementedError
+        output = Output()
+        for server, peer in self._peers.items():
+            if not peer.connected or not self._open(peer):
+                continue
+            if peer.asked is None or now - peer.asked >= peer.pause:
+                peer.pause = min(2 * peer.pause, RETRY_MAX_NS) if peer.asked is not None else peer.pause
+                self._ask(now, server, peer, output)
+        return output
 
     def lost(self, server: str) -> None:
         """Note that the connection broke: what was under way may or may not have arrived."""
-        raise NotImplementedError
+        peer = self._peers.get(server)
+        if peer is not None:
+            peer.connected = False
+            peer.answered()
 
     def restored(self, now: int, server: str) -> Output:
         """Note that the connection is back: repeat at once what is open there."""
-        raise NotImplementedError
+        output = Output()
+        peer = self._peers.get(server)
+        if peer is not None:
+            peer.connected, peer.whole = True, -1
+            if self._open(peer):
+                self._ask(now, server, peer, output)
+        return output
 
     def view_changed(self, now: int, view: int) -> Output:
         """Ask again under the new view: answers of the old one no longer count [view]."""
-        raise NotImplementedError
+        if view <= self.view or self.phase is Phase.STOPPED:
+            return Output()
+        self.view = view
+        for peer in self._peers.values():
+            peer.seal, peer.acked, peer.whole = None, -1, -1
+            peer.answered()
+        if self.phase is Phase.READING:
+            self.phase = Phase.SEALING
+        self._log = {seq: msgspec.structs.replace(write, view=view) for seq, write in self._log.items()}
+        return self._ask_all(now)
 
+    # --- asking -----------------------------------------------------------------------------------------------
 
-@dataclass(slots=True)
-class _Peer:
-    connected: bool = True
+    def _open(self, peer: _Peer) -> bool:
+        """Whether this server owes something that the owner wants."""
+        match self.phase:
+            case Phase.SEALING:
+                return peer.seal is None
+            case Phase.READING:
+                return peer.seal is not None and peer.seal.version == self.version
+            case Phase.REPAIRING | Phase.READY:
+                # Of an adopted version of an earlier epoch nothing is sent: a server would refuse it, rightly [seal].
+                return self.version.epoch == self.epoch and peer.acked < self.version.seq
+            case Phase.STOPPED:
+                return False
+
+    def _ask_all(self, now: int) -> Output:
+        output = Output()
+        for server, peer in self._peers.items():
+            if peer.connected and self._open(peer):
+                self._ask(now, server, peer, output)
+        return output
+
+    def _ask(self, now: int, server: str, peer: _Peer, output: Output) -> None:
+        """Send, or repeat, what is open at one server."""
+        peer.asked = now
+        if self.phase is Phase.SEALING:
+            output.sends.append(Send(server, Seal(uid=self.uid, epoch=self.epoch, view=self.view)))
+        elif self.phase is Phase.READING:
+            output.sends.append(Send(server, Read(uid=self.uid, view=self.view)))
+        elif peer.chained and self.committed <= peer.acked:  # every delta that it lacks is still here
+            for seq in range(peer.acked + 1, self.version.seq + 1):
+                output.sends.append(Send(server, self._log[seq]))
+        else:
+            self._send_whole(now, server, peer, output)
+
+    def _send_whole(self, now: int, server: str, peer: _Peer, output: Output) -> None:
+        """Send the whole record as of the last write; the deltas that follow build on it."""
+        peer.chained, peer.whole, peer.asked = True, self.version.seq, now
+        write = Write(uid=self.uid, view=self.view, version=self.version, base=None, puts=dict(self.entries))
+        output.sends.append(Send(server, write))
+
+    # --- answers ----------------------------------------------------------------------------------------------
+
+    def _sealed(self, now: int, server: str, peer: _Peer, answer: Sealed) -> Output:
+        if self.phase is not Phase.SEALING:
+            return Output()
+        if answer.verdict is not Verdict.OK:
+            self.trouble = f"{server} answers {answer.verdict} to the seal"
+            return Output()
+        peer.seal = answer
+        peer.answered()
+        sealed = [p.seal for p in self._peers.values() if p.seal is not None]
+        if len(sealed) < self.quorum:  # [seal_majority]
+            return Output()
+        self.version = max(seal.version for seal in sealed)  # [epoch_first]
+        if self.version == NOTHING:
+            return self._nothing()
+        records = (seal.entries for seal in sealed if seal.version == self.version)
+        entries = next((record for record in records if record is not None), None)
+        if entries is not None:
+            return self._adopt(now, entries)
+        self.phase = Phase.READING
+        return self._ask_all(now)
+
+    def _nothing(self) -> Output:
+        if self.expect_state:  # never "start empty" where there was something
+            return self._stop(Unreadable("no server of a majority has the state that an earlier epoch committed"))
+        return self._ready({})
+
+    def _read(self, now: int, server: str, peer: _Peer, answer: Record) -> Output:
+        if self.phase is not Phase.READING:
+            return Output()
+        if answer.version != self.version:  # sealed there, so it cannot change but by a higher epoch
+            self.trouble = f"{server} has version {answer.version} where it answered {self.version}"
+            return Output()
+        peer.answered()
+        return self._adopt(now, answer.entries)
+
+    def _adopt(self, now: int, entries: Mapping[str, bytes]) -> Output:
+        holders = [p for p in self._peers.values() if p.seal is not None and p.seal.version == self.version]
+        if len(holders) >= self.quorum:  # [unanimous]: a safe shortcut
+            return self._ready(entries)
+        # Write back before anything becomes visible [repair], or the next owner may miss what this one showed.
+        self.phase = Phase.REPAIRING
+        self.entries = dict(entries)
+        self.version = Version(self.epoch, self.version.seq)
+        for peer in self._peers.values():
+            peer.answered()
+        return self._ask_all(now)
+
+    def _ready(self, entries: Mapping[str, bytes]) -> Output:
+        self.phase = Phase.READY
+        self.entries = dict(entries)
+        self.committed = self.version.seq
+        for peer in self._peers.values():
+            if peer.seal is not None and peer.seal.version == self.version:
+                peer.acked, peer.chained = self.version.seq, True
+            peer.answered()
+        return Output(outcomes=[Adopted(self.version, dict(self.entries))])
+
+    def _written(self, now: int, server: str, peer: _Peer, request: Write, answer: Written) -> Output:
+        if self.phase not in (Phase.REPAIRING, Phase.READY):
+            return Output()
+        output = Output()
+        if answer.verdict is Verdict.OK:
+            self._acked(now, peer, request.version.seq)
+        elif answer.verdict is Verdict.STALE and answer.version.epoch == self.epoch:  # it has this write and more
+            self._acked(now, peer, answer.version.seq)
+        elif answer.verdict is Verdict.NEED_BASE:
+            if request.version.seq > peer.whole:  # else the whole record is on its way already
+                self._send_whole(now, server, peer, output)
+            return output
+        else:
+            self.trouble = f"{server} answers {answer.verdict}: {answer.message}"
+            return output
+        output.outcomes += self._advance()
+        return output
+
+    def _acked(self, now: int, peer: _Peer, seq: int) -> None:
+        peer.acked = max(peer.acked, seq)
+        peer.pause = RETRY_NS
+        peer.asked = now if self._open(peer) else None
+
+    def _advance(self) -> list[Outcome]:
+        """Commit what a majority holds, as of the present view [write_majority]."""
+        held = sorted((peer.acked for peer in self._peers.values()), reverse=True)[self.quorum - 1]
+        if self.phase is Phase.REPAIRING:
+            if held < self.version.seq:
+                return []
+            self.phase = Phase.READY
+            self.committed = self.version.seq
+            return [Adopted(self.version, dict(self.entries))]
+        if held <= self.committed:
+            return []
+        for seq in range(self.committed + 1, held + 1):
+            self._log.pop(seq, None)
+        self.committed = held
+        return [Committed(held)]
+
+    def _stop(self, outcome: Outcome) -> Output:
+        self.phase = Phase.STOPPED
+        return Output(outcomes=[outcome])
