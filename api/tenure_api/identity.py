@@ -1,7 +1,8 @@
 """Names and certificates: who a process is, and how the cluster's authority says so.
 
-A cluster's id is `<name>.<namespace>`. A certificate carries one URI SAN `spiffe://<cluster id>/<role>/<holder>`; servers and
-hosts also carry DNS SANs, because grpcio cannot check a URI SAN from a client (docs/architecture.md, "Identity").
+A cluster's id is `<name>.<namespace>`. A certificate carries one URI SAN `spiffe://<cluster id>/<role>/<holder>`;
+servers and hosts also carry DNS SANs, because grpcio cannot check a URI SAN from a client (docs/architecture.md,
+"Identity").
 
     IdentityError
     ├── MalformedName         a cluster, role or holder that cannot stand in a certificate

@@ -1,7 +1,8 @@
 """How the daemon's processes reach each other; the only package of the daemon that imports grpc.
 
 Here: listeners that check the caller of every method, channels that check whom they reached, and one adapter per
-service, so that handlers see verified identities and messages. Not here: what any message means (`tenured.server`, `tenured.host`).
+service, so that handlers see verified identities and messages. Not here: what any message means (`tenured.server`,
+`tenured.host`).
 
 | module | for whom |
 |---|---|

@@ -1,4 +1,5 @@
-"""The `Calls` service (hosts serve it, servers pass it on) and its client: one stream per peer, many calls a message."""
+"""The `Calls` service (hosts serve it, servers pass it on) and its client: one stream per peer, many calls a
+message."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ class EncodedStream:
 
     async def write(self, encoded: bytes) -> None:
         """Send one encoded message; returns when gRPC has taken it."""
-        await self._context.write(encoded)  # type: ignore[arg-type] # the serializer of this method passes bytes through
+        await self._context.write(encoded)  # type: ignore[arg-type] # the serializer of this method passes bytes
+        through
 
 
 @dataclass(frozen=True, slots=True)

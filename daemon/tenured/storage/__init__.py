@@ -1,0 +1,21 @@
+"""The server's part of the state store: one durable register per agent's uid (protocol 2).
+
+`Register` keeps; `tenured.core.register` decides. Nothing here knows of the network, of the registry, or of what a
+record means.
+"""
+
+from tenured.storage.errors import StorageError, StoreCorrupt, StoreForeign
+from tenured.storage.register import Register
+from tenured.storage.values import Reading, SealAnswer, SealItem, WriteAnswer, WriteItem
+
+__all__ = [
+    "Reading",
+    "Register",
+    "SealAnswer",
+    "SealItem",
+    "StorageError",
+    "StoreCorrupt",
+    "StoreForeign",
+    "WriteAnswer",
+    "WriteItem",
+]
