@@ -86,15 +86,6 @@ def delete_agents(registry: Registry, command: commands.DeleteAgents) -> Result:
     return Result(rows=tuple(rows))
 
 
-def remove_agents(registry: Registry, command: commands.RemoveAgents) -> Result:
-    """Remove rows that are deleting and that nobody holds."""
-    for uid in command.uids:
-        agent = registry.agents.get(uid)
-        if agent is not None and agent.deleting and not agent.held:
-            registry.drop(RowKey("agent", uid))
-    return Result()
-
-
 def _refuse_row(agent_id: str, reason: Reason, message: str, uid: str = "") -> RowResult:
     return RowResult(agent_id, uid, "refused", reason, message)
 

@@ -167,12 +167,6 @@ class SetWaiting(Entry, frozen=True, kw_only=True):
     items: tuple[WaitingItem, ...]
 
 
-class RemoveAgents(Entry, frozen=True, kw_only=True):
-    """Remove rows that are deleting and held by nobody (rule R is checked)."""
-
-    uids: tuple[str, ...]
-
-
 class RegisterServer(Entry, frozen=True, kw_only=True):
     """A server starts with a disk that the registry knows, or with its first one; another disk is refused
     (`DiskReplaced`).
@@ -205,7 +199,6 @@ Command = (
     | Assign
     | AgentReports
     | SetWaiting
-    | RemoveAgents
     | RegisterServer
     | ReplaceServer
 )

@@ -18,7 +18,6 @@ from tenured.core._apply_agents import (
     apply_agents,
     assign,
     delete_agents,
-    remove_agents,
     set_waiting,
 )
 from tenured.core._apply_cluster import (
@@ -102,8 +101,6 @@ def _dispatch(registry: Registry, command: commands.Command) -> Result:  # noqa:
             return agent_reports(registry, command)
         case commands.SetWaiting():
             return set_waiting(registry, command)
-        case commands.RemoveAgents():
-            return remove_agents(registry, command)
         case commands.RegisterServer():
             return register_server(registry, command)
         case commands.ReplaceServer():
