@@ -1,0 +1,157 @@
+"""`Agent`: one long-lived, addressable, stateful object."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from tenure_api.embedded import NodeSelector
+from tenure_api.model import (
+    FREE_FORM,
+    Condition,
+    Json,
+    Model,
+    ObjectMeta,
+    Quantity,
+    cel,
+    immutable,
+    list_map,
+    not_negative,
+)
+
+PHASES = ("Pending", "Starting", "Running", "FailingOver", "Migrating", "Backoff", "Unavailable", "Terminating")
+DEFAULT_POOL = "default"
+
+
+class ClusterRef(Model):
+    """An AgentCluster in the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=30)]
+
+
+class AgentRequests(Model):
+    """What one agent is expected to use."""
+
+    cpu: Quantity = "100m"
+    """Cores."""
+    memory: Quantity = "128Mi"
+    """Bytes."""
+
+
+class AgentResources(Model):
+    """For placement only: nothing limits a single agent, its worker container has the limits."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                " && ".join(not_negative(f"self.requests.{name}") for name in ("cpu", "memory")),
+                "a request is negative",
+            )
+        )
+    )
+
+    requests: AgentRequests = AgentRequests()
+
+
+class Placement(Model):
+    """Where the agent may run, and how a host is chosen among those."""
+
+    strategy: Literal["LoadBalanced"] = "LoadBalanced"
+    """`LoadBalanced`: the host with the most room."""
+    node_selector: NodeSelector = Field(default_factory=dict)
+    """Labels that the host's node must carry."""
+
+
+class AgentSpec(Model):
+    """What the user asks for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(oldSelf.clusterRef) || (has(self.clusterRef) && self.clusterRef.name == oldSelf.clusterRef.name)",
+                "clusterRef is immutable: an agent's state does not move between clusters",
+            )
+        )
+    )
+
+    cluster_ref: ClusterRef | None = None
+    """The cluster that runs the agent. Absent: the only AgentCluster of the namespace."""
+    class_: Annotated[
+        str,
+        Field(
+            alias="class",
+            min_length=1,
+            max_length=128,
+            pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+            json_schema_extra=immutable("class is immutable: delete the agent and create it anew"),
+        ),
+    ]
+    """A class that the pool's modules registered: its name, never an import path."""
+    pool: Annotated[str, Field(min_length=1, max_length=20)] = DEFAULT_POOL
+    """The pool of the cluster whose hosts may run the agent."""
+    state: Annotated[Json, Field(json_schema_extra=FREE_FORM)] = Field(default_factory=dict)
+    """Initial values of the state. A later edit changes nothing, and a condition says so."""
+    config: Annotated[Json, Field(json_schema_extra=FREE_FORM)] = Field(default_factory=dict)
+    """Settings that the agent reads and never writes."""
+    critical: bool = True
+    """false: when its host is lost, the agent is marked Unavailable instead of moved."""
+    resources: AgentResources = AgentResources()
+    """What the agent is expected to use; placement adds it up."""
+    placement: Placement = Placement()
+    durability: Literal["Quorum"] = "Quorum"
+    """`Quorum`: a turn counts when a majority of the servers has its state on disk."""
+    reads: Literal["Local"] = "Local"
+    """`Local`: the holder answers queries by its lease, without asking the servers."""
+
+
+class LastFailover(Model):
+    """The last move that nobody asked for."""
+
+    time: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    """When the agent answered again; for one that has not yet, when its host was lost."""
+    from_: Annotated[str, Field(alias="from")] = ""
+    """Host before, and its node in brackets."""
+    to: str = ""
+    """Host after, and its node in brackets."""
+    reason: str = ""
+    duration_ms: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] = 0
+    """From the loss of the host to the agent answering elsewhere, in milliseconds. 0: not over yet."""
+
+
+class AgentStatus(Model):
+    """What the registry says of the agent. Written by the operator alone."""
+
+    observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] = 0
+    """The metadata.generation that the registry has taken up."""
+    phase: Annotated[str, Field(json_schema_extra={"enum": list(PHASES)})] = "Pending"
+    summary: str = ""
+    """The state in one sentence."""
+    reason: str = ""
+    """From the catalogue in docs/reference/reasons.md; empty when there is nothing to say."""
+    next_action: str = ""
+    """What a user can do about it; empty when nothing is to be done."""
+    uid: str = ""
+    """The agent's own identity, which its state is kept under."""
+    epoch: Annotated[int, Field(json_schema_extra={"format": "int64"})] = 0
+    """Grows by one at each assignment; fences every earlier holder."""
+    host: str = ""
+    """The pod that holds the agent."""
+    node_name: str = ""
+    restarts: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
+    """Activations that nobody asked for."""
+    last_failover: LastFailover | None = None
+    conditions: Annotated[list[Condition], Field(json_schema_extra=list_map("type"))] = Field(
+        default_factory=list[Condition]
+    )
+    """Accepted, Ready, Progressing, Degraded."""
+
+
+class Agent(Model):
+    """A long-lived, addressable, stateful agent, run by the AgentCluster of its namespace."""
+
+    api_version: Literal["tenure.dev/v1alpha1"] = "tenure.dev/v1alpha1"
+    kind: Literal["Agent"] = "Agent"
+    metadata: ObjectMeta = ObjectMeta()
+    spec: AgentSpec
+    status: AgentStatus | None = None
