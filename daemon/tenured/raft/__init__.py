@@ -1,0 +1,50 @@
+"""Consensus behind one interface: `Consensus`, the values it answers with, and what it needs of a transport.
+
+Belongs here: the replicated log, elections, the write-ahead log and its disk. Does not: gRPC, the registry, any meaning of
+a command. Layers, each knowing only those below it:
+
+    consensus            the event loop, futures, the writer's thread
+    engine               all rules in one object, sans I/O
+    rejoin > elections > replication > commands     one concern each
+    core                 the seam to PySyncObj; docs/adr/0006
+    outbox, journal, snapshots, messages, records   values and queues
+    wal, writer          the file and its thread
+"""
+
+from tenured.raft.consensus import Consensus
+from tenured.raft.interface import (
+    COMMAND_LIMIT,
+    Applied,
+    EngineUnsupported,
+    InvariantBroken,
+    LogCorrupt,
+    LogForeign,
+    NotApplied,
+    Outcome,
+    PeerLink,
+    PeerStatus,
+    RaftConfig,
+    RaftError,
+    Role,
+    StateMachine,
+    Unknown,
+)
+
+__all__ = [
+    "COMMAND_LIMIT",
+    "Applied",
+    "Consensus",
+    "EngineUnsupported",
+    "InvariantBroken",
+    "LogCorrupt",
+    "LogForeign",
+    "NotApplied",
+    "Outcome",
+    "PeerLink",
+    "PeerStatus",
+    "RaftConfig",
+    "RaftError",
+    "Role",
+    "StateMachine",
+    "Unknown",
+]

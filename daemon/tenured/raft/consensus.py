@@ -1,0 +1,303 @@
+"""Consensus on the event loop: the engine, its log on a real disk, and the answers that callers wait for.
+
+One turn of the loop takes what arrived, ticks once and ends; the writer's thread syncs; its word lets the turn's output
+leave. Nothing here blocks the loop, and no callback works longer than a few milliseconds.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from tenured.raft.core import Seams, check_version
+from tenured.raft.engine import Engine
+from tenured.raft.interface import (
+    COMMAND_LIMIT,
+    NotApplied,
+    Outcome,
+    PeerLink,
+    PeerStatus,
+    RaftConfig,
+    Role,
+    StateMachine,
+    Unknown,
+)
+from tenured.raft.journal import Journal
+from tenured.raft.outbox import Outbox
+from tenured.raft.records import LogState
+from tenured.raft.snapshots import NoSnapshots, Snapshots
+from tenured.raft.wal import FILE_NAME, LogFile, open_log
+from tenured.raft.writer import LogWriter
+
+logger = logging.getLogger(__name__)
+
+TURN_BUDGET_S = 0.003
+"""What one turn may spend on frames before it ticks; the rest waits for the next turn."""
+HAND_OVER_S = 1.0
+"""How long `stop` waits for somebody else to lead."""
+HAND_OVER_RETRY_S = 0.05
+
+Submit = Callable[[Callable[[Outcome], None]], None]
+
+
+class Consensus:
+    """The replicated log of one server.
+
+    The transport calls `received`, `connected` and `disconnected`; callers use the coroutines. All on one event loop.
+    `clock` gives seconds that never go back; `rng` makes election timeouts and request ids.
+    """
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        machine: StateMachine,
+        link: PeerLink,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Nothing is opened or started. Raises EngineUnsupported when another pysyncobj than ours is installed."""
+        check_version()
+        self.on_role: Callable[[Role], None] | None = None
+        self.on_fatal: Callable[[BaseException], None] | None = None
+        self._config = config
+        self._machine = machine
+        self._link = link
+        self._clock = clock
+        self._rng = random.Random() if rng is None else rng  # noqa: S311  (no secret depends on it)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
+        self._writer: LogWriter | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._inbox: deque[tuple[str, bytes]] = deque()
+        self._kicked = False
+        self._waiting: set[asyncio.Future[Outcome]] = set()
+        self._barrier: asyncio.Future[Outcome] | None = None
+        self._stopping = False
+        self._failed: BaseException | None = None
+        self._role: Role | None = None
+        self._role_changed: asyncio.Event = asyncio.Event()
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the log and begin to take part.
+
+        Raises LogCorrupt, LogForeign, EngineUnsupported and OSError, each with a sentence for the operator.
+        """
+        self._loop = asyncio.get_running_loop()
+        state, file, size = await asyncio.to_thread(self.open_log)
+        self._begin(self._loop, state, file, size)
+
+    def open_log(self) -> tuple[LogState, LogFile, int]:
+        """Read and repair the log. Runs in a thread. Tests replace it to break the disk."""
+        return open_log(self._config.directory / FILE_NAME, self._config.name)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, state: LogState, file: LogFile, size: int) -> None:
+        def synced(sequence: int) -> None:
+            loop.call_soon_threadsafe(self._synced, sequence)
+
+        def broken(error: OSError) -> None:
+            loop.call_soon_threadsafe(self._fail, error)
+
+        self._writer = LogWriter(file, size, synced, broken)
+        seams = Seams(
+            machine=self._machine,
+            journal=Journal(state, self._writer),
+            snapshots=Snapshots(NoSnapshots(), self._machine.snapshot),
+            outbox=Outbox(self._link.send),
+            clock=self._clock,
+            rng=self._rng,
+            birth=time.time_ns,
+        )
+        self._engine = Engine(self._config, seams)
+        self._tick()
+
+    async def stop(self) -> None:
+        """Hand leadership over, give what is known to those who wait, sync and close the log. Never raises."""
+        if self._stopping or self._loop is None:
+            return
+        self._stopping = True
+        if self._failed is None:
+            await self._hand_over()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._give_up("this server is stopping")
+        engine, self._engine = self._engine, None
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+        if engine is not None:
+            engine.outbox.clear()
+
+    async def _hand_over(self) -> None:
+        if self._engine is None or not self._config.peers or not self.role().is_leader:
+            return
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                while self.role().is_leader:
+                    self._engine.hand_over()
+                    self._kick()
+                    self._role_changed.clear()
+                    with suppress(TimeoutError):  # a follower that has not everything is refused; ask again
+                        await asyncio.wait_for(self._role_changed.wait(), HAND_OVER_RETRY_S)
+        except TimeoutError:
+            logger.info("%s stops while it leads: nobody took over in %.1f s", self._config.name, HAND_OVER_S)
+
+    # ---- callers -------------------------------------------------------------------------------------------------
+
+    async def propose(self, command: bytes, timeout_s: float) -> Outcome:
+        """Get `command` committed and applied, on any server.
+
+        Within `timeout_s` seconds: Applied once it is committed and applied *here*; NotApplied when it certainly never
+        will be; Unknown otherwise, also when the time has passed. Never raises but for cancellation.
+        """
+        if len(command) > COMMAND_LIMIT:
+            return NotApplied(f"the command has {len(command)} bytes, at most {COMMAND_LIMIT} are taken")
+        engine = self._engine
+        if engine is None or self._stopping or self._failed is not None:
+            return NotApplied(self._why_not())
+        return await self._wait(self._submit(lambda answer: engine.propose(command, answer)), timeout_s)
+
+    async def barrier(self, timeout_s: float) -> Outcome:
+        """A read of the local state after Applied sees every write acknowledged before the call, on any server.
+
+        Costs one entry for all calls of one loop turn. Outcomes as for `propose`; the result is empty.
+        """
+        engine = self._engine
+        if engine is None or self._stopping or self._failed is not None:
+            return NotApplied(self._why_not())
+        if self._barrier is None:
+            self._barrier = self._submit(engine.barrier)
+        return await self._wait(self._barrier, timeout_s)
+
+    def role(self) -> Role:
+        """How this server stands now. Before `start` and after `stop`: no leader, not ready."""
+        if self._engine is not None:
+            return self._engine.role()
+        peers: Mapping[str, PeerStatus] = {name: PeerStatus(connected=False, lag=None) for name in self._config.peers}
+        return Role(self._config.name, 0, None, False, False, 0, 0, 0, False, peers)
+
+    def _why_not(self) -> str:
+        if self._failed is not None:
+            return f"this server has failed: {self._failed}"
+        return "this server is stopping" if self._stopping else "this server has not started"
+
+    def _submit(self, submit: Submit) -> asyncio.Future[Outcome]:
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def answer(outcome: Outcome) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        submit(answer)
+        self._kick()
+        return future
+
+    async def _wait(self, future: asyncio.Future[Outcome], timeout_s: float) -> Outcome:
+        done, _ = await asyncio.wait((future,), timeout=timeout_s)  # leaves the future alone: others may share it
+        return future.result() if done else Unknown(f"no answer within {timeout_s:g} s")
+
+    # ---- the transport -------------------------------------------------------------------------------------------
+
+    def received(self, peer: str, frame: bytes) -> None:
+        """A frame from `peer`, whose identity the transport has checked."""
+        if self._engine is not None:
+            self._inbox.append((peer, frame))
+            self._kick()
+
+    def connected(self, peer: str) -> None:
+        """Frames for `peer` are now queued rather than dropped."""
+        if self._engine is not None and self._failed is None:
+            self._engine.connected(peer)
+            self._kick()
+
+    def disconnected(self, peer: str) -> None:
+        """The stream to `peer` is gone with everything in it. What came from it before was delivered before."""
+        if self._engine is not None and self._failed is None:
+            self._engine.disconnected(peer)
+            self._kick()
+
+    # ---- turns ---------------------------------------------------------------------------------------------------
+
+    def _kick(self) -> None:
+        """One turn soon, for all that happens in this round of the loop."""
+        if not self._kicked and self._loop is not None:
+            self._kicked = True
+            self._loop.call_soon(self._turn)
+
+    def _tick(self) -> None:
+        if self._loop is not None and not self._stopping_done:
+            self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
+            self._turn()
+
+    @property
+    def _stopping_done(self) -> bool:
+        return self._engine is None or self._failed is not None
+
+    def _turn(self) -> None:
+        self._kicked = False
+        self._barrier = None  # a caller after this must not share an entry that is already placed
+        engine = self._engine
+        if engine is None or self._failed is not None:
+            return
+        try:
+            self._take_frames(engine)
+            engine.tick()
+            engine.end_turn()
+        except Exception as error:  # noqa: BLE001  (a rule of Raft is broken or unknown: fail stop, whatever it is)
+            self._fail(error)
+            return
+        if self._inbox or engine.behind:
+            self._kick()
+        self._tell_role(engine)
+
+    def _take_frames(self, engine: Engine) -> None:
+        end = self._clock() + TURN_BUDGET_S
+        while self._inbox:
+            engine.received(*self._inbox.popleft())
+            if self._clock() > end:
+                return
+
+    def _synced(self, sequence: int) -> None:
+        if self._engine is not None and self._failed is None:
+            self._engine.synced(sequence)
+            if self._engine.behind:
+                self._kick()
+
+    def _tell_role(self, engine: Engine) -> None:
+        role, before = engine.role(), self._role
+        self._role = role
+        if before is None or (role.leader, role.term, role.ready, role.is_leader, role.voter) != (
+            before.leader,
+            before.term,
+            before.ready,
+            before.is_leader,
+            before.voter,
+        ):
+            self._role_changed.set()
+            if self.on_role is not None:
+                self.on_role(role)
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        """Fail stop: acknowledge nothing more, say nothing more, and let the process end."""
+        if self._failed is not None:
+            return
+        self._failed = error
+        logger.critical("%s takes no further part in consensus: %s", self._config.name, error, exc_info=error)
+        if self._engine is not None:
+            self._engine.outbox.clear()
+        self._give_up(f"this server has failed: {error}")
+        if self.on_fatal is not None:
+            self.on_fatal(error)
+
+    def _give_up(self, reason: str) -> None:
+        for future in list(self._waiting):
+            if not future.done():
+                future.set_result(Unknown(reason))

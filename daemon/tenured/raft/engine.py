@@ -1,0 +1,209 @@
+"""The engine: all rules in one object, without clock, disk, network, threads or event loop of its own.
+
+Whoever drives it (consensus.py on asyncio, tests/raft/sim in virtual time) has these duties, in this order:
+
+1. feed what happened: `received`, `connected`, `disconnected`, `propose`, `barrier`, any number of times in one turn;
+2. `tick()` once, at the end of each turn in which something happened and at least every `tick_s`;
+3. `end_turn()`: what the turn said is now bound to the records that it gave to the log;
+4. `synced(sequence)` when the log's writer says so: that lets the bound output leave. Then a tick, for what may be applied;
+5. when `behind` is true, another turn soon.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from tenured.raft.core import Peer, Seams, State, settings
+from tenured.raft.interface import Answer, PeerStatus, RaftConfig, Role
+from tenured.raft.messages import (
+    NO_OP,
+    REGULAR,
+    Ack,
+    AnyMessage,
+    AppendEntries,
+    BadFrame,
+    Forward,
+    ForwardReply,
+    Hint,
+    InstallSnapshot,
+    PreVote,
+    Rejoin,
+    RejoinReply,
+    RequestPreVote,
+    RequestVote,
+    TimeoutNow,
+    Vote,
+    decode_frame,
+)
+from tenured.raft.rejoin import Rejoining
+from tenured.raft.replication import WINDOW
+
+logger = logging.getLogger(__name__)
+
+READY_LAG = 1000
+"""A server that once had everything stays ready while it is at most this many entries behind."""
+
+OF_A_TERM = (AppendEntries, InstallSnapshot, RequestVote, Vote, Ack, Hint)
+"""Messages whose term is the sender's own: a higher one is taken over (Raft, section 5.1)."""
+
+
+class Engine(Rejoining):
+    """PySyncObj with the whole rule set. `parameters` is for tests; see core.settings."""
+
+    def __init__(self, config: RaftConfig, seams: Seams, parameters: Any | None = None) -> None:
+        self.told_news = (0, 0, 0)
+        self.handlers = self.table()
+        super().__init__(config, seams, settings(config) if parameters is None else parameters)
+
+    def prepare(self) -> None:
+        """Attributes of the rules, before the parent's __init__ (N12)."""
+        self.prepare_commands()
+        self.prepare_replication()
+        self.prepare_elections()
+        self.prepare_rejoin()
+        if self.parameters.logCompactionMinEntries < 1 << 30:
+            self.keep_behind = self.parameters.logCompactionMinEntries // 2
+
+    def begin(self) -> None:
+        """After the parent's __init__: the state is whole before the first message is looked at (N8)."""
+        self.begin_disk()
+        self.commit_index = min(self.commit_index, self.log.last.index)
+        self.restore()
+        self.snapshot_pending = False
+
+    def table(self) -> dict[type, Callable[[Peer, Any], None]]:
+        """Which rule a message goes to."""
+        return {
+            AppendEntries: self.on_append_entries,
+            InstallSnapshot: self.on_install_snapshot,
+            Ack: self.on_ack,
+            RequestVote: self.on_request_vote,
+            Vote: self.on_vote,
+            RequestPreVote: self.on_request_pre_vote,
+            PreVote: self.on_pre_vote,
+            Hint: self.on_hint,
+            TimeoutNow: self.on_timeout_now,
+            Rejoin: self.on_rejoin,
+            RejoinReply: self.on_rejoin_reply,
+            Forward: self.on_forward,
+            ForwardReply: self.on_forward_reply,
+        }
+
+    # ---- what happened -------------------------------------------------------------------------------------------
+
+    def received(self, peer_name: str, frame: bytes) -> None:
+        """A frame from a peer. One that is no frame is dropped with a log line: a peer's fault is not ours."""
+        peer = self.peers.get(peer_name)
+        if peer is None:
+            logger.warning("dropped a frame of %s, which is no server of this cluster", peer_name)
+            return
+        try:
+            messages = decode_frame(frame)
+        except BadFrame as error:
+            logger.warning("dropped a malformed frame of %s: %s", peer_name, error)
+            return
+        self.enter()
+        for message in messages:
+            self.handle(peer, message)
+
+    def handle(self, peer: Peer, message: AnyMessage) -> None:
+        """One message, by the rules."""
+        leads = isinstance(message, AppendEntries | InstallSnapshot)
+        if leads and not self.may_acknowledge():
+            return
+        if isinstance(message, OF_A_TERM) and message.term > self.current_term:
+            self.step_down(message.term)
+        self.handlers[type(message)](peer, message)
+
+    def connected(self, peer_name: str) -> None:
+        """A stream to the peer is open."""
+        peer = self.peers.get(peer_name)
+        if peer is not None:
+            self.enter()
+            self.connected_peers.add(peer)
+
+    def disconnected(self, peer_name: str) -> None:
+        """The stream is gone, and with it what was forwarded on it (K9)."""
+        peer = self.peers.get(peer_name)
+        if peer is not None:
+            self.enter()
+            self.connected_peers.discard(peer)
+            if peer == self.leader:
+                self.forget_forwarded()
+
+    def propose(self, command: bytes, answer: Answer) -> None:
+        """Queue a command; it is taken at the next tick."""
+        self.submit(REGULAR, command, answer)
+
+    def barrier(self, answer: Answer) -> None:
+        """An entry without a command. Applied here: everything acknowledged anywhere before it began is applied here too."""
+        self.submit(NO_OP, b"", answer)
+
+    def hand_over(self) -> None:
+        """Ask the most advanced follower to take over. Does nothing unless this server leads and the follower has all."""
+        self.enter()
+        self.transferLeadership()
+
+    # ---- turns ---------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Timers, commits, applying, sending. The leader says news in the turn in which it is news."""
+        self.enter()
+        self.rejoin()
+        self.doTick(0)
+        if self.state == State.LEADER and (self.news() != self.told_news or self.has_unsent()):
+            self.send_entries()
+
+    def send_entries(self) -> None:
+        super().send_entries()
+        self.told_news = self.news()
+
+    def end_turn(self) -> None:
+        """Bind the turn's output to the log."""
+        self.outbox.end_turn(self.log.sequence)
+
+    def synced(self, sequence: int) -> None:
+        """The log is on the disk up to this record."""
+        self.enter()
+        self.log.synced(sequence)
+        self.outbox.synced(sequence)
+
+    @property
+    def behind(self) -> bool:
+        """Whether another turn has work now: commands to take, entries to apply or to send."""
+        return bool(self.queue) or self.applied_index < self.appliable or self.has_unsent()
+
+    def has_unsent(self) -> bool:
+        """Whether a connected follower lacks entries that may be sent."""
+        if self.state != State.LEADER:
+            return False
+        last, first = self.log.last.index, self.log.first.index
+        return any(
+            first < self.next_index[peer] <= last and self.next_index[peer] - self.match_index[peer] <= WINDOW
+            for peer in self.connected_peers
+        )
+
+    # ---- what it looks like --------------------------------------------------------------------------------------
+
+    def role(self) -> Role:
+        """A view of this moment."""
+        leads = self.state == State.LEADER
+        known = max(self.commit_index, self.leader_commit or 0)
+        lag = known - self.applied_index
+        return Role(
+            name=self.config.name,
+            term=self.current_term,
+            leader=None if self.leader is None else self.leader.name,
+            is_leader=leads,
+            ready=bool(self.log.voter and self.leader is not None and self.isReady() and lag <= READY_LAG),
+            commit_index=self.commit_index,
+            applied_index=self.applied_index,
+            lag=lag,
+            voter=self.log.voter,
+            peers={name: self.peer_status(peer, leads) for name, peer in self.peers.items()},
+        )
+
+    def peer_status(self, peer: Peer, leads: bool) -> PeerStatus:
+        """What is known of a peer."""
+        lag = self.log.last.index - self.match_index[peer] if leads else None
+        return PeerStatus(connected=peer in self.connected_peers, lag=lag)

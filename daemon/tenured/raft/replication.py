@@ -1,0 +1,253 @@
+"""The log from leader to followers: what is sent, what is accepted, what an ack proves. Raft, figure 2, and no more."""
+
+from tenured.raft.core import Peer, State
+from tenured.raft.commands import Commands
+from tenured.raft.interface import InvariantBroken
+from tenured.raft.messages import Ack, AppendEntries, Hint, InstallSnapshot
+from tenured.raft.records import Entry
+from tenured.raft.snapshots import Snapshot
+
+BATCH_BYTES = 1 << 16
+BATCH_ENTRIES = 512
+BURST = 4
+"""Messages to one peer in one turn. The next acks, or the next tick, send more: no turn sends a whole log."""
+WINDOW = 4096
+"""Entries on their way to one peer without an ack. Beyond it only heartbeats go."""
+
+
+class Replication(Commands):
+    """Rules K1, K2, K3, K5, K7, N1, N2, N4, N5, N6, N7, N9, N10, N11."""
+
+    batch_bytes = BATCH_BYTES
+    keep_behind = 0  # entries kept in front of a snapshot, set by Engine from the parent's logCompactionMinEntries
+
+    def prepare_replication(self) -> None:
+        """Set up before the parent's __init__."""
+        self.born_of: dict[str, int] = {}  # newest birth stamp seen of each peer's disk, by a leader
+
+    # ---- leader --------------------------------------------------------------------------------------------------
+
+    def send_entries(self) -> None:
+        """To every connected peer: what it lacks, or a heartbeat."""
+        self.next_heartbeat = self.now() + self.parameters.appendEntriesPeriod
+        for peer in self.peers.values():
+            if peer in self.connected_peers:
+                self.send_to(peer)
+            else:
+                self.snapshots.stop_sending(peer)
+
+    def send_to(self, peer: Peer) -> None:
+        """At least one message; at most BURST."""
+        for _ in range(BURST):
+            if self.next_index[peer] > self.log.first.index:
+                self.send_batch(peer)
+            elif not self.send_part(peer):
+                return
+            in_flight = self.next_index[peer] - self.match_index[peer]
+            if self.next_index[peer] > self.log.last.index or in_flight > WINDOW:
+                return
+
+    def send_batch(self, peer: Peer) -> None:
+        """The next entries. N7: whole entries only, never parts of one; the size of a command is bounded at the edge."""
+        start = self.next_index[peer]
+        before = self.log.at(start - 1)
+        entries = self.batch(start) if start - self.match_index[peer] <= WINDOW else []
+        self.next_index[peer] = start + len(entries)
+        self.say(
+            peer,
+            AppendEntries(
+                term=self.current_term,
+                commit_index=self.commit_index,
+                previous=None if before is None else (before.index, before.term),
+                entries=entries if before is not None else [],
+            ),
+        )
+
+    def batch(self, start: int) -> list[Entry]:
+        """Entries from `start` on, up to the limits; at least one if there is one."""
+        entries, size = self.log.between(start, BATCH_ENTRIES), 0
+        for count, entry in enumerate(entries):
+            size += len(entry.command)
+            if size >= self.batch_bytes:
+                return entries[: count + 1]
+        return entries
+
+    def send_part(self, peer: Peer) -> bool:
+        """A piece of the newest snapshot. False when there is none to send: nothing is sent then (N6)."""
+        part = self.snapshots.next_part(peer)
+        if part is None:
+            return False
+        message, last = part
+        self.say(peer, InstallSnapshot(term=self.current_term, commit_index=self.commit_index, part=message))
+        if last:
+            self.next_index[peer] = min(message.at[0], self.log.last.index) + 1
+        return True
+
+    def on_ack(self, peer: Peer, message: Ack) -> None:
+        """K3: an ack counts in the term that it was given in, and for the disk that gave it."""
+        if self.state != State.LEADER or message.term < self.current_term or not self.knows_disk(peer, message.born):
+            return
+        self.heard_from[peer] = self.now()
+        if message.success:
+            self.match_index[peer] = max(self.match_index[peer], message.next_index - 1)
+            # K1: an ack never moves nextIndex back, or entries on their way would be sent again.
+            self.next_index[peer] = max(self.next_index[peer], message.next_index)
+        else:
+            self.next_index[peer] = self.retreat(peer, message.next_index)
+
+    def retreat(self, peer: Peer, hint: int) -> int:
+        """N4: a refusal only moves back. Of many answers to one burst the first names the conflict, later ones the end."""
+        return max(self.match_index[peer] + 1, min(hint, self.next_index[peer]))
+
+    def knows_disk(self, peer: Peer, born: int) -> bool:
+        """K11: a newer birth stamp voids what the old disk acknowledged; an older one is from before the loss."""
+        known = self.born_of.setdefault(peer.name, born)
+        if born > known:
+            self.born_of[peer.name] = born
+            self.match_index[peer] = 0
+        return born >= known
+
+    def news(self) -> tuple[int, int, int]:
+        """What followers should hear of in the turn in which it changes."""
+        return self.current_term, self.log.last.index, self.commit_index
+
+    # ---- follower ------------------------------------------------------------------------------------------------
+
+    def on_append_entries(self, peer: Peer, message: AppendEntries) -> None:
+        """Take entries, and the leader's commit index as far as this message proves it."""
+        if self.follow(peer, message.term):
+            matched = self.append(peer, message)
+            if matched is not None:
+                self.learn_commit(message.commit_index, matched)
+                self.acknowledge(peer, matched)
+
+    def on_install_snapshot(self, peer: Peer, message: InstallSnapshot) -> None:
+        """N1: a piece of a snapshot compares nothing, so it neither commits nor acknowledges. The whole one does both."""
+        if self.follow(peer, message.term) and self.snapshots.accepts:
+            covered = self.install(message)
+            if covered is not None:
+                self.learn_commit(message.commit_index, covered)
+                self.acknowledge(peer, covered)
+
+    def follow(self, peer: Peer, term: int) -> bool:
+        """Accept `peer` as the leader of `term`. False: its reign is over, and it is told so (K10)."""
+        if term < self.current_term:
+            self.say(peer, Hint(term=self.current_term))
+            return False
+        self.heard_leader()
+        if self.leader != peer:
+            self.forget_forwarded()
+            self.leader = peer
+        self.become(State.FOLLOWER)
+        return True
+
+    def append(self, peer: Peer, message: AppendEntries) -> int | None:
+        """Returns the last index proved equal to the leader's log, None when nothing is."""
+        log = self.log
+        if message.previous is None or message.previous[0] > log.last.index:
+            self.deny(peer, log.last.index + 1)
+            return None
+        previous, term = message.previous
+        entries = message.entries
+        if previous < log.first.index:  # below the start all is committed, hence equal
+            entries = entries[log.first.index - previous :]
+            previous = min(log.first.index, previous + len(message.entries))
+        elif log[previous - log.first.index].term != term:
+            self.deny(peer, self.start_of_conflict(previous))
+            return None
+        self.merge(entries)
+        return previous + len(entries)
+
+    def merge(self, entries: list[Entry]) -> None:
+        """K1: skip what is here already, cut only at a real conflict, add the rest."""
+        log = self.log
+        while entries and (mine := log.at(entries[0].index)) is not None and mine.term == entries[0].term:
+            entries = entries[1:]
+        if entries and entries[0].index <= log.last.index:
+            if entries[0].index <= self.commit_index:
+                raise InvariantBroken(f"the leader asks to cut committed entry {entries[0].index}")
+            log.cut_from(entries[0].index)
+        for entry in entries:
+            log.add(*entry)
+
+    def start_of_conflict(self, index: int) -> int:
+        """The first index of the conflicting term that holds `index`: one step back for a whole term."""
+        first, floor = self.log.first.index, max(self.log.first.index, self.commit_index)
+        term = self.log[index - first].term
+        while index - 1 > floor and self.log[index - 1 - first].term == term:
+            index -= 1
+        return index
+
+    def learn_commit(self, commit_index: int, matched: int) -> None:
+        """K2: committed here is what the leader committed *and* this message proved to be in this log."""
+        self.leader_commit = max(commit_index, self.leader_commit or 0)
+        commit = min(commit_index, self.provable(matched))
+        if commit > self.commit_index:
+            self.commit_index = commit
+            self.log.setRaftCommitIndex(commit)
+
+    def provable(self, matched: int) -> int:
+        """How far a message that matched up to `matched` speaks for this log."""
+        return matched
+
+    def acknowledge(self, peer: Peer, matched: int) -> None:
+        """K2: only what was proved; the log may be longer, with entries the leader never had."""
+        self.say(peer, Ack(term=self.current_term, next_index=matched + 1, success=True, born=self.log.born))
+
+    def deny(self, peer: Peer, try_at: int) -> None:
+        """Send me what comes before."""
+        self.say(peer, Ack(term=self.current_term, next_index=max(1, try_at), success=False, born=self.log.born))
+
+    # ---- snapshots -----------------------------------------------------------------------------------------------
+
+    def install(self, message: InstallSnapshot) -> int | None:
+        """The index of a snapshot that is now complete; its state is taken only if it is news (N2)."""
+        blob = self.snapshots.take_part(message.part)
+        if blob is None:
+            return None
+        index = message.part.at[0]
+        if self.is_news(index):
+            self.snapshots.keep(message.part.at, blob)
+            self.restore()
+        return index
+
+    def is_news(self, index: int) -> bool:
+        """N2: an older snapshot would take back applied state, and entries that were acknowledged."""
+        return index > self.commit_index
+
+    def restore(self) -> None:
+        """Take state and the start of the log from the newest snapshot, if there is one."""
+        snapshot = self.snapshots.load()
+        if snapshot is None:
+            if self.log.first.index != 1:
+                raise InvariantBroken(f"the log starts at {self.log.first.index} and there is no snapshot")
+            return
+        self.machine.restore(snapshot.state)
+        if self.log.first.index > snapshot.previous.index and len(self.log) > 1:
+            raise InvariantBroken(
+                f"the log starts at {self.log.first.index}, the snapshot ends at {snapshot.last.index}"
+            )
+        if self.has_tail_of(snapshot):
+            self.log.deleteEntriesTo(snapshot.previous.index - self.log.first.index)
+        else:
+            self.log.replace([snapshot.previous, snapshot.last])
+        self.applied_index = snapshot.last.index
+        self.last_snapshot = snapshot.previous.index
+        self.commit_index = max(snapshot.last.index, min(self.commit_index, self.log.last.index))
+        self.log.setRaftCommitIndex(self.commit_index)
+        self.forget_placed(snapshot.last.index)
+
+    def has_tail_of(self, snapshot: Snapshot) -> bool:
+        """K5: entries after the snapshot are kept when the log agrees with it where they meet (N9: compared as entries)."""
+        mine = self.log.at(snapshot.previous.index), self.log.at(snapshot.last.index)
+        return mine == (snapshot.previous, snapshot.last)
+
+    def cut_below(self, index: int) -> None:
+        """K7: never below the log, never all of it. N11: a tail stays, so that a slow follower needs no snapshot."""
+        index -= self.keep_behind
+        if self.log.first.index < index < self.log.last.index:
+            self.log.deleteEntriesTo(index - self.log.first.index)
+
+    def heard_leader(self) -> None:
+        """The leader of the current term spoke. Defined in elections.py."""
+        raise NotImplementedError

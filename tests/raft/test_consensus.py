@@ -1,0 +1,109 @@
+"""Three servers on one loop: election, forwarding, the death of a leader, an empty disk, a restart."""
+
+import asyncio
+
+from tenured.raft import Applied, NotApplied, Unknown
+
+
+async def test_three_empty_servers_found_a_cluster_and_elect(servers):
+    await servers.start()
+    leader = await servers.elected()
+    assert {r.leader for r in servers.roles().values()} == {leader}
+    assert len({r.term for r in servers.roles().values()}) == 1
+
+
+async def test_a_follower_passes_a_proposal_to_the_leader_and_sees_its_effect(servers):
+    await servers.start()
+    leader = await servers.elected()
+    follower = next(n for n in servers.names if n != leader)
+    outcome = await servers.write(follower, b"hello")
+    assert outcome.result == b"1"
+    assert servers.machines[follower].commands == [b"hello"]
+
+
+async def test_a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost(servers):
+    await servers.start()
+    leader = await servers.elected()
+    for n in range(20):
+        await servers.write(leader, b"%d" % n)
+    await servers.kill(leader)
+    successor = await servers.elected()
+    assert successor != leader
+    await servers.write(successor, b"after")
+    assert servers.machines[successor].commands == [*(b"%d" % n for n in range(20)), b"after"]
+
+
+async def test_a_barrier_on_a_follower_shows_every_acknowledged_write(servers):
+    await servers.start()
+    leader = await servers.elected()
+    follower = next(n for n in servers.names if n != leader)
+    await servers.write(leader, b"x")
+    assert isinstance(await servers.running[follower].barrier(5), Applied)
+    assert servers.machines[follower].commands == [b"x"]
+
+
+async def test_a_restart_of_all_keeps_everything(servers):
+    await servers.start()
+    leader = await servers.elected()
+    await asyncio.gather(*(servers.write(leader, b"%d" % n) for n in range(50)))
+    term = servers.roles()[leader].term
+    for name in servers.names:
+        await servers.kill(name)
+    await servers.start()
+    leader = await servers.elected()
+    assert isinstance(await servers.running[leader].barrier(5), Applied)
+    assert sorted(servers.machines[leader].commands) == sorted(b"%d" % n for n in range(50))
+    assert servers.roles()[leader].term > term
+
+
+async def test_an_empty_disk_rejoins_without_a_vote_and_gets_it_back(servers):
+    await servers.start()
+    leader = await servers.elected()
+    lost = next(n for n in servers.names if n != leader)
+    await servers.write(leader, b"before")
+    await servers.kill(lost)
+    servers.wipe(lost)
+    await servers.write(leader, b"meanwhile")
+    await servers.start(lost)
+    assert not servers.roles()[lost].voter
+    await servers.until(lambda: servers.roles()[lost].voter and servers.roles()[lost].ready)
+    assert servers.machines[lost].commands == [b"before", b"meanwhile"]
+
+
+async def test_stop_hands_leadership_over(servers):
+    await servers.start()
+    leader = await servers.elected()
+    await servers.write(leader, b"x")
+    term = servers.roles()[leader].term
+    await servers.stop(leader)
+    successor = await servers.elected()
+    assert servers.roles()[successor].term == term + 1
+
+
+async def test_a_proposal_without_a_leader_is_certainly_not_applied(servers):
+    await servers.start("a")
+    outcome = await servers.running["a"].propose(b"x", 5)
+    assert isinstance(outcome, NotApplied)
+
+
+async def test_a_proposal_that_a_lone_leader_cannot_commit_is_unknown_within_its_deadline(servers):
+    await servers.start()
+    leader = await servers.elected()
+    for other in servers.names:
+        if other != leader:
+            await servers.kill(other)
+    outcome = await servers.running[leader].propose(b"x", 0.2)
+    assert isinstance(outcome, Unknown)
+
+
+async def test_one_server_founds_by_itself(make_servers, tmp_path):
+    single = make_servers(tmp_path, ("only",))
+    await single.start()
+    await single.elected()
+    assert (await single.write("only", b"x")).result == b"1"
+    await single.kill("only")
+    await single.start()
+    await single.elected()
+    await single.write("only", b"y")
+    assert single.machines["only"].commands == [b"x", b"y"]
+    await single.kill("only")
