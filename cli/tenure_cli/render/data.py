@@ -1,7 +1,7 @@
 """JSON and YAML: the rows as plain values, with the names of the wire contract."""
 
 import json
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import yaml
@@ -42,7 +42,7 @@ def to_json(value: Any) -> str:
 def to_yaml(value: Any) -> str:
     """YAML in the order of the fields."""
     plain = json.loads(json.dumps(value, default=str))
-    return cast("str", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).rstrip("\n")
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip("\n")
 
 
 def reply(value: Any) -> str:

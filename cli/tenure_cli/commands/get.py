@@ -1,0 +1,184 @@
+"""`tenure get` and `tenure describe`."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import typer
+
+from tenure_cli.errors import CliError, UsageError
+from tenure_cli.output import Format, FormatOption, NamespaceOption, emit, full_name
+from tenure_cli.ports import Cluster, Rows, snapshot
+from tenure_cli.render import data, describe, tables
+from tenure_cli.render.tables import Table
+from tenure_cli.runtime import Runtime, runtime
+
+KINDS = {
+    "agents": ("agents", "agent", "ag"),
+    "hosts": ("hosts", "host", "ho"),
+    "servers": ("servers", "server", "sv"),
+    "pools": ("pools", "pool", "po"),
+}
+
+
+def kind_of(word: str) -> str:
+    """The kind that a word means. Raises UsageError."""
+    for kind, words in KINDS.items():
+        if word in words:
+            return kind
+    close = get_close_matches(word, [alias for words in KINDS.values() for alias in words], n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(KINDS)}."
+    raise UsageError(f"There is no kind {word!r}.", hint)
+
+
+def get(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="agents (ag), hosts (ho), servers (sv) or pools (po)")],
+    name: Annotated[str, typer.Argument(help="Only this one.")] = "",
+    output: FormatOption = Format.TABLE,
+    namespace: NamespaceOption = "",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and print what changes.")] = False,
+) -> None:
+    """List agents, hosts, servers or pools.
+
+    Examples:
+
+        tenure get agents
+
+        tenure get ag counter-1 -o yaml
+
+        tenure get hosts --watch
+
+        tenure get servers
+    """
+    shell = runtime(context)
+    shell.run(_get(shell, kind, name, output, namespace, watch=watch))
+
+
+async def _get(shell: Runtime, word: str, name: str, output: Format, namespace: str, *, watch: bool) -> None:
+    kind = kind_of(word)
+    async with shell.cluster(namespace) as cluster:
+        if kind == "servers":
+            await _servers(cluster, output)
+        elif watch:
+            await _watch(shell, cluster, _View(kind, name, namespace), output)
+        else:
+            view = _View(kind, name, namespace)
+            rows = view.only(await snapshot(cluster))
+            emit(
+                output,
+                lambda wide: view.table(rows, shell.clock(), wide=wide),
+                lambda: view.values(rows),
+                f"There are no {kind}{f' in namespace {namespace}' if namespace else ''}.",
+            )
+
+
+class _View:
+    """One kind of rows, perhaps only one of them, perhaps of one namespace."""
+
+    def __init__(self, kind: str, name: str, namespace: str) -> None:
+        self.kind, self.name, self.namespace = kind, name, namespace
+
+    def only(self, rows: Rows) -> Rows:
+        """The rows without those that were not asked for. Raises CliError when a name was given and is not there."""
+        chosen = Rows(rows.agents, rows.hosts, rows.pools, rows.revision, rows.cluster_time)
+        if self.kind == "agents":
+            wanted = full_name(self.name, rows, self.namespace) if self.name else ""
+            chosen.agents = {
+                uid: row
+                for uid, row in rows.agents.items()
+                if (not wanted or row.spec.id == wanted)
+                and (not self.namespace or row.spec.id.startswith(f"{self.namespace}/"))
+            }
+            if wanted and not chosen.agents:
+                raise _missing("agent", wanted, [row.spec.id for row in rows.agents.values()])
+        elif self.name and self.kind == "hosts":
+            chosen.hosts = {key: row for key, row in rows.hosts.items() if row.name == self.name}
+            if not chosen.hosts:
+                raise _missing("host", self.name, [row.name for row in rows.hosts.values()])
+        elif self.name:
+            chosen.pools = {key: row for key, row in rows.pools.items() if key == self.name}
+            if not chosen.pools:
+                raise _missing("pool", self.name, list(rows.pools))
+        return chosen
+
+    def table(self, rows: Rows, now: float, *, wide: bool) -> Table:
+        """The table of this kind."""
+        makers: dict[str, Callable[[], Table]] = {
+            "agents": lambda: tables.agents(rows, now, namespace=self.namespace, wide=wide),
+            "hosts": lambda: tables.hosts(rows, now, wide=wide),
+            "pools": lambda: tables.pools(rows),
+        }
+        return makers[self.kind]()
+
+    def values(self, rows: Rows) -> Any:
+        """Plain values: one, when a name was given, otherwise a list."""
+        if self.kind == "agents":
+            items = [data.agent(row) for row in sorted(rows.agents.values(), key=lambda row: row.spec.id)]
+        elif self.kind == "hosts":
+            items = [data.row(row) for row in sorted(rows.hosts.values(), key=lambda row: row.name)]
+        else:
+            items = [data.row(rows.pools[name]) for name in sorted(rows.pools)]
+        if self.name and len(items) == 1:
+            return items[0]
+        return data.listing(self.kind.capitalize().removesuffix("s"), items, rows.revision)
+
+
+async def _servers(cluster: Cluster, output: Format) -> None:
+    status = await cluster.status()
+    emit(output, lambda _: tables.servers(status), lambda: data.row(status), "The cluster names no server.")
+
+
+async def _watch(shell: Runtime, cluster: Cluster, view: _View, output: Format) -> None:
+    """As kubectl does: the whole table, then each row that changed. JSON: one object a line."""
+    shown: dict[str, str] = {}
+    async for rows in cluster.watch():
+        chosen = view.only(rows)
+        if output in (Format.JSON, Format.YAML):
+            lines = [data.to_json(view.values(chosen)).replace("\n", " ")]
+        else:
+            lines = view.table(chosen, shell.clock(), wide=output is Format.WIDE).lines()
+        for line in lines:
+            key = line.split(maxsplit=1)[0]
+            # The last column is the age, which changes by itself.
+            content = line.rpartition(tables.GAP)[0] if output is Format.TABLE else line
+            if shown.get(key) != content:
+                shown[key] = content
+                typer.echo(line)
+
+
+def _missing(kind: str, name: str, names: list[str]) -> CliError:
+    close = get_close_matches(name, names, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"`tenure get {kind}s` lists what there is."
+    return CliError(f"There is no {kind} {name!r}.", hint)
+
+
+def describe_(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="agent (ag)")],
+    name: Annotated[str, typer.Argument(help="NAMESPACE/NAME")],
+    output: FormatOption = Format.TABLE,
+    namespace: NamespaceOption = "",
+) -> None:
+    """Show everything about one agent: where it is and why, since when, who held it before, its methods.
+
+    Example:
+
+        tenure describe agent shop/counter-1
+    """
+    shell = runtime(context)
+    shell.run(_describe(shell, kind, name, output, namespace))
+
+
+async def _describe(shell: Runtime, word: str, name: str, output: Format, namespace: str) -> None:
+    if kind_of(word) != "agents":
+        raise UsageError(f"`tenure describe` shows agents, not {word}.", f"Use `tenure get {word} -o yaml`.")
+    async with shell.cluster(namespace or name.partition("/")[0] if "/" in name else namespace) as cluster:
+        rows = await snapshot(cluster)
+        row = rows.agent(full_name(name, rows, namespace))
+        if row is None:
+            raise _missing("agent", name, [other.spec.id for other in rows.agents.values()])
+        if output in (Format.JSON, Format.YAML):
+            emit(output, lambda _: Table((), ()), lambda: data.agent(row), "")
+        else:
+            print("\n".join(describe.agent(row, rows, shell.clock())))

@@ -1,0 +1,69 @@
+"""Finds the AgentCluster and a Ready server pod. The decisions are pure; `find_cluster` and `ready_servers` ask kubectl."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tenure_cli.errors import CliError
+from tenure_cli.kube.kubectl import Kubectl
+
+RESOURCE = "agentclusters.tenure.dev"
+
+
+@dataclass(frozen=True)
+class ClusterRef:
+    """An AgentCluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+async def find_cluster(kubectl: Kubectl, namespace: str) -> ClusterRef:
+    """The only AgentCluster of `namespace`; without one, of the context's namespace, else of all. Raises CliError."""
+    if namespace:
+        return choose(await kubectl.get(RESOURCE, "-n", namespace), f"Namespace {namespace}")
+    here = await kubectl.get(RESOURCE)
+    if here["items"]:
+        return choose(here, "The namespace of the context")
+    return choose(await kubectl.get(RESOURCE, "--all-namespaces"), "This Kubernetes cluster")
+
+
+def choose(found: Mapping[str, Any], where: str) -> ClusterRef:
+    """The only one of a list. Raises CliError for none and for several."""
+    clusters = [ClusterRef(item["metadata"]["namespace"], item["metadata"]["name"]) for item in found["items"]]
+    if not clusters:
+        raise CliError(
+            f"{where} has no AgentCluster.", "Create one, for example: kubectl apply -n shop -f examples/counter"
+        )
+    if len(clusters) > 1:
+        names = ", ".join(str(cluster) for cluster in clusters)
+        raise CliError(f"{where} has several AgentClusters: {names}.", "Choose a namespace with one by `--namespace`.")
+    return clusters[0]
+
+
+async def ready_servers(kubectl: Kubectl, cluster: ClusterRef) -> list[str]:
+    """Names of the Ready server pods. Raises CliError when there are none."""
+    selector = f"tenure.dev/cluster={cluster.name},app.kubernetes.io/component=server"
+    pods = await kubectl.get("pods", "-n", cluster.namespace, "-l", selector)
+    ready = ready_pods(pods["items"])
+    if not ready:
+        raise CliError(
+            f"No server of {cluster} is Ready ({len(pods['items'])} pods).",
+            f"`kubectl get pods -n {cluster.namespace} -l {selector}` and `kubectl describe agc -n"
+            f" {cluster.namespace} {cluster.name}` say why.",
+        )
+    return ready
+
+
+def ready_pods(pods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of those pods that are Ready and not on their way out. Pure."""
+    names: list[str] = []
+    for pod in pods:
+        conditions = pod.get("status", {}).get("conditions", [])
+        ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+        if ready and not pod["metadata"].get("deletionTimestamp"):
+            names.append(pod["metadata"]["name"])
+    return names
