@@ -179,7 +179,7 @@ class Kill(Frame, frozen=True):
 
 
 class Spawn(Frame, frozen=True):
-    """To the supervisor: keep this many workers. With fewer than live nobody is killed: who ends is not replaced."""
+    """To the supervisor: keep this many workers. With fewer than live, the youngest are killed."""
 
     workers: int
 
