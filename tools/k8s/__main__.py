@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from tools.k8s import binaries, cgroups, debian, project
+from tools.k8s import binaries, cache, cgroups, debian, deploy, images, project
 from tools.k8s.cluster import Cluster, default_state
 from tools.k8s.shell import HarnessError, Steps
 
@@ -49,8 +49,9 @@ def parser() -> argparse.ArgumentParser:
     inside = commands.add_parser("exec", help="run a command inside a node: exec N -- crictl ps")
     inside.add_argument("node", type=int)
     inside.add_argument("words", nargs=argparse.REMAINDER)
-    commands.add_parser("deploy", help="for `make k8s`: cluster, images, chart")
-    commands.add_parser("undeploy", help="for `make k8s-down`")
+    commands.add_parser("deploy", help="`make k8s`: cluster (by kind where Docker works), images, chart")
+    commands.add_parser("undeploy", help="`make k8s-down`")
+    commands.add_parser("clean", help="remove the caches: programs, base image, images")
     return top
 
 
@@ -76,16 +77,32 @@ def on_node(cluster: Cluster, options: argparse.Namespace) -> None:
 
 
 def carry_out(options: argparse.Namespace) -> None:
-    step = Steps()
-    if options.command in ("bin", "up", "images", "deploy"):
+    match options.command:
+        case "deploy":
+            deploy.deploy(options.state)
+        case "undeploy":
+            deploy.undeploy(options.state)
+        case "images":
+            step = Steps()
+            debian.ensure(step)
+            print("\n".join(str(path) for path in project.build(step)))
+        case "clean":
+            images.remove_storage()
+            cache.remove()
+        case _:
+            on_harness(options, Steps())
+
+
+def on_harness(options: argparse.Namespace, step: Steps) -> None:
+    """The commands of the node harness."""
+    if options.command in ("bin", "up"):
         debian.ensure(step)
-    directory = binaries.ensure(step)
-    cluster = Cluster(options.state, directory)
+    if options.command in ("bin", "up"):
+        binaries.ensure(step)
+    cluster = Cluster(options.state, binaries.place())
     match options.command:
         case "bin":
-            print(directory)
-        case "images":
-            print("\n".join(str(path) for path in project.build(step)))
+            print(cluster.bin)
         case "up":
             cluster.up(options.nodes, options.image, options.grace, step)
         case "down":

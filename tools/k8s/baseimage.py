@@ -14,11 +14,8 @@ from tools.k8s import cache, images
 from tools.k8s.shell import HarnessError, Steps, run
 
 _RECIPE = "1"  # part of the image's name: count up with every change of what it holds
-_LIBRARIES = ",".join(
-    ("ca-certificates", "libssl3", "libffi8", "libsqlite3-0", "libbz2-1.0", "liblzma5", "libreadline8", "libncursesw6")
-    + ("libuuid1", "zlib1g", "libexpat1")
-)
-_DEBIAN_PYTHON = "ca-certificates,python3,python3-venv,python3-pip"
+_LIBRARIES = "libssl3 libffi8 libsqlite3-0 libbz2-1.0 liblzma5 libreadline8 libncursesw6 libuuid1 zlib1g libexpat1"
+_DEBIAN_PYTHON = "python3 python3-venv python3-pip"
 _DOCKERFILE = 'FROM scratch\nADD root.tar /\nENV LANG=C.UTF-8 PATH=/usr/local/bin:/usr/bin:/bin\nCMD ["python3"]\n'
 
 
@@ -66,7 +63,7 @@ def _bootstrap(root: Path, prefix: Path | None) -> None:
         raise HarnessError(
             "The base image is made by debootstrap on Debian; this machine is not one, or has no debootstrap."
         )
-    include = _LIBRARIES if prefix else _DEBIAN_PYTHON
+    include = ",".join(["ca-certificates", *(_LIBRARIES if prefix else _DEBIAN_PYTHON).split()])
     run("debootstrap", "--variant=minbase", f"--include={include}", _release(), root, *_mirror())
     if prefix:
         _install_python(prefix, root)

@@ -27,10 +27,15 @@ _TARGETS = (
 _ENVIRONMENT = {"CGO_ENABLED": "0", "GOFLAGS": "-trimpath -buildvcs=false -mod=readonly", "GOTOOLCHAIN": "local"}
 
 
+def place() -> Path:
+    """The directory of the programs, whether it exists or not."""
+    sources = [path for path in GO.rglob("*") if path.is_file()]
+    return cache.directory() / f"bin-{cache.key(sources, repr(_TARGETS), repr(_ENVIRONMENT))}"
+
+
 def ensure(step: Steps) -> Path:
     """The directory of the programs, built if need be. Raises HarnessError when Go or a C compiler is missing."""
-    sources = [path for path in GO.rglob("*") if path.is_file()]
-    target = cache.directory() / f"bin-{cache.key(sources, repr(_TARGETS), repr(_ENVIRONMENT))}"
+    target = place()
     if target.exists():
         return target
     with cache.lock("bin"):

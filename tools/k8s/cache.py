@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ def directory() -> Path:
     path = base / "tenure" / "k8s"
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def remove() -> None:
+    """Remove all of it."""
+    shutil.rmtree(directory(), ignore_errors=True)
 
 
 def key(files: Iterable[Path], *texts: str) -> str:

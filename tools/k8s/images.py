@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable, Mapping
@@ -66,6 +67,13 @@ def buildah(*arguments: Argument, check: bool = True) -> str:
 
 def exists(image: str) -> bool:
     return bool(buildah("images", "--format", "{{.ID}}", image, check=False).strip())
+
+
+def remove_storage() -> None:
+    """Remove every image; buildah's storage holds mounts that a plain removal of its files would trip over."""
+    if shutil.which("buildah"):
+        buildah("rm", "--all", check=False)
+        buildah("rmi", "--all", "--force", check=False)
 
 
 def build(context: Path, image: str, arguments: Mapping[str, str], *, target: str | None = None) -> None:

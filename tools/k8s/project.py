@@ -12,7 +12,7 @@ _ARCHIVES = ROOT / "build" / "images"
 
 @dataclass(frozen=True)
 class ProjectImage:
-    """An image, the folder with its Dockerfile, the target in it, and the image that it starts from (None: Python's)."""
+    """An image: the folder with its Dockerfile, the target in it, the image that it starts from (None: Python's)."""
 
     name: str
     context: Path
