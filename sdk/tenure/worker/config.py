@@ -1,0 +1,17 @@
+"""What the processes of a worker container are told at their start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Read once, in `__main__`."""
+
+    socket: str
+    """Path of the daemon's unix socket."""
+    modules: tuple[str, ...]
+    """Modules of the pool, as `import` spells them."""
+    exit_deadline_s: float = 10.0
+    """After SIGTERM, seconds to go on without a daemon that could say Stop."""

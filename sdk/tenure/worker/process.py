@@ -1,0 +1,216 @@
+"""A worker: runs agents for one daemon, and ends with the connection to it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import platform
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+import msgspec
+
+import tenure
+from tenure._agent import Agent
+from tenure._methods import near
+from tenure._turn import Activation, fault_of
+from tenure.errors import ClassNotFound, TenureError
+from tenure.worker import linux, output
+from tenure.worker.config import Config
+from tenure_link import (
+    LINK_VERSION,
+    Activate,
+    Activated,
+    ActivationFailed,
+    AgentClass,
+    Commit,
+    Deactivate,
+    Drop,
+    Fault,
+    Frame,
+    FrameTooLarge,
+    Hello,
+    LogLine,
+    Ping,
+    Pong,
+    Refused,
+    Splitter,
+    Turn,
+    TurnDone,
+    Welcome,
+    decode_from_daemon,
+    encode,
+)
+
+LOG_BACKLOG = 1024 * 1024
+"""Unsent bytes on the socket beyond which log lines are dropped: replies go before words."""
+
+EXIT_LOST, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_LOCKED = 0, 77, 75, 76
+
+
+class Worker(asyncio.Protocol):
+    """The connection, and the agents behind it. All on one event loop: a loop that user code blocks answers no ping."""
+
+    def __init__(self, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...]) -> None:
+        self._classes = classes
+        self._described = described
+        self._splitter = Splitter()
+        self._transport: asyncio.WriteTransport | None = None
+        self._activations: dict[str, Activation] = {}
+        self._turns: dict[str, set[asyncio.Task[None]]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._lock = -1
+        self.lost = self._loop.create_future()
+        """Done with the exit status when this process has to end."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checkers: a stream it is
+        self._transport = transport
+        version = platform.python_version()
+        self._send(Hello(LINK_VERSION, "worker", os.getpid(), tenure.__version__, version, self._described))
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
+        # The lease guards nobody who has no daemon: end at once, whatever turns are doing.
+        os._exit(EXIT_LOST)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._splitter.feed(data):
+                self._handle(decode_from_daemon(body))
+        except (msgspec.MsgspecError, FrameTooLarge) as error:
+            self._end(EXIT_REFUSED, f"the daemon sent what is no frame: {error}")
+
+    def log(self, entry: LogLine) -> None:
+        """Hand a line to the daemon; dropped when much is unsent. From any thread."""
+        self._loop.call_soon_threadsafe(self._send_log, entry)
+
+    def _send_log(self, entry: LogLine) -> None:
+        if self._transport is not None and self._transport.get_write_buffer_size() < LOG_BACKLOG:
+            self._send(entry)
+
+    def _handle(self, frame: object) -> None:  # noqa: C901 - one case a frame
+        match frame:
+            case Turn():
+                self._start(frame)
+            case Commit(turn, uid):
+                if (activation := self._activations.get(uid)) is not None:
+                    activation.commit(turn)
+            case Drop(turn, uid):
+                if (activation := self._activations.get(uid)) is not None:
+                    activation.drop(turn)
+            case Ping(n):
+                self._send(Pong(n))
+            case Activate():
+                self._activate(frame)
+            case Deactivate(uid, epoch):
+                self._deactivate(uid, epoch)
+            case Welcome():
+                self._welcome(frame)
+            case Refused(fault):
+                self._end(EXIT_REFUSED, f"the daemon refused this worker: {fault.message}")
+            case _:
+                pass  # for the supervisor, or of a later version
+
+    def _welcome(self, welcome: Welcome) -> None:
+        """Before any answer: hold the lock of this incarnation while this process lives (API.md 3, proof of death)."""
+        try:
+            self._lock = os.open(welcome.lock, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            # Held exclusively: a successor has declared this incarnation dead.
+            self._end(EXIT_LOCKED, f"no lock on {welcome.lock}: {error}")
+
+    def _activate(self, order: Activate) -> None:
+        self._deactivate(order.uid, None)
+        try:
+            activation = self._make(order)
+        except TenureError as error:
+            fault = fault_of(error, "activation")
+        except Exception as error:  # noqa: BLE001 - validators of the state are user code
+            fault = fault_of(error, "activation")
+        else:
+            self._activations[order.uid] = activation
+            self._send(Activated(order.uid, order.epoch, activation.first))
+            return
+        self._send(ActivationFailed(order.uid, order.epoch, fault))
+
+    def _make(self, order: Activate) -> Activation:
+        cls = self._classes.get(order.class_name)
+        if cls is None:
+            raise ClassNotFound(
+                f"the pool's modules have no class {order.class_name}; {near(order.class_name, self._classes)}"
+            )
+        return Activation(
+            cls,
+            uid=order.uid,
+            agent_id=order.id,
+            epoch=order.epoch,
+            stored=order.state,
+            initial=order.initial,
+            config=order.config,
+        )
+
+    def _deactivate(self, uid: str, epoch: int | None) -> None:
+        """Forget the agent, if it is of this epoch (None: of any); what it does is cancelled and not answered."""
+        activation = self._activations.get(uid)
+        if activation is None or (epoch is not None and activation.epoch != epoch):
+            return
+        del self._activations[uid]
+        for task in self._turns.pop(uid, set()):
+            task.cancel()
+
+    def _start(self, turn: Turn) -> None:
+        activation = self._activations.get(turn.uid)
+        if activation is None:
+            self._send(TurnDone(turn.turn, fault=Fault("NotReady", "the agent is not active in this worker")))
+            return
+        task = self._loop.create_task(self._run(activation, turn))
+        tasks = self._turns.setdefault(turn.uid, set())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def _run(self, activation: Activation, turn: Turn) -> None:
+        done = await activation.run(turn)
+        if self._activations.get(turn.uid) is not activation:
+            return  # deactivated meanwhile: nobody waits for this
+        try:
+            self._send(done)
+        except FrameTooLarge as error:
+            activation.drop(turn.turn)
+            self._send(
+                TurnDone(turn.turn, fault=Fault("StateInvalid", f"state, reply and signals of {turn.method}: {error}"))
+            )
+
+    def _send(self, frame: Frame) -> None:
+        if self._transport is not None:
+            self._transport.write(encode(frame))
+
+    def _end(self, status: int, why: str) -> None:
+        print(f"tenure.worker: {why}", file=sys.__stderr__, flush=True)
+        os._exit(status)
+
+
+def run_worker(config: Config, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...]) -> NoReturn:
+    """The life of a worker process. Never returns."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Only the supervisor decides; a handler, since children of user code would inherit an ignored signal.
+        signal.signal(number, linux.note_signal)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        link = linux.connect(config.socket)
+    except OSError as error:
+        print(f"tenure.worker: cannot reach the daemon: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(EXIT_UNREACHABLE)
+    asyncio.run(_serve(link, classes, described))
+    os._exit(EXIT_LOST)
+
+
+async def _serve(link: socket.socket, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...]) -> None:
+    loop = asyncio.get_running_loop()
+    worker = Worker(classes, described)
+    output.capture(worker.log)
+    await loop.create_unix_connection(lambda: worker, sock=link)
+    await worker.lost
