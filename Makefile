@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim clean
+.PHONY: help binaries setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim clean
 
 BIN := .venv/bin
 # The first Python on the PATH that is new enough and can make environments; PYTHON=… chooses another.
@@ -31,10 +31,13 @@ setup: .venv/.dev ## make .venv with the project, its tests' and its linters' ne
 demo: .venv/.project ## three servers and three hosts on this machine; one loses its power (ONCE=1: then end)
 	$(BIN)/python -m tenure_cli.demo $(if $(ONCE),--once)
 
-test: setup ## every test but e2e
+binaries: ## build etcd, the API server and the rest of Kubernetes from source, once (6 to 10 minutes; cached)
+	@$(PYTHON) -m tools.k8s binaries
+
+test: setup binaries ## every test but e2e
 	$(BIN)/pytest -m 'not e2e'
 
-check: lint ## format, lint, types, layers, generated code, fast tests
+check: lint binaries ## format, lint, types, layers, generated code, fast tests
 	$(BIN)/pytest -m 'not e2e and not cluster'
 
 lint: setup

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from tools.k8s import binaries, cache, cgroups, debian, deploy, images, project
+from tools.k8s import baseimage, binaries, cache, cgroups, debian, deploy, images, project
 from tools.k8s.cluster import Cluster, default_state
 from tools.k8s.shell import HarnessError, Steps
 
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         "--state", type=Path, default=default_state(), help="where the cluster's state lies (default: %(default)s)"
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("bin", help="build the programs if need be, and print their directory")
+    commands.add_parser("binaries", help="build the programs if need be, and print their directory")
     up = commands.add_parser("up", help="start what is not running; safe to repeat")
     up.add_argument("--nodes", type=int, default=3)
     up.add_argument("--image", type=Path, action="append", default=[], help="archive to import into every node")
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     inside.add_argument("words", nargs=argparse.REMAINDER)
     commands.add_parser("deploy", help="`make k8s`: cluster (by kind where Docker works), images, chart")
     commands.add_parser("undeploy", help="`make k8s-down`")
+    commands.add_parser("prepare", help="install and make everything that takes minutes, for later")
     commands.add_parser("clean", help="remove the caches: programs, base image, images")
     return top
 
@@ -86,6 +87,11 @@ def carry_out(options: argparse.Namespace) -> None:
             step = Steps()
             debian.ensure(step)
             print("\n".join(str(path) for path in project.build(step)))
+        case "prepare":
+            step = Steps()
+            debian.ensure(step)
+            binaries.ensure(step)
+            baseimage.ensure(step)
         case "clean":
             images.remove_storage()
             cache.remove()
@@ -95,13 +101,13 @@ def carry_out(options: argparse.Namespace) -> None:
 
 def on_harness(options: argparse.Namespace, step: Steps) -> None:
     """The commands of the node harness."""
-    if options.command in ("bin", "up"):
+    if options.command == "up":
         debian.ensure(step)
-    if options.command in ("bin", "up"):
+    if options.command in ("binaries", "up"):
         binaries.ensure(step)
     cluster = Cluster(options.state, binaries.place())
     match options.command:
-        case "bin":
+        case "binaries":
             print(cluster.bin)
         case "up":
             cluster.up(options.nodes, options.image, options.grace, step)
