@@ -56,6 +56,8 @@ class Activation:
             self._state = _state.decode(self._kind, stored)
         self._config: Mapping[str, object] = self._map(config, "config")
         self._committed = stored
+        self._running: int | None = None
+        self._dropped = False
         self._pending: tuple[int, bytes | None] | None = None
         self._view: State | None = None
 
@@ -73,8 +75,10 @@ class Activation:
                 self._committed, self._view = state, None
 
     def drop(self, turn: int) -> None:
-        """The turn did not happen. Ignored for any turn but the pending one."""
-        if self._pending is not None and self._pending[0] == turn:
+        """The turn did not happen: undo it, when it ends if it still runs. Ignored for any turn but the last."""
+        if self._running == turn:
+            self._dropped = True
+        elif self._pending is not None and self._pending[0] == turn:
             self._undo()
 
     async def run(self, turn: Turn) -> TurnDone:
@@ -92,7 +96,7 @@ class Activation:
     async def _action(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> TurnDone:
         scope = self._scope(turn, method)
         draft = make(self.cls, Cell(Role.DRAFT, self.id, state=self._state, scope=scope, config=self._config))
-        self._pending = (turn.turn, None)
+        self._running, self._dropped = turn.turn, False
         try:
             reply = await _execute(method, draft, scope, arguments, turn.deadline_ns)
             after = draft.state
@@ -108,6 +112,10 @@ class Activation:
             raise
         finally:
             scope.open = False
+            self._running = None
+        if self._dropped:  # and the body would not be cancelled
+            self._undo()
+            return TurnDone(turn.turn, fault=Fault("DeadlineExceeded", f"{method.name} was given up before it ended"))
         self._state = after
         self._pending = (turn.turn, state)
         signals = tuple(
@@ -150,8 +158,9 @@ class Activation:
 
     def _refuse_second(self, turn: Turn) -> None:
         """The host's duty, checked: the next turn only after the one before was committed or dropped."""
-        if self._pending is not None:
-            raise Busy(f"turn {turn.turn} of {self.id} came while turn {self._pending[0]} was not settled")
+        unsettled = self._pending[0] if self._pending is not None else self._running
+        if unsettled is not None:
+            raise Busy(f"turn {turn.turn} of {self.id} came while turn {unsettled} was not settled")
 
     def _undo(self) -> None:
         self._pending = None

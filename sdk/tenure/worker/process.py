@@ -60,7 +60,8 @@ class Worker(asyncio.Protocol):
         self._splitter = Splitter()
         self._transport: asyncio.WriteTransport | None = None
         self._activations: dict[str, Activation] = {}
-        self._turns: dict[str, set[asyncio.Task[None]]] = {}
+        self._turns: dict[str, dict[int, asyncio.Task[None]]] = {}
+        self._last_action: dict[str, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
         self._lock = -1
         self.lost = self._loop.create_future()
@@ -91,7 +92,7 @@ class Worker(asyncio.Protocol):
         if self._transport is not None and self._transport.get_write_buffer_size() < LOG_BACKLOG:
             self._send(entry)
 
-    def _handle(self, frame: object) -> None:  # noqa: C901 - one case a frame
+    def _handle(self, frame: object) -> None:
         match frame:
             case Turn():
                 self._start(frame)
@@ -99,8 +100,7 @@ class Worker(asyncio.Protocol):
                 if (activation := self._activations.get(uid)) is not None:
                     activation.commit(turn)
             case Drop(turn, uid):
-                if (activation := self._activations.get(uid)) is not None:
-                    activation.drop(turn)
+                self._drop(turn, uid)
             case Ping(n):
                 self._send(Pong(n))
             case Activate():
@@ -159,7 +159,8 @@ class Worker(asyncio.Protocol):
         if activation is None or (epoch is not None and activation.epoch != epoch):
             return
         del self._activations[uid]
-        for task in self._turns.pop(uid, set()):
+        self._last_action.pop(uid, None)
+        for task in self._turns.pop(uid, {}).values():
             task.cancel()
 
     def _start(self, turn: Turn) -> None:
@@ -167,12 +168,28 @@ class Worker(asyncio.Protocol):
         if activation is None:
             self._send(TurnDone(turn.turn, fault=Fault("NotReady", "the agent is not active in this worker")))
             return
-        task = self._loop.create_task(self._run(activation, turn))
-        tasks = self._turns.setdefault(turn.uid, set())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        query = turn.kind == "query"
+        before = None if query else self._last_action.get(turn.uid)
+        task = self._loop.create_task(self._run(activation, turn, before))
+        tasks = self._turns.setdefault(turn.uid, {})
+        tasks[turn.turn] = task
+        if not query:
+            self._last_action[turn.uid] = task
+        task.add_done_callback(lambda _: tasks.pop(turn.turn, None))
 
-    async def _run(self, activation: Activation, turn: Turn) -> None:
+    def _drop(self, turn: int, uid: str) -> None:
+        """Undo a turn that has ended; cancel one that still runs, and undo it then."""
+        activation = self._activations.get(uid)
+        if activation is None:
+            return
+        activation.drop(turn)
+        task = self._turns.get(uid, {}).get(turn)
+        if task is not None:
+            task.cancel()
+
+    async def _run(self, activation: Activation, turn: Turn, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait([before])  # dropped, and not ended yet
         done = await activation.run(turn)
         if self._activations.get(turn.uid) is not activation:
             return  # deactivated meanwhile: nobody waits for this
