@@ -28,7 +28,7 @@ def main() -> int:
         from tenured.server import main as server  # noqa: PLC0415
 
         return server.main(arguments)
-    print(USAGE, file=sys.stdout if role in ("-h", "--help", "help") else sys.stderr)  # noqa: T201
+    print(USAGE, file=sys.stdout if role in ("-h", "--help", "help") else sys.stderr)
     return 0 if role in ("-h", "--help", "help") else 2
 
 

@@ -17,7 +17,9 @@ class Restarts:
         self._quick_deaths = 0
 
     def delay_after(self, lived_ns: int) -> int:
-        """Nanoseconds to wait after a life of `lived_ns`: 0, 0, 0.1 s, 0.2 s, ... 5 s for one quick death after the other."""
+        """Nanoseconds to wait after a life of `lived_ns`: 0, 0, 0.1 s, 0.2 s, ... 5 s for one quick death after the
+        other.
+        """
         if lived_ns >= QUICK_DEATH:
             self._quick_deaths = 0
             return 0
@@ -51,7 +53,9 @@ def parse(arguments: list[str], environment: dict[str, str]) -> tuple[list[str],
         flag = rest.pop(0)
         name, equals, value = flag.partition("=")
         if name != "--worker-modules":
-            raise UsageError(f"unknown argument {flag!r}; expected: tenured supervise [--worker-modules a,b] -- host ...")
+            raise UsageError(
+                f"unknown argument {flag!r}; expected: tenured supervise [--worker-modules a,b] -- host ..."
+            )
         if not equals:
             if not rest or rest[0] == "--":
                 raise UsageError("--worker-modules needs a comma-separated list of modules")

@@ -1,6 +1,8 @@
-"""The supervisor's system calls. Single-threaded and without an event loop, so that `fork` is safe and nothing can block it.
+"""The supervisor's system calls. Single-threaded and without an event loop, so that `fork` is safe and nothing can
+block it.
 
-Signals are blocked and read one at a time by `sigtimedwait`: there is no handler, so there is no code that runs at a bad moment.
+Signals are blocked and read one at a time by `sigtimedwait`: there is no handler, so there is no code that runs at a
+bad moment.
 """
 
 from __future__ import annotations

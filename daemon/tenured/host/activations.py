@@ -1,0 +1,127 @@
+"""All activations of this host, kept as the registry says: level-triggered, at every change and once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+
+from tenured.host.holder import Holder
+from tenured.host.reconcile import Why, compare
+from tenured.host.site import Site
+
+log = logging.getLogger("tenured.host.activations")
+
+PERIOD_S = 1.0
+"""Without any change: lost messages only cost time."""
+
+
+class Activations:
+    """See the module."""
+
+    def __init__(self, site: Site) -> None:
+        self.holders: dict[str, Holder] = {}
+        """uid -> activation, in whatever phase."""
+        self._site = site
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        self._given_up: set[tuple[str, int]] = set()
+        self._releasing = False
+        self._aborted = False
+        self._wake = asyncio.Event()
+        self._change: asyncio.Future[None] | None = None
+
+    def rows_changed(self, *, touched: bool) -> None:
+        """The mirror has taken a batch; `touched`: what is ours may have changed."""
+        if touched:
+            self._wake.set()
+        self._notify()
+
+    def next_change(self) -> asyncio.Future[None]:
+        """Ends at the next change of the mirror or of what runs here."""
+        if self._change is None or self._change.done():
+            self._change = asyncio.get_running_loop().create_future()
+        return self._change
+
+    def release_all(self, releasing: bool) -> None:
+        """Whether to hold nothing, until told otherwise."""
+        if releasing != self._releasing:
+            self._releasing = releasing
+            self._wake.set()
+
+    async def empty(self) -> None:
+        """Until nothing runs here and the registry gives us nothing that we have not given up."""
+        while self.holders or self._unreported():
+            self._wake.set()
+            await self.next_change()
+
+    def phases(self) -> dict[str, float]:
+        """Number of agents by phase."""
+        return {
+            str(phase): float(number)
+            for phase, number in Counter(holder.phase for holder in self.holders.values()).items()
+        }
+
+    def abort(self) -> None:
+        """Ends everything now and starts nothing more; calls under way are answered."""
+        self._aborted = True
+        for holder in self.holders.values():
+            holder.abort()
+
+    async def run(self) -> None:
+        """Reconciles until cancelled."""
+        while not self._aborted:
+            self._reconcile()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(PERIOD_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._drop_failed()
+
+    def _reconcile(self) -> None:
+        mine = self._site.mirror.mine
+        self._given_up = {(uid, epoch) for uid, epoch in self._given_up if uid in mine and mine[uid].epoch == epoch}
+        running = {uid: holder.epoch for uid, holder in self.holders.items()}
+        changes = compare(mine, running, self._given_up, releasing=self._releasing)
+        for row in changes.start:  # all in one loop turn: their seals share a frame
+            self.holders[row.uid] = Holder(self._site, row)
+        for uid, why in changes.report.items():
+            self._report(uid, mine[uid].epoch, why)
+        for uid, why in changes.stop.items():
+            if uid not in self._ending:
+                self._ending[uid] = asyncio.get_running_loop().create_task(self._stop(uid, self.holders[uid], why))
+        if changes.start or changes.report:
+            self._notify()
+
+    async def _stop(self, uid: str, holder: Holder, why: Why) -> None:
+        """Ends an activation, then says so: from the report on somebody else may hold the agent (rule R, a)."""
+        await holder.stop(finish_turn=why is not Why.MOVED)
+        self._report(uid, holder.epoch, why)
+        del self.holders[uid], self._ending[uid]
+        self._site.logs.forget(uid)
+        self._wake.set()
+        self._notify()
+
+    def _report(self, uid: str, epoch: int, why: Why) -> None:
+        if why is Why.MOVED:
+            return
+        self._given_up.add((uid, epoch))
+        if why is Why.DELETED:
+            self._site.reports.stopped(uid, epoch)
+        else:
+            self._site.reports.released(uid, epoch)
+
+    def _drop_failed(self) -> None:
+        """An activation that ended by a defect of ours is begun anew, once a second at most."""
+        for uid, holder in list(self.holders.items()):
+            error = holder.failure
+            if error is not None and uid not in self._ending:
+                log.error("agent %s: its activation ended by a defect", uid, exc_info=error)
+                del self.holders[uid]
+
+    def _unreported(self) -> bool:
+        return any((uid, row.epoch) not in self._given_up for uid, row in self._site.mirror.mine.items())
+
+    def _notify(self) -> None:
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)

@@ -1,0 +1,259 @@
+"""One host process: makes the parts, connects them, and ends them in order.
+
+Crash-only: an incarnation that is gone ends its process, and the supervisor starts the next one at once. There is one
+way to begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Coroutine
+
+import tenure_link
+from tenure_api.identity import cluster_id_of
+from tenure_proto.v1.hostlink_pb2 import HeartbeatAck, HostFrame, RegisterHost, ReleaseHost, ServerHello
+from tenure_proto.v1.registry_pb2 import WatchBatch
+from tenured.core.lease import HostLease
+from tenured.core.profile import NS
+from tenured.host import enrolling, health, http, leasing, link
+from tenured.host.activations import Activations
+from tenured.host.calls import HostCalls
+from tenured.host.leasing import Lease
+from tenured.host.locks import DeadLocks, OwnLock, new_incarnation
+from tenured.host.logs import AgentLogs
+from tenured.host.metrics import Metrics
+from tenured.host.mirror import Mirror
+from tenured.host.options import Options
+from tenured.host.pool import WorkerPool
+from tenured.host.reports import Reporter, ask_leader
+from tenured.host.site import Site
+from tenured.host.status import HostStatus
+from tenured.host.store import Store
+from tenured.host.watching import Watcher
+from tenured.transport import calls as calls_service
+from tenured.transport.errors import TransportError
+from tenured.transport.roles import HOST_CALLS
+from tenured.transport.serverlinks import LinkEvents, ServerLinks
+from tenured.transport.serving import Listener
+from tenured.transport.tls import TlsFiles
+
+log = logging.getLogger("tenured.host")
+
+VERSION = "0.1.0"
+WORKER_LEAVE_S = 0.5
+"""For the worker container to take note that it may go."""
+
+
+class Host:
+    """See the module. `run` once."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._cluster = cluster_id_of(options.cluster)
+        self._incarnation = new_incarnation()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._end: asyncio.Future[bool]
+        self._site: Site
+        self._links: ServerLinks
+        self._activations: Activations
+        self._status: HostStatus
+
+    async def run(self) -> bool:
+        """Until a drain is done (False) or the incarnation is gone (True). Raises OSError when something cannot be had
+        here.
+        """
+        options = self._options
+        options.run.mkdir(parents=True, exist_ok=True)
+        self._end = asyncio.get_running_loop().create_future()
+        own = OwnLock(options.run, self._incarnation)
+        dead = DeadLocks(options.run, self._incarnation)
+        files = TlsFiles(options.run / "tls")
+        self._assemble(str(own.path), files)
+        self._handle_signals()
+        worker_socket = await link.listen(options.run / "worker.sock", self._site.pool, options.worker_uids)
+        pages = health.pages(self._site, self._activations)
+        web = await http.serve(options.listen, options.http_port, pages)
+        await self._until_end(enrolling.ensure(options, self._cluster))
+        listener = Listener(files, self._cluster, calls_service.methods(self._calls()), HOST_CALLS)
+        try:
+            if not self._end.done():
+                await listener.start(options.listen, options.port)
+                await self._serve(files, dead)
+            return await self._end
+        finally:
+            await self._stop(worker_socket, web, listener)
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _assemble(self, lock: str, files: TlsFiles) -> None:
+        options = self._options
+        events = LinkEvents(self._connected, self._disconnected, self._hello, self._acked)
+        self._links = ServerLinks(self._cluster, options.servers, files, events)
+        lease = Lease(HostLease(options.profile, self._incarnation), self._renewed, self._gone)
+        self._site = Site(
+            host=options.name,
+            lease=lease,
+            pool=WorkerPool(self._incarnation, lock, options.workers, self),
+            store=Store(self._links, leasing.boot_ns),
+            reports=Reporter(self._links, self._incarnation),
+            logs=AgentLogs(options.name),
+            mirror=Mirror(self._incarnation),
+            metrics=Metrics(),
+        )
+        self._activations = Activations(self._site)
+        self._status = HostStatus(self._links, self._incarnation, self._site, self._activations)
+
+    def _calls(self) -> HostCalls:
+        return HostCalls(self._site, self._activations.holders, self._activations.next_change)
+
+    async def _serve(self, files: TlsFiles, dead: DeadLocks) -> None:
+        """Starts everything that runs as long as the host."""
+        options = self._options
+        await self._links.start()
+        watcher = Watcher(self._cluster, options.servers, files, self._site.mirror, self._watched)
+        self._start(self._join(dead))
+        self._start(watcher.run())
+        self._start(self._site.store.keep_repeating())
+        self._start(self._site.reports.run())
+        self._start(self._site.pool.keep_pinging())
+        self._start(self._activations.run())
+        self._start(health.measure_lag(self._site.metrics))
+        tick_s = options.profile.tick_ns / NS
+        self._start(
+            leasing.keep_beating(
+                self._links, self._incarnation, tick_s, self._status.load, lambda: self._site.mirror.revision
+            )
+        )
+
+    async def _join(self, dead: DeadLocks) -> None:
+        """Registers, then keeps the registry's idea of this host up to date."""
+        options = self._options
+        request = RegisterHost(
+            host=options.name,
+            incarnation=self._incarnation,
+            pool=options.pool,
+            node=options.node,
+            address=options.advertise,
+            labels=options.labels,
+            version=VERSION,
+            cpu_milli=options.cpu_milli,
+            memory_bytes=options.memory_bytes,
+        )
+        await self._status.connected()
+        await leasing.register(self._links, request, dead)
+        self._start(leasing.bury_late(self._links, request, dead))
+        await self._status.run()
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        """A part whose failure ends the process: the supervisor starts a new one, which is better than half a host."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._part_ended)
+
+    def _part_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and not self._end.done():
+            self._end.set_exception(task.exception() or RuntimeError("unreachable"))
+
+    async def _until_end(self, work: Coroutine[None, None, TlsFiles]) -> None:
+        """Does the work unless the host is told to end first."""
+        task = asyncio.ensure_future(work)
+        self._end.add_done_callback(lambda _: task.cancel())
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    # --- what happens: links, watch, lease ----------------------------------------------------------------------------
+
+    def _connected(self, server: str, _hello: ServerHello) -> None:
+        self._site.store.connected(server)
+        self._status.poke()
+
+    def _disconnected(self, server: str) -> None:
+        self._site.store.disconnected(server)
+
+    def _hello(self, _server: str, _hello: ServerHello) -> None:
+        self._site.store.view_may_have_changed()
+
+    def _acked(self, _server: str, ack: HeartbeatAck) -> None:
+        self._site.lease.ack(ack)
+
+    def _renewed(self, until_ns: int) -> None:
+        self._site.pool.lease(until_ns)
+
+    def _watched(self, batch: WatchBatch) -> None:
+        self._activations.rows_changed(touched=self._site.mirror.apply(batch))
+
+    def _gone(self) -> None:
+        if not self._end.done():
+            log.warning("incarnation %s was declared dead: starting anew", self._incarnation)
+            self._activations.abort()
+            self._end.set_result(True)
+
+    # --- what happens: workers (pool.PoolEvents) ---------------------------------------------------------------------
+
+    def workers_changed(self) -> None:
+        """Readiness, classes or the reason of a failure changed."""
+        if self._site.pool.ready:
+            self._activations.release_all(False)
+        self._status.poke()
+
+    def workers_gone(self) -> None:
+        """Nobody runs agents here: somebody else should hold them."""
+        log.warning("no worker, and nobody who would start one: giving up all agents")
+        self._activations.release_all(True)
+
+    def worker_terminating(self) -> None:
+        """The worker container is being stopped."""
+        self._begin_drain()
+
+    def worker_said(self, line: tenure_link.LogLine) -> None:
+        """A line of user code."""
+        row = self._site.mirror.agents.get(line.uid)
+        if row is not None:
+            self._site.logs.add(line.uid, row.spec.id, row.epoch, line.level, line.text, line.wall_time)
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        if not self._status.draining and not self._end.done():
+            log.info("draining: %d agents", len(self._activations.holders))
+            self._status.draining = True
+            self._status.poke()
+            self._start(self._drain())
+
+    async def _drain(self) -> None:
+        """Ends running turns, gives every agent up, says goodbye; leaves before the grace period ends, done or not."""
+        with contextlib.suppress(TimeoutError, TransportError):
+            async with asyncio.timeout(self._options.exit_deadline_s):
+                self._activations.release_all(True)
+                await self._activations.empty()
+                if self._links.connected:
+                    await self._site.reports.settled()
+                    await ask_leader(self._links, HostFrame(release_host=ReleaseHost(incarnation=self._incarnation)))
+        if not self._end.done():
+            self._end.set_result(False)
+
+    async def _stop(self, worker_socket: asyncio.Server, web: asyncio.Server, listener: Listener) -> None:
+        self._activations.abort()
+        if self._status.draining:
+            self._site.pool.stop()
+            await asyncio.sleep(0)
+        await listener.stop(0.2)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._links.stop()
+        worker_socket.close()
+        web.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._options.run / "worker.sock")  # noqa: PTH108 - one call, at the very end

@@ -1,0 +1,125 @@
+"""Registration and heartbeats: how this incarnation gets its lease and keeps it (protocol 1, host). The rules are
+`core.lease`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from tenure_proto.v1.hostlink_pb2 import Heartbeat, HeartbeatAck, HostFrame, Load, RegisterHost
+from tenured.core.lease import Ack, HostLease
+from tenured.host.locks import DeadLocks
+from tenured.host.reports import FIRST_PAUSE_S, LONGEST_PAUSE_S, ask_leader
+from tenured.transport.errors import TransportError
+from tenured.transport.serverlinks import ServerLinks
+
+log = logging.getLogger("tenured.host.lease")
+
+DYING_LIMIT_S = 1.5
+"""How long a registration waits for workers of an earlier daemon to end (they do within 1 s of losing their socket)."""
+POLL_LOCKS_S = 0.01
+
+
+def boot_ns() -> int:
+    """The clock of leases: runs on in suspend, never jumps [boottime]."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Lease:
+    """This incarnation's lease, with those who wait for it. `on_renewed` hears each new end, `on_gone` that it never
+    comes back.
+    """
+
+    def __init__(self, lease: HostLease, on_renewed: Callable[[int], None], on_gone: Callable[[], None]) -> None:
+        self._lease = lease
+        self._on_renewed = on_renewed
+        self._on_gone = on_gone
+        self._renewed = asyncio.Event()
+        self.cluster_time = 0.0
+        """Cluster seconds as last read from an ack; never extrapolated, for marks are judged by it (protocol additions
+        12).
+        """
+
+    @property
+    def held(self) -> bool:
+        """Ask after the read or the commit and before the release of its result (protocol 1, host 2)."""
+        return self._lease.held(boot_ns())
+
+    @property
+    def gone(self) -> bool:
+        """The incarnation has ended."""
+        return self._lease.gone
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left; negative once it lapsed."""
+        return (self._lease.until_ns - boot_ns()) / 1e9
+
+    def ack(self, ack: HeartbeatAck) -> None:
+        """An acknowledgement from whichever server leads."""
+        self.cluster_time = max(self.cluster_time, ack.cluster_time)
+        if self._lease.ack(Ack(ack.incarnation, ack.sent_at_ns, ack.index, ack.gone)):
+            self._on_renewed(self._lease.until_ns)
+            self._renewed.set()
+        elif self._lease.gone:
+            self._on_gone()
+
+    async def wait(self) -> None:
+        """Until the lease is held."""
+        while not self.held:
+            self._renewed.clear()
+            await self._renewed.wait()
+
+
+async def register(links: ServerLinks, request: RegisterHost, locks: DeadLocks) -> None:
+    """Registers this incarnation, with proof of the death of earlier ones; then removes what proved it. Repeats until
+    it is done.
+
+    The proof is a lock that only the last process of an incarnation gives up (protocol additions 1): an incarnation
+    whose lock could not be taken is never named; its lease ends by time.
+    """
+    await _wait_for_the_dying(locks)
+    pause = FIRST_PAUSE_S
+    while True:
+        locks.poll()
+        named = locks.dead
+        request.ClearField("dead_incarnations")
+        request.dead_incarnations.extend(named)
+        try:
+            if await ask_leader(links, HostFrame(register=request)):
+                break
+        except TransportError as error:
+            log.debug("not registered yet: %s", error)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_S)
+    log.info("registered incarnation %s%s", request.incarnation, f"; proven dead: {', '.join(named)}" if named else "")
+    locks.forget(named)
+
+
+async def bury_late(links: ServerLinks, request: RegisterHost, locks: DeadLocks) -> None:
+    """Names incarnations whose last process died after our registration."""
+    while locks.waiting:
+        await asyncio.sleep(DYING_LIMIT_S / 5)
+        locks.poll()
+        if locks.dead:
+            await register(links, request, locks)
+
+
+async def _wait_for_the_dying(locks: DeadLocks) -> None:
+    deadline = time.monotonic() + DYING_LIMIT_S
+    while not locks.poll() and time.monotonic() < deadline:  # noqa: ASYNC110 - a lock of the kernel has no event
+        await asyncio.sleep(POLL_LOCKS_S)
+
+
+async def keep_beating(
+    links: ServerLinks, incarnation: str, tick_s: float, load: Callable[[], Load], revision: Callable[[], int]
+) -> None:
+    """A heartbeat each tick of the profile, to the leader or, while none is known, to every server. Runs until
+    cancelled.
+    """
+    while True:
+        links.heartbeat(Heartbeat(incarnation=incarnation, sent_at_ns=boot_ns(), load=load(), revision=revision()))
+        await asyncio.sleep(tick_s)

@@ -1,0 +1,110 @@
+"""The unix socket of the worker link: bytes in, frames out, and nobody but our own user (docs/architecture.md,
+Processes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+import tenure_link
+
+log = logging.getLogger("tenured.host.link")
+
+_CREDENTIALS = struct.Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
+
+
+class Events(Protocol):
+    """What happens on the link; called on the loop, in order per connection."""
+
+    def received(self, connection: Connection, frame: tenure_link.FromProcess) -> None:
+        """A frame that decoded."""
+
+    def lost(self, connection: Connection) -> None:
+        """The connection is gone, whoever ended it; called once."""
+
+
+class Connection(asyncio.Protocol):
+    """One process on the other end."""
+
+    def __init__(self, events: Events, allowed_uids: frozenset[int]) -> None:
+        self._events = events
+        self._allowed_uids = allowed_uids
+        self._splitter = tenure_link.Splitter()
+        self._transport: asyncio.Transport | None = None
+        self.why_closed = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: checks SO_PEERCRED before a single byte is read."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError("a unix socket is a stream")
+        uid = _peer_uid(transport)
+        if uid not in self._allowed_uids:
+            log.warning("refused a process of user %d on the worker socket", uid)
+            transport.abort()
+            return
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: hands on what is complete. Bytes that are no frame end the connection: the other side is broken or
+        hostile.
+        """
+        try:
+            for body in self._splitter.feed(data):
+                if self._transport is None:
+                    return
+                self._events.received(self, tenure_link.decode_from_process(body))
+        except (msgspec.DecodeError, tenure_link.FrameTooLarge) as error:
+            self.close(f"sent what is no frame of the worker link: {error}")
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """asyncio: the end."""
+        self._transport = None
+        self._events.lost(self)
+
+    def send(self, frame: tenure_link.Frame) -> None:
+        """Queues a frame; dropped silently when the connection is gone, as one in a socket buffer would be."""
+        if self._transport is not None:
+            self._transport.write(tenure_link.encode(frame))
+
+    def finish(self, frame: tenure_link.Frame, why: str) -> None:
+        """Sends a last frame and closes once it has left."""
+        self.send(frame)
+        self.why_closed = self.why_closed or why
+        if self._transport is not None:
+            self._transport.close()
+
+    def close(self, why: str) -> None:
+        """Drops the connection at once; `why` is for the log."""
+        self.why_closed = self.why_closed or why
+        if self._transport is not None:
+            log.warning("closing a connection of the worker link: %s", why)
+            self._transport.abort()
+
+
+def _peer_uid(transport: asyncio.Transport) -> int:
+    """The user of the process that connected, from the kernel."""
+    peer = transport.get_extra_info("socket")
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(raw)[1])
+
+
+async def listen(path: Path, events: Events, extra_uids: frozenset[int] = frozenset()) -> asyncio.Server:
+    """Listens on the socket, replacing the one of a dead daemon. Processes of our own user, and of `extra_uids`, may
+    connect.
+    """
+    await asyncio.to_thread(path.unlink, missing_ok=True)
+    allowed = frozenset({os.geteuid()}) | extra_uids
+    factory: Callable[[], Connection] = lambda: Connection(events, allowed)  # noqa: E731
+    server = await asyncio.get_running_loop().create_unix_server(factory, str(path))
+    await asyncio.to_thread(path.chmod, 0o660)
+    return server

@@ -1,0 +1,83 @@
+"""The registry as this host has read it: a copy that may be behind by any amount. Kept by `watching`, asked by
+everyone. No I/O.
+
+Nothing durable rests on it: a stale route costs a `Moved`, a stale assignment is refused by the store (protocol 2,
+seal).
+"""
+
+from __future__ import annotations
+
+from tenure_proto.v1.common_pb2 import Route
+from tenure_proto.v1.registry_pb2 import AgentRow, HostRow, WatchBatch
+
+
+class Mirror:
+    """Rows by key, with the indexes that a host needs."""
+
+    def __init__(self, incarnation: str) -> None:
+        self.incarnation = incarnation
+        self.revision = 0
+        self.synced = False
+        """A whole snapshot has been read: what is not here did not exist at that revision."""
+        self.agents: dict[str, AgentRow] = {}
+        """uid -> row"""
+        self.hosts: dict[str, HostRow] = {}
+        """incarnation -> row"""
+        self.mine: dict[str, AgentRow] = {}
+        """What the registry says this incarnation holds. Epochs of other process starts are not ours [epoch_once]."""
+        self._by_id: dict[str, str] = {}
+
+    def apply(self, batch: WatchBatch) -> bool:
+        """Takes a batch; true when what this incarnation holds may have changed."""
+        if batch.snapshot:
+            self.agents.clear()
+            self.hosts.clear()
+            self._by_id.clear()
+            self.mine.clear()
+            self.synced = False
+        touched = batch.snapshot
+        for host in batch.hosts:
+            self.hosts[host.incarnation] = host
+        for incarnation in batch.gone_hosts:
+            self.hosts.pop(incarnation, None)
+        for row in batch.agents:
+            touched |= self._put(row)
+        for uid in batch.gone_agents:
+            touched |= self._drop(uid)
+        self.revision = max(self.revision, batch.revision) if not batch.snapshot else batch.revision
+        self.synced |= batch.synced
+        return touched
+
+    def agent(self, agent_id: str) -> AgentRow | None:
+        """The row of namespace/name."""
+        uid = self._by_id.get(agent_id)
+        return None if uid is None else self.agents.get(uid)
+
+    def route(self, row: AgentRow) -> Route:
+        """Where calls to that agent go, as far as this host knows."""
+        host = self.hosts.get(row.incarnation) if row.incarnation else None
+        return Route(
+            agent=row.spec.id,
+            uid=row.uid,
+            host=row.host,
+            address=host.address if host is not None else "",
+            epoch=row.epoch,
+            ready=row.ready,
+            phase=row.phase,
+            summary=row.summary,
+            revision=self.revision,
+        )
+
+    def _put(self, row: AgentRow) -> bool:
+        self.agents[row.uid] = row
+        self._by_id[row.spec.id] = row.uid
+        if row.incarnation == self.incarnation:
+            self.mine[row.uid] = row
+            return True
+        return self.mine.pop(row.uid, None) is not None
+
+    def _drop(self, uid: str) -> bool:
+        row = self.agents.pop(uid, None)
+        if row is not None and self._by_id.get(row.spec.id) == uid:
+            del self._by_id[row.spec.id]
+        return self.mine.pop(uid, None) is not None

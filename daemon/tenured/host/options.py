@@ -1,0 +1,139 @@
+"""The command line of `tenured host`, and the environment behind it (docs/architecture.md, "Command lines"). Read in
+one place, once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tenured.core.profile import PROFILES, Profile
+
+_LISTS = ("server", "enrol", "label")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How one host runs."""
+
+    name: str
+    """Of the host: its pod's name."""
+    cluster: str
+    """namespace/name"""
+    pool: str
+    node: str
+    servers: Mapping[str, str]
+    """Name -> host:port of the peer ports (7444)."""
+    enrol: tuple[str, ...]
+    """host:port of the enrolment ports (7446)."""
+    token: Path
+    """Read again at each use: projected tokens rotate."""
+    ca: Path
+    """The authority's certificate, to check the server that enrols us."""
+    run: Path
+    """Socket, locks and TLS files; survives a restart of the container, not of the pod."""
+    advertise: str
+    """host:port under which others reach our Calls service."""
+    listen: str = "0.0.0.0"  # noqa: S104 - a pod's own network namespace
+    port: int = 7445
+    http_port: int = 8080
+    profile: Profile = field(default_factory=lambda: PROFILES["Balanced"])
+    cpu_milli: int = 0
+    """Capacity offered to agents; 0: unknown."""
+    memory_bytes: int = 0
+    workers: int = 1
+    """Worker processes to keep."""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    exit_deadline_s: float = 55.0
+    """From SIGTERM to our exit: 5 s before a grace period of 60 s ends (API.md section 3)."""
+    worker_uids: frozenset[int] = frozenset()
+    """Users, besides our own, whose processes may connect as workers."""
+
+
+def parse(arguments: list[str], environment: Mapping[str, str] | None = None) -> Options:
+    """Options from flags, then `TENURE_<FLAG>`. Exits with status 2 and a sentence when they make no sense."""
+    environment = os.environ if environment is None else environment
+    parser = _parser(environment)
+    given = parser.parse_args(arguments)
+    try:
+        token = Path(given.token)
+        return Options(
+            name=given.name,
+            cluster=given.cluster,
+            pool=given.pool,
+            node=given.node,
+            servers=_pairs(given.server, "--server"),
+            enrol=tuple(given.enrol),
+            token=token,
+            ca=Path(given.ca) if given.ca else token.with_name("ca.crt"),
+            run=Path(given.run),
+            advertise=given.advertise,
+            listen=given.listen,
+            port=int(given.port),
+            http_port=int(given.http_port),
+            profile=_profile(given.profile),
+            cpu_milli=int(given.cpu_milli),
+            memory_bytes=int(given.memory_bytes),
+            workers=max(1, int(given.workers)),
+            labels=_pairs(given.label, "--label"),
+            exit_deadline_s=float(given.exit_deadline),
+            worker_uids=frozenset(int(uid) for uid in given.worker_uid.split(",") if uid),
+        )
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tenured host", allow_abbrev=False)
+
+    def flag(name: str, default: str | None, text: str) -> None:
+        known = environment.get(f"TENURE_{name.upper().replace('-', '_')}")
+        if name in _LISTS:
+            values = known.split(",") if known else []
+            parser.add_argument(
+                f"--{name}", action="append", default=values, help=text, required=default is None and not values
+            )
+        else:
+            value = default if known is None else known
+            parser.add_argument(f"--{name}", default=value, help=text, required=value is None)
+
+    flag("name", None, "the host's name: its pod's")
+    flag("cluster", None, "NAMESPACE/NAME")
+    flag("pool", None, "the pool it belongs to")
+    flag("node", None, "the Kubernetes node it runs on")
+    flag("server", None, "NAME=HOST:PORT of a server's peer port (7444); repeat")
+    flag("enrol", None, "HOST:PORT of a server's enrolment port (7446); repeat")
+    flag("token", None, "file with the token to enrol with")
+    flag("ca", "", "the authority's certificate (default: ca.crt beside the token)")
+    flag("run", "/run/tenure", "directory for socket, locks and certificates")
+    flag("advertise", None, "HOST:PORT under which others reach this host")
+    flag("listen", "0.0.0.0", "address to listen on")  # noqa: S104 - a pod's own network namespace
+    flag("port", "7445", "of the Calls service")
+    flag("http-port", "8080", "of health and metrics")
+    flag("profile", "Balanced", "Fast, Balanced or Calm; the same as the servers'")
+    flag("cpu-milli", "0", "processor capacity, 0: unknown")
+    flag("memory-bytes", "0", "memory capacity, 0: unknown")
+    flag("workers", "1", "worker processes to keep")
+    flag("label", "", "KEY=VALUE; repeat")
+    flag("exit-deadline", "55", "seconds from SIGTERM to exit")
+    flag("worker-uid", "", "user ids, besides our own, that workers may have; comma-separated")
+    return parser
+
+
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise ValueError(f"--profile {name}: there are {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def _pairs(values: list[str], flag: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        key, equals, rest = value.partition("=")
+        if not (key and equals):
+            raise ValueError(f"{flag} {value}: expected NAME=VALUE")
+        pairs[key] = rest
+    return pairs

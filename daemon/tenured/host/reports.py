@@ -1,0 +1,97 @@
+"""What this host tells the leader of its agents: batched, in the background, repeated until taken (protocol additions
+7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from tenure_proto.v1.hostlink_pb2 import AgentReport, AgentReports, HostFrame, Trouble
+from tenured.transport.errors import TransportError
+from tenured.transport.serverlinks import ServerLinks
+
+log = logging.getLogger("tenured.host.reports")
+
+TIMEOUT_S = 3.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 1.0
+MAX_REPORTS = 1000
+"""Of one frame."""
+
+
+async def ask_leader(links: ServerLinks, frame: HostFrame, timeout_s: float = TIMEOUT_S) -> bool:
+    """Sends a command to the leader, or to any connected server while none is known; true when it was committed.
+
+    A refusal is logged and counts as not committed. Raises TransportError.
+    """
+    server = links.leader if links.leader in links.connected else next(iter(sorted(links.connected)), "")
+    answer = await links.request(server or "", frame, timeout_s)
+    if answer.WhichOneof("body") != "result":
+        raise TransportError(f"server {server} answered {answer.WhichOneof('body')} to a command")
+    if not answer.result.ok:
+        log.warning("server %s refused a %s: %s", server, frame.WhichOneof("body"), answer.result.error.message)
+    return answer.result.ok
+
+
+class Reporter:
+    """The latest report of each agent that the registry has not taken yet. Bounded by the number of agents here."""
+
+    def __init__(self, links: ServerLinks, incarnation: str) -> None:
+        self._links = links
+        self._incarnation = incarnation
+        self._open: dict[str, AgentReport] = {}
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def ready(self, uid: str, epoch: int) -> None:
+        """The agent serves."""
+        self._put(AgentReport(uid=uid, epoch=epoch, ready=True))
+
+    def released(self, uid: str, epoch: int) -> None:
+        """The agent is given up: somebody else may hold it (rule R, a). Say it only once nothing of it runs here."""
+        self._put(AgentReport(uid=uid, epoch=epoch, released=True))
+
+    def stopped(self, uid: str, epoch: int) -> None:
+        """The agent, whose row is being deleted, ended."""
+        self._put(AgentReport(uid=uid, epoch=epoch, stopped=True))
+
+    def trouble(self, uid: str, epoch: int, trouble: Trouble) -> None:
+        """The agent does not run, and why."""
+        self._put(AgentReport(uid=uid, epoch=epoch, trouble=trouble))
+
+    async def settled(self) -> None:
+        """Until everything reported so far is committed."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Sends reports until cancelled."""
+        pause = FIRST_PAUSE_S
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._open:
+                batch = dict(list(self._open.items())[:MAX_REPORTS])
+                if await self._send(batch):
+                    pause = FIRST_PAUSE_S
+                    for uid, report in batch.items():
+                        if self._open.get(uid) is report:
+                            del self._open[uid]
+                else:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, LONGEST_PAUSE_S)
+            self._idle.set()
+
+    async def _send(self, batch: dict[str, AgentReport]) -> bool:
+        frame = HostFrame(agent_reports=AgentReports(incarnation=self._incarnation, reports=batch.values()))
+        try:
+            return await ask_leader(self._links, frame)
+        except TransportError as error:
+            log.debug("reports wait: %s", error)
+            return False
+
+    def _put(self, report: AgentReport) -> None:
+        self._open[report.uid] = report
+        self._idle.clear()
+        self._wake.set()

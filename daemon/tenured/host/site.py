@@ -1,0 +1,30 @@
+"""What every activation of this host shares. A bundle of the host's services, made once in `app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+
+from tenured.host.leasing import Lease
+from tenured.host.logs import AgentLogs
+from tenured.host.metrics import Metrics
+from tenured.host.mirror import Mirror
+from tenured.host.pool import WorkerPool
+from tenured.host.reports import Reporter
+from tenured.host.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One host process."""
+
+    host: str
+    lease: Lease
+    pool: WorkerPool
+    store: Store
+    reports: Reporter
+    logs: AgentLogs
+    mirror: Mirror
+    metrics: Metrics
+    turns: count[int] = field(default_factory=lambda: count(1))
+    """Numbers of turns on the worker link, never used twice by one daemon."""

@@ -1,0 +1,152 @@
+"""One worker process, as the daemon sees it: what it holds, what it was asked, and whether it is known to be dead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import tenure_link
+from tenured.host.link import Connection
+
+MISSED_PINGS = 5
+"""Pings, one a second, without an answer before a process counts as frozen (API.md section 3). Pings and not seconds:
+after a pause of our own nobody is blamed for answers that we did not read.
+"""
+
+
+class WorkerLost(Exception):
+    """The worker is gone, or as good as gone; what it was asked has no answer. Await `Worker.dead` before its agents go
+    on.
+    """
+
+
+class ActivationRefused(Exception):
+    """User code could not take the agent into memory."""
+
+    def __init__(self, fault: tenure_link.Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class Pulse:
+    """Counts unanswered pings of one connection."""
+
+    def __init__(self) -> None:
+        self._sent = 0
+        self._answered = 0
+
+    @property
+    def stopped(self) -> bool:
+        """Too many pings in a row were not answered."""
+        return self._sent - self._answered >= MISSED_PINGS
+
+    def next_ping(self) -> tenure_link.Ping:
+        """The ping to send now."""
+        self._sent += 1
+        return tenure_link.Ping(n=self._sent)
+
+    def pong(self, n: int) -> None:
+        """An answer; only one to a ping that was sent counts."""
+        if self._answered < n <= self._sent:
+            self._answered = n
+
+
+class Worker:
+    """A connected worker process. All answers are futures that end with `WorkerLost` when the connection does."""
+
+    def __init__(self, connection: Connection, pid: int) -> None:
+        self.connection = connection
+        self.pid = pid
+        self.agents: set[str] = set()
+        self.reserved = False
+        """Kept for the trial of one suspect call (protocol additions 15): no other agent is placed here."""
+        self.lost = False
+        self.dead = asyncio.Event()
+        """Set once PID 1 has reaped the process: from then on the same epoch may run elsewhere (protocol additions 3).
+        """
+        self.pulse = Pulse()
+        self.on_lost: set[Callable[[], None]] = set()
+        """Called once, when the connection is gone."""
+        self._turns: dict[int, asyncio.Future[tenure_link.TurnDone]] = {}
+        self._activations: dict[tuple[str, int], asyncio.Future[tenure_link.Activated]] = {}
+        self._last_turn = 0
+
+    async def activate(self, frame: tenure_link.Activate) -> tenure_link.Activated:
+        """Takes an agent into the worker's memory. Raises ActivationRefused or WorkerLost."""
+        self._check()
+        future: asyncio.Future[tenure_link.Activated] = asyncio.get_running_loop().create_future()
+        key = (frame.uid, frame.epoch)
+        self._activations[key] = future
+        self.agents.add(frame.uid)
+        self.connection.send(frame)
+        try:
+            return await future
+        except BaseException:
+            self.agents.discard(frame.uid)
+            raise
+        finally:
+            self._activations.pop(key, None)
+
+    async def turn(self, frame: tenure_link.Turn) -> tenure_link.TurnDone:
+        """Runs a turn. Raises WorkerLost. Cancelled: the answer, if one comes, is ignored; send `Drop`."""
+        self._check()
+        future: asyncio.Future[tenure_link.TurnDone] = asyncio.get_running_loop().create_future()
+        self._turns[frame.turn] = future
+        self._last_turn = max(self._last_turn, frame.turn)
+        self.connection.send(frame)
+        try:
+            return await future
+        finally:
+            self._turns.pop(frame.turn, None)
+
+    def commit(self, turn: int, uid: str) -> None:
+        """The turn's state is durable."""
+        self.connection.send(tenure_link.Commit(turn=turn, uid=uid))
+
+    def drop(self, turn: int, uid: str) -> None:
+        """The turn did not happen."""
+        self.connection.send(tenure_link.Drop(turn=turn, uid=uid))
+
+    def deactivate(self, uid: str, epoch: int) -> None:
+        """Forgets the agent."""
+        self.agents.discard(uid)
+        self.connection.send(tenure_link.Deactivate(uid=uid, epoch=epoch))
+
+    def answered(self, frame: tenure_link.FromProcess) -> bool:
+        """Takes an answer; false for a frame that no sane worker sends."""
+        match frame:
+            case tenure_link.TurnDone():
+                if frame.turn > self._last_turn or (frame.reply is None and frame.fault is None):
+                    return False
+                turn = self._turns.get(frame.turn)
+                if turn is not None and not turn.done():
+                    turn.set_result(frame)
+            case tenure_link.Activated():
+                activation = self._activations.get((frame.uid, frame.epoch))
+                if activation is not None and not activation.done():
+                    activation.set_result(frame)
+            case tenure_link.ActivationFailed():
+                activation = self._activations.get((frame.uid, frame.epoch))
+                if activation is not None and not activation.done():
+                    activation.set_exception(ActivationRefused(frame.fault))
+            case tenure_link.Pong():
+                self.pulse.pong(frame.n)
+            case _:
+                return False
+        return True
+
+    def abandon(self, why: str) -> None:
+        """The connection is gone: everything that was asked ends now."""
+        self.lost = True
+        futures: list[asyncio.Future[tenure_link.TurnDone] | asyncio.Future[tenure_link.Activated]]
+        futures = [*self._turns.values(), *self._activations.values()]
+        for future in futures:
+            if not future.done():
+                future.set_exception(WorkerLost(why))
+        self.agents.clear()
+        for notify in list(self.on_lost):
+            notify()
+
+    def _check(self) -> None:
+        if self.lost:
+            raise WorkerLost(f"worker {self.pid} is gone")
