@@ -67,7 +67,7 @@ k8s-down: .venv/.project ## remove that cluster
 	$(BIN)/python -m tools.k8s undeploy
 
 e2e: setup ## every promise on a real multi-node Kubernetes
-	$(BIN)/pytest tests/e2e -m e2e
+	$(BIN)/pytest tests/e2e -m e2e -s
 
 bench: .venv/.project ## failover, calls, creation, measured on a local cluster
 	$(BIN)/python -m bench.failover

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def requirements(project: dict[str, object], extras: list[str]) -> list[str]:
-    """Requirements of `project` (the table of pyproject.toml) with `extras`; an extra may name others of the project."""
+    """Requirements of `project` (pyproject.toml's table) with `extras`; an extra may name others of the project."""
     name, optional = str(project["name"]), project["optional-dependencies"]
     assert isinstance(optional, dict)
     assert isinstance(project["dependencies"], list)

@@ -1,0 +1,161 @@
+"""Looking at a cluster and waiting for it, with a deadline; what was seen last is told when the deadline passes."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tools.k8s.backend import Backend
+from tools.k8s.project import ROOT
+
+T = TypeVar("T")
+OPERATOR_NAMESPACE = "tenure-system"
+LOGS = ROOT / "build" / "e2e"
+POLL_S = 0.25
+
+
+class Kube:
+    """kubectl, helm and the project's CLI against one cluster, and waits that explain themselves."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.environment = {
+            **os.environ,
+            "KUBECONFIG": str(backend.kubeconfig),
+            "PATH": f"{backend.program('kubectl').parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        self.environment.pop("TENURE_URL", None)
+
+    def run(self, *words: object, check: bool = True, stdin: str = "", timeout: float = 120) -> tuple[int, str, str]:
+        """Run a program: exit status, output, errors. With `check`, a failure is an AssertionError with all of it."""
+        command = [str(word) for word in words]
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout, env=self.environment
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.returncode, done.stdout, done.stderr
+
+    def kubectl(self, *words: object, stdin: str = "") -> str:
+        return self.run("kubectl", *words, stdin=stdin)[1]
+
+    def refused(self, *words: object, stdin: str = "") -> str:
+        """What kubectl said when it was refused; an AssertionError when it was not."""
+        status, out, err = self.run("kubectl", *words, check=False, stdin=stdin)
+        assert status, f"expected a refusal, got: {out}"
+        return err
+
+    def tenure(self, *words: object, check: bool = True, timeout: float = 90) -> tuple[int, str, str]:
+        """The project's own CLI, with its own port-forward."""
+        return self.run(ROOT / ".venv" / "bin" / "tenure", *words, check=check, timeout=timeout)
+
+    def call(self, agent: str, action: str, *words: object) -> Any:
+        """`tenure call`, its reply decoded."""
+        return json.loads(self.tenure("call", agent, action, *words)[1])
+
+    def get(self, kind: str, name: str = "", namespace: str = "shop") -> dict[str, Any]:
+        """An object, or a list of them; empty when it does not exist or nothing answers."""
+        words = ["get", kind, *([name] if name else []), "-n", namespace, "-o", "json", "--ignore-not-found"]
+        status, out, _ = self.run("kubectl", *words, check=False)
+        return json.loads(out) if not status and out else {}
+
+    def items(self, kind: str, namespace: str = "shop", selector: str = "") -> list[dict[str, Any]]:
+        words = ["get", kind, "-n", namespace, "-o", "json", *(["-l", selector] if selector else [])]
+        status, out, _ = self.run("kubectl", *words, check=False)
+        return json.loads(out)["items"] if not status else []
+
+    def wait(self, what: str, seconds: float, look: Callable[[], T], until: Callable[[T], bool]) -> T:
+        """Look until `until` holds. After `seconds`, an AssertionError with what was seen last and the state."""
+        deadline = time.monotonic() + seconds
+        while True:
+            seen = look()
+            if until(seen):
+                return seen
+            if time.monotonic() > deadline:
+                text = seen if isinstance(seen, str) else json.dumps(seen, indent=1, default=str)
+                raise AssertionError(
+                    f"{seconds:.0f} s passed without: {what}. Seen last:\n{text[:6000]}\n{self.state()}"
+                )
+            time.sleep(POLL_S)
+
+    def status(self, name: str, kind: str = "agents.tenure.dev", namespace: str = "shop") -> dict[str, Any]:
+        return self.get(kind, name, namespace).get("status", {})
+
+    def wait_status(
+        self, name: str, seconds: float, until: Callable[[dict[str, Any]], bool], what: str
+    ) -> dict[str, Any]:
+        """Wait for an agent's status."""
+        return self.wait(
+            f"agent {name} {what}", seconds, lambda: self.status(name), lambda seen: bool(seen) and until(seen)
+        )
+
+    def wait_running(self, name: str, seconds: float = 60) -> dict[str, Any]:
+        return self.wait_status(
+            name, seconds, lambda seen: seen.get("phase") == "Running" and ready(seen), "is Running"
+        )
+
+    def wait_cluster(self, seconds: float = 180, namespace: str = "shop", name: str = "") -> dict[str, Any]:
+        """Wait until the AgentCluster is Ready, with all servers and hosts."""
+
+        def look() -> dict[str, Any]:
+            found = [
+                item
+                for item in self.items("agentclusters.tenure.dev", namespace)
+                if name in ("", item["metadata"]["name"])
+            ]
+            return found[0].get("status", {}) if found else {}
+
+        return self.wait("the AgentCluster is Ready and whole", seconds, look, lambda seen: ready(seen) and whole(seen))
+
+    def ready_pods(self, selector: str, namespace: str = "shop") -> list[str]:
+        pods = self.items("pods", namespace, selector)
+        return sorted(
+            pod["metadata"]["name"]
+            for pod in pods
+            if ready(pod.get("status", {})) and "deletionTimestamp" not in pod["metadata"]
+        )
+
+    def state(self) -> str:
+        """What a person would look at first; every pod's log goes to files beside it."""
+        parts = [
+            ("agents", "get", "agents,agentclusters,persistentvolumeclaims", "-A", "-o", "wide"),
+            ("pods", "get", "pods,nodes", "-A", "-o", "wide"),
+            ("events", "get", "events", "-A", "--sort-by=.lastTimestamp"),
+            ("operator", "logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=tenure", "--tail=40"),
+        ]
+        texts = []
+        for title, *words in parts:
+            _, out, err = self.run("kubectl", "--request-timeout=10s", *words, check=False)
+            texts.append(f"--- {title}\n" + "\n".join((out + err).splitlines()[-40:]))
+        self.save_logs()
+        return "\n".join([*texts, f"--- every pod's log: {LOGS}"])
+
+    def save_logs(self) -> None:
+        LOGS.mkdir(parents=True, exist_ok=True)
+        for namespace in (OPERATOR_NAMESPACE, "shop"):
+            for pod in self.items("pods", namespace):
+                name, containers = pod["metadata"]["name"], ("--all-containers", "--prefix", "--tail=5000")
+                for previous in ("", "-previous"):
+                    words = ["logs", "-n", namespace, name, *containers, *(["-p"] if previous else [])]
+                    _, out, err = self.run("kubectl", "--request-timeout=10s", *words, check=False)
+                    Path(LOGS, f"{namespace}-{name}{previous}.log").write_text(out + err)
+            _, out, _ = self.run("kubectl", "--request-timeout=10s", "describe", "pods", "-n", namespace, check=False)
+            Path(LOGS, f"{namespace}-pods.txt").write_text(out)
+
+
+def condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    """One of the conditions of a status; empty when there is none."""
+    return next((entry for entry in status.get("conditions", []) if entry["type"] == kind), {})
+
+
+def ready(status: dict[str, Any]) -> bool:
+    return condition(status, "Ready").get("status") == "True"
+
+
+def whole(status: dict[str, Any]) -> bool:
+    """Whether all servers and all hosts of an AgentCluster are there: `3/3` and `3/3`."""
+    pairs = [status.get(field, "").split("/") for field in ("quorum", "hosts")]
+    return all(len(pair) == 2 and pair[0] == pair[1] != "0" for pair in pairs)

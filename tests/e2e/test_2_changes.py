@@ -1,0 +1,153 @@
+"""Changes that a user makes to a running cluster: pools, specs, nodes, agents."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from e2e_kube import Kube, condition
+
+CLUSTERS = "agentclusters.tenure.dev"
+AGENTS = "agents.tenure.dev"
+Apply = Callable[..., str]
+
+
+def cluster_name(kube: Kube) -> str:
+    return kube.items(CLUSTERS)[0]["metadata"]["name"]
+
+
+def patch_pool(kube: Kube, **fields: object) -> None:
+    """Change fields of the first pool; None removes one."""
+    spec = kube.items(CLUSTERS)[0]["spec"]
+    pool = {name: value for name, value in {**spec["pools"][0], **fields}.items() if value is not None}
+    change = json.dumps({"spec": {"pools": [pool, *spec["pools"][1:]]}})
+    kube.kubectl("patch", CLUSTERS, cluster_name(kube), "-n", "shop", "--type=merge", "-p", change)
+
+
+def agent(name: str, **spec: object) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "shop"}
+    return {
+        "apiVersion": "tenure.dev/v1alpha1",
+        "kind": "Agent",
+        "metadata": metadata,
+        "spec": {"class": "Counter", **spec},
+    }
+
+
+@pytest.fixture
+def spare(shop: Kube) -> Iterator[Apply]:
+    """Agents made by a test, removed after it."""
+    made = []
+
+    def apply(name: str, **spec: object) -> str:
+        shop.kubectl("apply", "-f", "-", stdin=json.dumps(agent(name, **spec)))
+        made.append(name)
+        return name
+
+    yield apply
+    for name in made:
+        shop.kubectl("delete", AGENTS, name, "-n", "shop", "--ignore-not-found", "--timeout=60s")
+
+
+def test_a_pool_shrinks_and_grows_and_its_agents_stay(steady: Kube) -> None:
+    counts = {
+        item["metadata"]["name"]: steady.call(f"shop/{item['metadata']['name']}", "value")
+        for item in steady.items(AGENTS)
+    }
+    patch_pool(steady, replicas=2)
+    steady.wait(
+        "two hosts are left",
+        150,
+        lambda: steady.ready_pods("app.kubernetes.io/component=host"),
+        lambda pods: len(pods) == 2,
+    )
+    steady.wait_cluster(60)
+    for name, count in counts.items():
+        status = steady.wait_running(name)
+        assert status["host"] in steady.ready_pods("app.kubernetes.io/component=host")
+        assert steady.call(f"shop/{name}", "value") == count
+    patch_pool(steady, replicas=None)
+    steady.wait(
+        "a host on every node",
+        120,
+        lambda: steady.ready_pods("app.kubernetes.io/component=host"),
+        lambda pods: len(pods) == 3,
+    )
+
+
+def test_an_edit_of_an_agent_takes_effect(shop: Kube, spare: Apply) -> None:
+    name = spare("edited")
+    shop.wait_running(name)
+    shop.kubectl("patch", AGENTS, name, "-n", "shop", "--type=merge", "-p", '{"spec": {"critical": false}}')
+    generation = shop.get(AGENTS, name)["metadata"]["generation"]
+    status = shop.wait_status(name, 20, lambda seen: seen.get("observedGeneration") == generation, "has seen the edit")
+    assert status["phase"] == "Running"
+    _, out, _ = shop.tenure("get", "agents", "-o", "json")
+    row = next(entry for entry in json.loads(out) if entry["name"].endswith("edited"))
+    assert row["critical"] is False
+
+
+def test_an_edit_of_a_pool_reaches_its_workers(steady: Kube) -> None:
+    patch_pool(steady, env=[{"name": "SHOP_GREETING", "value": "hello"}])
+    daemonset = f"{cluster_name(steady)}-host-{steady.items(CLUSTERS)[0]['spec']['pools'][0]['name']}"
+
+    def rolled() -> dict[str, Any]:
+        found = steady.get("daemonset", daemonset)
+        containers = found["spec"]["template"]["spec"]["containers"]
+        named = any(entry["name"] == "SHOP_GREETING" for entry in containers[0].get("env", []))
+        status = found["status"]
+        new = (
+            status.get("updatedNumberScheduled", 0) == status["desiredNumberScheduled"] == status.get("numberReady", 0)
+        )
+        return {"named": named, "status": status, "done": named and new}
+
+    steady.wait("every worker has the new environment", 240, rolled, lambda seen: seen["done"])
+    steady.wait_cluster(60)
+    for item in steady.items(AGENTS):
+        steady.wait_running(item["metadata"]["name"])
+
+
+def test_a_cordoned_node_receives_nothing_new(steady: Kube, spare: Apply) -> None:
+    node = steady.status("counter-1")["nodeName"]
+    steady.kubectl("cordon", node)
+    try:
+        steady.wait_status(
+            "counter-1",
+            60,
+            lambda seen: seen.get("nodeName") != node and seen["phase"] == "Running",
+            f"has left {node}",
+        )
+        for number in range(6):
+            spare(f"new-{number}")
+        for number in range(6):
+            assert steady.wait_running(f"new-{number}")["nodeName"] != node
+    finally:
+        steady.kubectl("uncordon", node)
+
+
+def test_a_deleted_agent_is_stopped_and_gone(shop: Kube, spare: Apply) -> None:
+    name = spare("short-lived")
+    shop.wait_running(name)
+    assert shop.call(f"shop/{name}", "increment", "--by", "5") == 5
+    shop.kubectl("delete", AGENTS, name, "-n", "shop", "--timeout=30s")
+    _, out, _ = shop.tenure("get", "agents")
+    assert name not in out
+    status, _, err = shop.tenure("call", f"shop/{name}", "value", check=False)
+    assert status
+    assert name in err
+    spare(name)  # a new one of the same name begins anew
+    shop.wait_running(name)
+    assert shop.call(f"shop/{name}", "value") == 0
+
+
+def test_an_edit_of_the_initial_state_changes_nothing_and_says_so(shop: Kube, spare: Apply) -> None:
+    name = spare("initial", state={"count": 7})
+    shop.wait_running(name)
+    assert shop.call(f"shop/{name}", "value") == 7
+    shop.kubectl("patch", AGENTS, name, "-n", "shop", "--type=merge", "-p", '{"spec": {"state": {"count": 100}}}')
+    generation = shop.get(AGENTS, name)["metadata"]["generation"]
+    status = shop.wait_status(name, 20, lambda seen: seen.get("observedGeneration") == generation, "has seen the edit")
+    said = json.dumps(status["conditions"])
+    assert "initial" in said or "state" in said, said
+    assert shop.call(f"shop/{name}", "value") == 7
+    assert condition(status, "Ready")["status"] == "True"
