@@ -295,7 +295,7 @@ class Owner:
         sealed = [p.seal for p in self._peers.values() if p.seal is not None]
         if len(sealed) < self.quorum:  # [seal_majority]
             return Output()
-        self.version = max(seal.version for seal in sealed)  # [epoch_first]
+        self.version = self._highest([seal.version for seal in sealed])
         if self.version == NOTHING:
             return self._nothing()
         records = (seal.entries for seal in sealed if seal.version == self.version)
@@ -304,6 +304,10 @@ class Owner:
             return self._adopt(now, entries)
         self.phase = Phase.READING
         return self._ask_all(now)
+
+    def _highest(self, versions: Iterable[Version]) -> Version:
+        """Choose what to adopt: epoch first, then seq [epoch_first]."""
+        return max(versions)
 
     def _nothing(self) -> Output:
         if self.expect_state:  # never "start empty" where there was something

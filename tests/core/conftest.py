@@ -1,0 +1,20 @@
+"""The core has no shell here: tests feed values in and look at values that come out. Simulations use virtual time."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode: helper modules beside the tests have unique names
+
+settings.register_profile("core", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("core")
+
+
+@pytest.fixture
+def world():
+    """A registry with its log index, and verbs that apply entries to it."""
+    from core_world import World
+
+    return World()

@@ -1,0 +1,288 @@
+"""A simulated store: servers, owners of successive epochs, and a network that loses, doubles, delays and reorders.
+
+The value of a record is its own history (as in protocol/b_register.py): "is an ancestor of" is "is a prefix of". Beside
+the history, the record has keys that are written as deltas only; they must always equal what the history says.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+from tenured.core import register as r
+
+NS = 1_000_000_000
+
+
+class Violation(AssertionError):
+    """An invariant does not hold; the transcript says how it came about."""
+
+
+@dataclass
+class Guards:
+    """What a server checks; mutations replace one."""
+
+    seal: object = r.guard_seal
+    write: object = r.guard_write
+    view: object = r.guard_view
+
+
+def entries_of(history):
+    """What the record must be after these writes: `h` the history, `k0`..`k3` written and deleted by deltas."""
+    entries = {"h": ",".join(history).encode()} if history else {}
+    for write in history:
+        number = int(write.rsplit(".", 1)[1])
+        if number % 7 == 0:
+            entries.pop(f"k{number % 4}", None)
+        else:
+            entries[f"k{number % 4}"] = write.encode()
+    return entries
+
+
+def history_of(entries):
+    return tuple(entries["h"].decode().split(",")) if "h" in entries else ()
+
+
+@dataclass
+class Server:
+    view: int = 1
+    joining: bool = False
+    cell: r.Cell = field(default_factory=r.Cell)
+    entries: dict = field(default_factory=dict)
+
+    def answer(self, request, guards):
+        verdict = guards.view(request.view, self.view, joining=self.joining)
+        if isinstance(request, r.Read):
+            return r.Record(version=self.cell.version, entries=dict(self.entries)) if verdict is r.Verdict.OK else None
+        if isinstance(request, r.Seal):
+            if verdict is not r.Verdict.OK:
+                return r.Sealed(verdict=verdict)
+            decision = guards.seal(self.cell, request.epoch)
+            self.cell = decision.cell
+            small = len(self.entries) < 4  # larger ones are fetched by Read
+            entries = dict(self.entries) if small else None
+            return r.Sealed(
+                verdict=decision.verdict, sealed=self.cell.sealed, version=self.cell.version, entries=entries
+            )
+        if verdict is not r.Verdict.OK:
+            return r.Written(verdict=verdict)
+        decision = guards.write(self.cell, request.version, request.base)
+        if decision.store:
+            if request.base is None:
+                self.entries = dict(request.puts)
+            else:
+                for name in request.deletes:
+                    self.entries.pop(name, None)
+                self.entries |= request.puts
+        self.cell = decision.cell
+        return r.Written(verdict=decision.verdict, sealed=self.cell.sealed, version=self.cell.version)
+
+
+class StoreSim:
+    """One run; `step` does one random thing. All randomness is of the seed."""
+
+    def __init__(self, seed, *, servers=3, owner=r.Owner, guards=None):
+        self.random = random.Random(seed)
+        self.seed = seed
+        self.owner_class = owner
+        self.guards = guards or Guards()
+        self.names = [f"s{n}" for n in range(servers)]
+        self.servers = {name: Server() for name in self.names}
+        self.owners = {}
+        self.net = []  # (epoch, server, request, answer or None)
+        self.now = 0
+        self.view = 1
+        self.replaced = False
+        self.blocked = set()
+        self.writes = {}  # epoch -> {seq: history}
+        self.visible = ()
+        self.newest = (0, ())
+        self.acknowledged = False
+        self.transcript = []
+
+    def note(self, text):
+        self.transcript.append(f"{self.now / NS:8.3f} {text}")
+
+    def fail(self, text):
+        raise Violation(f"seed {self.seed}: {text}\n" + "\n".join(self.transcript[-60:]))
+
+    # --- what may happen ---------------------------------------------------------------------------------------
+
+    def run(self, steps=250):
+        for _ in range(steps):
+            self.step()
+        self.settle()
+
+    def step(self):
+        kind = self.random.choices(
+            ["deliver", "double", "lose", "tick", "write", "assign", "break", "block", "replace", "learn"],
+            [44, 4, 4, 8, 14, 2, 2, 4, 1, 4],
+        )[0]
+        getattr(self, f"do_{kind}")()
+
+    def do_assign(self):
+        """A new epoch; the old owner is not told."""
+        epoch = len(self.owners) + 1
+        owner = self.owner_class("7", epoch, self.names, view=self.view, expect_state=self.acknowledged)
+        self.owners[epoch] = owner
+        self.writes[epoch] = {}
+        self.note(f"owner {epoch} starts")
+        self.take(epoch, owner.start(self.now))
+
+    def do_deliver(self):
+        free = [at for at, message in enumerate(self.net) if message[:2] not in self.blocked]
+        if free:
+            # Mostly in order, as a stream does it; sometimes any message at all.
+            at = free[0] if self.random.random() < 0.6 else self.random.choice(free)
+            self.deliver(self.net.pop(at))
+
+    def do_double(self):
+        if self.net:
+            self.net.append(self.random.choice(self.net))
+
+    def do_lose(self):
+        if self.net:
+            self.net.pop(self.random.randrange(len(self.net)))
+
+    def do_tick(self):
+        self.now += self.random.randrange(NS // 2)
+        for epoch, owner in self.owners.items():
+            self.take(epoch, owner.tick(self.now))
+
+    def do_write(self):
+        ready = [e for e, owner in self.owners.items() if owner.phase is r.Phase.READY and owner.version.seq < 60]
+        if not ready:
+            return
+        epoch = self.random.choice(ready)
+        self.write(epoch)
+
+    def write(self, epoch):
+        owner = self.owners[epoch]
+        before = entries_of(history_of(owner.entries))
+        number = owner.version.seq + 1
+        history = (*history_of(owner.entries), f"{epoch}.{number}")
+        after = entries_of(history)
+        puts = {name: data for name, data in after.items() if before.get(name) != data}
+        seq, output = owner.write(self.now, puts, [name for name in before if name not in after])
+        self.writes[epoch][seq] = history
+        self.note(f"owner {epoch} writes {seq}")
+        self.take(epoch, output)
+
+    def do_block(self):
+        """Some links stand still for a while: what is on them arrives later, or after the next epoch's."""
+        links = [(epoch, name) for epoch in self.owners for name in self.names]
+        self.blocked = {link for link in links if self.random.random() < 0.4}
+
+    def do_break(self):
+        """A connection breaks: what is under way on it is lost, then it comes back."""
+        if not self.owners:
+            return
+        epoch, server = self.random.choice(list(self.owners)), self.random.choice(self.names)
+        self.owners[epoch].lost(server)
+        self.net = [m for m in self.net if (m[0], m[1]) != (epoch, server)]
+        self.note(f"owner {epoch} lost {server}")
+        self.take(epoch, self.owners[epoch].restored(self.now, server))
+
+    def do_replace(self):
+        """A disk is lost, once. The server joins under a new view, and reads from both others before it answers."""
+        if self.replaced or not self.owners:
+            return
+        self.replaced = True
+        self.view += 1
+        name = self.random.choice(self.names)
+        self.servers[name] = Server(view=self.view, joining=True)
+        self.note(f"{name} comes back with an empty disk")
+
+    def do_learn(self):
+        """A server or an owner learns the view; a joining server that finds both others under it copies and answers."""
+        who = self.random.choice([*self.names, *self.owners])
+        if isinstance(who, int):
+            self.take(who, self.owners[who].view_changed(self.now, self.view))
+            return
+        self.servers[who].view = self.view
+        others = [s for n, s in self.servers.items() if not s.joining and s.view == self.view]
+        for server in self.servers.values():
+            if server.joining and len(others) == len(self.servers) - 1:
+                best = max(others, key=lambda other: other.cell.version)
+                sealed = max(other.cell.sealed for other in others)
+                server.cell, server.entries = r.Cell(sealed, best.cell.version), dict(best.entries)
+                server.joining = False
+                self.note("the joining server answers again")
+
+    # --- the network ------------------------------------------------------------------------------------------
+
+    def deliver(self, message):
+        epoch, name, request, answer = message
+        if answer is None:
+            answer = self.servers[name].answer(request, self.guards)
+            self.check_server(name)
+            self.note(f"{name} <- {type(request).__name__} of {epoch}: {getattr(answer, 'verdict', answer)}")
+            if answer is not None:
+                self.net.append((epoch, name, request, answer))
+        else:
+            self.take(epoch, self.owners[epoch].answered(self.now, name, request, answer))
+
+    def take(self, epoch, output):
+        self.net += [(epoch, send.server, send.request, None) for send in output.sends]
+        for outcome in output.outcomes:
+            self.note(f"owner {epoch}: {type(outcome).__name__} {getattr(outcome, 'seq', '')}")
+            match outcome:
+                case r.Adopted():
+                    history = history_of(outcome.entries)
+                    if dict(outcome.entries) != entries_of(history):
+                        self.fail(f"owner {epoch} adopts keys that its history {history} does not give")
+                    self.see(epoch, history, adopt=True)
+                case r.Committed():
+                    self.acknowledged = True
+                    self.see(epoch, self.writes[epoch][outcome.seq], adopt=False)
+                case r.Unreadable():
+                    self.fail(f"owner {epoch} finds nothing although {self.visible} was acknowledged")
+
+    # --- the invariants (protocol 2; b_register.see) ------------------------------------------------------------
+
+    def see(self, epoch, history, *, adopt):
+        """A history becomes visible: an owner is ready with it, or a write is acknowledged."""
+        newest, base = self.newest
+        if epoch < newest and history != base[: len(history)]:
+            self.fail(f"owner {epoch} got an acknowledgement that epoch {newest} does not have")
+        elif epoch >= newest:
+            one_chain = history[: len(self.visible)] == self.visible
+            if not one_chain and (adopt or self.visible[: len(history)] != history):
+                self.fail(f"owner {epoch} shows {history} without the visible {self.visible}")
+        if adopt and epoch >= newest:
+            self.newest = (epoch, history)
+        self.visible = max(self.visible, history, key=len)
+
+    def check_server(self, name):
+        server = self.servers[name]
+        if server.entries != entries_of(history_of(server.entries)):
+            self.fail(f"{name} holds keys that no history gives: a delta met another base")
+
+    # --- the end of faults -------------------------------------------------------------------------------------
+
+    def settle(self):
+        """No more faults: the newest owner becomes ready and every write of it is acknowledged, on every server."""
+        self.do_assign()
+        epoch, owner = len(self.owners), self.owners[len(self.owners)]
+        for _ in range(60):
+            for name in self.names:
+                self.servers[name].view = self.view
+            self.do_learn_all()
+            while self.net:
+                self.deliver(self.net.pop(0))
+            if owner.phase is r.Phase.READY and not owner.busy:
+                break
+            self.now += NS
+            self.take(epoch, owner.tick(self.now))
+        else:
+            self.fail(f"owner {epoch} is {owner.phase} for ever ({owner.trouble})")
+        self.write(epoch)
+        self.write(epoch)
+        while self.net:
+            self.deliver(self.net.pop(0))
+        if owner.committed != owner.version.seq:
+            self.fail(f"owner {epoch} wrote {owner.version.seq}, and {owner.committed} is acknowledged")
+
+    def do_learn_all(self):
+        for epoch, owner in self.owners.items():
+            self.take(epoch, owner.view_changed(self.now, self.view))
+        for _ in range(20):
+            self.do_learn()

@@ -1,0 +1,215 @@
+"""The quorum register under a simulated store (protocol 2). Each guard that is switched off is caught."""
+
+import core_register_sim as sim
+import pytest
+
+from tenured.core import register as r
+
+SEEDS = 300
+
+
+@pytest.mark.parametrize("block", range(6))
+def test_histories_are_one_chain_and_nothing_acknowledged_is_missing(block):
+    """Loss, doubles, delay, reordering, competing owners, broken connections, one lost disk."""
+    for seed in range(block * SEEDS // 6, (block + 1) * SEEDS // 6):
+        sim.StoreSim(seed, servers=5 if seed % 5 == 0 else 3).run()
+
+
+def test_the_same_seed_gives_the_same_run():
+    """A failing seed can be repeated."""
+    first, again = sim.StoreSim(11), sim.StoreSim(11)
+    first.run()
+    again.run()
+    assert first.transcript == again.transcript
+
+
+def caught(**mutation):
+    """Whether any of many seeds shows the violation."""
+    for seed in range(600):
+        try:
+            sim.StoreSim(seed, **mutation).run(400)
+        except sim.Violation as violation:
+            return str(violation)
+    return ""
+
+
+class NoRepair(r.Owner):
+    def _adopt(self, now, entries):
+        return self._ready(entries)
+
+
+class AnyOneSeal(r.Owner):
+    quorum = 1
+
+
+class SeqFirst(r.Owner):
+    """The highest seq wins, whatever its epoch."""
+
+    def _highest(self, versions):
+        return max(versions, key=lambda version: (version.seq, version.epoch))
+
+
+def unsealed_write(cell, version, base):
+    return r.guard_write(r.Cell(0, cell.version), version, base)
+
+
+def unordered_write(cell, version, base):
+    if version.epoch < cell.sealed:
+        return r.WriteDecision(r.Verdict.FENCED, cell)
+    return r.WriteDecision(r.Verdict.OK, r.Cell(version.epoch, version), store=True)
+
+
+def answers_at_once(view, own_view, *, joining):
+    """A new disk answers before it has copied."""
+    return r.Verdict.OK if view == own_view else r.Verdict.OTHER_VIEW
+
+
+def baseless_write(cell, version, base):
+    return r.guard_write(cell, version, None)
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        pytest.param({"owner": NoRepair}, id="repair"),
+        pytest.param({"owner": AnyOneSeal}, id="majority"),
+        pytest.param({"owner": SeqFirst}, id="epoch_first"),
+        pytest.param({"guards": sim.Guards(view=answers_at_once)}, id="rejoin"),
+        pytest.param({"guards": sim.Guards(write=unsealed_write)}, id="seal"),
+        pytest.param({"guards": sim.Guards(write=unordered_write)}, id="order"),
+        pytest.param({"guards": sim.Guards(write=baseless_write)}, id="base"),
+    ],
+)
+def test_each_guard_that_is_off_is_caught(mutation):
+    """Mutation evidence: the checker sees what the guard prevents."""
+    assert caught(**mutation)
+
+
+# --- single rules ---------------------------------------------------------------------------------------------------
+
+SERVERS = ("a", "b", "c")
+
+
+def owner(epoch=1, *, expect_state=False):
+    made = r.Owner("7", epoch, SERVERS, view=1, expect_state=expect_state)
+    return made, {send.server: send.request for send in made.start(0).sends}
+
+
+def sealed(version=r.NOTHING, entries=None, epoch=1):
+    return r.Sealed(verdict=r.Verdict.OK, sealed=epoch, version=version, entries={} if entries is None else entries)
+
+
+def kinds(output):
+    return [type(outcome).__name__ for outcome in output.outcomes]
+
+
+def ready_owner():
+    own, asked = owner()
+    own.answered(0, "a", asked["a"], sealed())
+    assert kinds(own.answered(0, "b", asked["b"], sealed())) == ["Adopted"]
+    return own
+
+
+def test_answers_of_an_old_view_do_not_complete_a_majority():
+    """Protocol 2 [view]: an answer of the lost disk plus one new answer is no majority."""
+    own, asked = owner()
+    own.answered(0, "a", asked["a"], sealed())
+    again = {send.server: send.request for send in own.view_changed(1, 2).sends}
+    assert sorted(again) == ["a", "b", "c"]
+    assert own.answered(2, "a", asked["a"], sealed()).outcomes == []
+    assert own.answered(2, "b", again["b"], sealed()).outcomes == []
+    assert kinds(own.answered(2, "c", again["c"], sealed())) == ["Adopted"]
+
+
+def test_writes_under_way_need_a_majority_of_the_new_view():
+    """Protocol 2 [view], for writes: what the lost disk took does not count."""
+    own = ready_owner()
+    _, output = own.write(0, {"s": b"1"})
+    write = output.sends[0].request
+    own.answered(0, "a", write, r.Written(verdict=r.Verdict.OK, version=write.version))
+    again = {send.server: send.request for send in own.view_changed(1, 2).sends}
+    assert again["b"].view == 2
+    done = r.Written(verdict=r.Verdict.OK, version=write.version)
+    assert own.answered(2, "b", again["b"], done).outcomes == []
+    assert kinds(own.answered(2, "a", again["a"], done)) == ["Committed"]
+
+
+def test_nothing_found_is_a_loss_if_there_was_a_state():
+    """Protocol 2: never start empty where there was something."""
+    own, asked = owner(2, expect_state=True)
+    own.answered(0, "a", asked["a"], sealed(epoch=2))
+    assert kinds(own.answered(0, "b", asked["b"], sealed(epoch=2))) == ["Unreadable"]
+    assert own.phase is r.Phase.STOPPED
+
+
+def test_a_record_found_on_one_server_is_written_back_before_it_shows():
+    """Protocol 2 [repair]; the version is that of the new epoch with the old seq."""
+    own, asked = owner(2)
+    old = r.Version(1, 4)
+    own.answered(0, "a", asked["a"], sealed(old, {"s": b"x"}, 2))
+    output = own.answered(0, "b", asked["b"], sealed(r.Version(1, 3), {"s": b"w"}, 2))
+    assert output.outcomes == []
+    assert {send.request.version for send in output.sends} == {r.Version(2, 4)}
+    assert all(send.request.base is None and send.request.puts == {"s": b"x"} for send in output.sends)
+    done = r.Written(verdict=r.Verdict.OK, version=r.Version(2, 4))
+    request = output.sends[0].request
+    assert own.answered(1, "c", request, done).outcomes == []
+    assert kinds(own.answered(1, "b", request, done)) == ["Adopted"]
+
+
+def test_a_repeated_write_has_the_same_version_and_bytes():
+    """Protocol 2, owner 5: never another blob under one version."""
+    own = ready_owner()
+    _, first = own.write(0, {"s": b"1"})
+    later = own.tick(r.RETRY_NS)
+    assert [send.request for send in later.sends if send.server == "a"] == [first.sends[0].request]
+    assert own.tick(r.RETRY_NS + 1).sends == []
+
+
+def test_a_server_without_the_base_gets_the_whole_record_once():
+    """Protocol additions 8: NeedBase; deltas that were behind it do not bring it again."""
+    own = ready_owner()
+    _, one = own.write(0, {"s": b"1", "m": b"x"})
+    _, two = own.write(0, {"s": b"2"}, ["m"])
+    need = r.Written(verdict=r.Verdict.NEED_BASE)
+    output = own.answered(0, "b", one.sends[1].request, need)
+    assert [(s.server, s.request.base, dict(s.request.puts)) for s in output.sends] == [("b", None, {"s": b"2"})]
+    assert output.sends[0].request.version == r.Version(1, 2)
+    assert own.answered(0, "b", two.sends[1].request, need).sends == []
+
+
+def test_a_fenced_owner_stops():
+    """Protocol 2: a refused owner stops; it writes no more."""
+    own = ready_owner()
+    _, output = own.write(0, {"s": b"1"})
+    answer = r.Written(verdict=r.Verdict.FENCED, sealed=2)
+    assert own.answered(0, "a", output.sends[0].request, answer).outcomes == [r.Fenced(2)]
+    with pytest.raises(r.NotReady):
+        own.write(0, {"s": b"2"})
+    assert not own.busy
+
+
+def test_a_deleted_agents_owner_stops():
+    """Protocol 2 [uid]: the registry has no such uid."""
+    own, asked = owner()
+    assert own.answered(0, "a", asked["a"], r.Sealed(verdict=r.Verdict.DELETED)).outcomes == [r.Deleted()]
+
+
+def test_records_are_guarded_by_the_registry():
+    """Protocol 2: a uid that is gone is refused, one that is not here yet has to wait."""
+    agents = {"5": object()}
+    assert r.guard_uid("5", agents, 9) is r.Verdict.OK
+    assert r.guard_uid("6", agents, 9) is r.Verdict.DELETED
+    assert r.guard_uid("10", agents, 9) is r.Verdict.BEHIND
+    assert r.guard_view(1, 2, joining=False) is r.Verdict.OTHER_VIEW
+    assert r.guard_view(2, 2, joining=True) is r.Verdict.JOINING
+
+
+def test_other_refusals_are_kept_for_status_and_repeated():
+    """A full disk or a server that is behind is asked again, with growing pauses."""
+    own, asked = owner()
+    own.answered(0, "a", asked["a"], r.Sealed(verdict=r.Verdict.BEHIND))
+    assert "BEHIND" in own.trouble
+    assert [send.server for send in own.tick(r.RETRY_NS).sends] == ["a", "b", "c"]
+    assert own.tick(2 * r.RETRY_NS).sends == []
+    assert len(own.tick(3 * r.RETRY_NS).sends) == 3
