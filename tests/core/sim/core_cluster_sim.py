@@ -251,7 +251,7 @@ class ClusterSim:
                 ),
             )
             self.ask(process, c.ReportHost(incarnation=process.incarnation, ready=True, classes=CLASSES))
-        reports = [self.report(row) for row in process.assigned().values() if row.deleting or not row.ready]
+        reports = [self.report(row) for row in process.mine.values() if row.deleting or not row.ready]
         mine = [process.view[uid] for uid in process.released if uid in process.view]
         for row in mine:
             if row.incarnation == process.incarnation and process.released[row.uid] == row.epoch:
@@ -301,6 +301,7 @@ class ClusterSim:
                 if change.gone:
                     del process.view[change.uid]
         process.seen = index
+        process.changed()
         process.registered = self.ready_at.get(process.incarnation, index + 1) <= index
         if self.ended_at.get(process.incarnation, index + 1) <= index:
             self.replace(process)
@@ -355,10 +356,11 @@ class ClusterSim:
 
     def give_up(self, process: Process) -> None:
         """It gives one agent up: it serves it no more, then says so until the registry shows it."""
-        mine = process.assigned()
+        mine = process.mine
         if mine and self.now >= process.paused_until:
             uid = self.rng.choice(sorted(mine))
             process.released[uid] = mine[uid].epoch
+            process.changed()
             self.note(f"{process.incarnation} gives up {uid} at epoch {mine[uid].epoch}")
 
     def new_leader(self) -> None:
@@ -401,11 +403,11 @@ class ClusterSim:
         """After every event (DESIGN.md 3, invariant 1; protocol 1 and 4)."""
         holders: dict[str, tuple[str, int]] = {}
         for process in self.processes.values():
-            if not process.alive or process.stopped:
+            if not process.alive or process.stopped or not process.lease.held(process.clock.at(self.now)):
                 continue
-            if self.truth.ended(process.incarnation) and process.lease.held(process.clock.at(self.now)):
+            if self.truth.ended(process.incarnation):
                 self.fail(f"{process.incarnation} has ended and still holds a lease by its own clock")
-            for uid, epoch in process.serving(self.now).items():
+            for uid, epoch in process.serves.items():
                 if uid in holders:
                     self.fail(f"agent {uid} is held by {holders[uid]} and by {(process.incarnation, epoch)}")
                 holders[uid] = (process.incarnation, epoch)
@@ -418,7 +420,8 @@ class ClusterSim:
         """The faults stopped a while ago: every agent is held by a live process with a lease, and ready."""
         for uid, row in self.truth.agents.items():
             process = self.processes.get(row.incarnation)
-            if process is None or process.serving(self.now).get(uid) != row.epoch or not row.ready:
+            held = process is not None and process.alive and process.lease.held(process.clock.at(self.now))
+            if process is None or not held or process.serves.get(uid) != row.epoch or not row.ready:
                 self.fail(f"agent {uid} is not held at the end: {row}")
         for server in self.servers.values():
             self.learn(server, len(self.chosen))

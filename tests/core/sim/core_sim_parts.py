@@ -85,16 +85,19 @@ class Process:
     released: dict[str, int] = field(default_factory=dict)
     """uid -> epoch that it gave up."""
 
-    def assigned(self) -> dict[str, Change]:
-        """What it believes to be its own, fewer what it gave up."""
-        mine = {uid: row for uid, row in self.view.items() if row.incarnation == self.incarnation}
-        return {uid: row for uid, row in mine.items() if self.released.get(uid) != row.epoch}
+    mine: dict[str, Change] = field(default_factory=dict)
+    """What it believes to be its own, fewer what it gave up; kept by `changed`."""
+    serves: dict[str, int] = field(default_factory=dict)
+    """uid -> epoch that it answers for while its lease runs."""
 
-    def serving(self, now: int) -> dict[str, int]:
-        """Uid -> epoch that it may answer for right now, by its own clock and knowledge."""
-        if not self.alive or self.stopped or not self.lease.held(self.clock.at(now)):
-            return {}
-        return {uid: row.epoch for uid, row in self.assigned().items() if not row.deleting}
+    def changed(self) -> None:
+        """Look again at what is its own."""
+        self.mine = {
+            uid: row
+            for uid, row in self.view.items()
+            if row.incarnation == self.incarnation and self.released.get(uid) != row.epoch
+        }
+        self.serves = {uid: row.epoch for uid, row in self.mine.items() if not row.deleting}
 
 
 def some_clock(rng: random.Random, profile: Profile) -> Clock:
