@@ -97,6 +97,8 @@ def _objects(cluster: str, agents: tuple[str, ...], node: str) -> dict[str, Any]
     token = {
         "serviceAccountToken": {"audience": f"tenure.dev/shop/{cluster}", "expirationSeconds": 3600, "path": "token"}
     }
+    authority = {"configMap": {"name": f"{cluster}-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}
+    servers = [f"{cluster}-server-{number}.{cluster}-peers.shop" for number in range(3)]
     names = [f"shop/{agent}" for agent in agents]
     container = {
         "name": "load",
@@ -104,9 +106,9 @@ def _objects(cluster: str, agents: tuple[str, ...], node: str) -> dict[str, Any]
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "/load/load.py", *names],
         "env": [
-            {"name": "TENURE_URL", "value": f"tenure://{cluster}.shop"},
-            {"name": "TENURE_TOKEN", "value": "/token/token"},
-            {"name": "TENURE_CA", "value": "/authority/ca.crt"},
+            {"name": "TENURE_URL", "value": f"tenure://{','.join(servers)}/shop/{cluster}"},
+            {"name": "TENURE_TOKEN_FILE", "value": "/enrolment/token"},
+            {"name": "TENURE_CA", "value": "/enrolment/ca.crt"},
         ],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -115,7 +117,7 @@ def _objects(cluster: str, agents: tuple[str, ...], node: str) -> dict[str, Any]
         },
         "volumeMounts": [
             {"name": "script", "mountPath": "/load"},
-            {"name": "token", "mountPath": "/token"},
+            {"name": "enrolment", "mountPath": "/enrolment"},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
@@ -134,7 +136,7 @@ def _objects(cluster: str, agents: tuple[str, ...], node: str) -> dict[str, Any]
         },
         "volumes": [
             {"name": "script", "configMap": {"name": NAME}},
-            {"name": "token", "projected": {"sources": [token]}},
+            {"name": "enrolment", "projected": {"sources": [token, authority]}},
             {"name": "tmp", "emptyDir": {}},
         ],
         "containers": [container],

@@ -74,18 +74,19 @@ class Partitions:
     def _change(self, change: Callable[[Pairs], Pairs]) -> None:
         pairs = change(self.pairs())
         self.file.write_text(json.dumps(sorted(pairs)))
-        run("nft", "-f", "-", stdin=_rules(pairs))
+        run("nft", "-f", "-", stdin=rules(pairs))
 
 
-def _rules(pairs: Pairs) -> str:
+def rules(pairs: Pairs) -> str:
+    """The firewall table that drops what passes between each pair, for `nft -f`."""
     both = [pair for a, b in pairs if a and b for pair in ((a, b), (b, a))]
     cut = [f'"{NAME}{b}"' for a, b in pairs if not a]
-    rules = [f"table bridge {NAME}", f"delete table bridge {NAME}", f"table bridge {NAME} {{"]
+    lines = [f"table bridge {NAME}", f"delete table bridge {NAME}", f"table bridge {NAME} {{"]
     for chain, hook, match, members in (
         ("between", "forward", "iifname . oifname", [f'"{NAME}{a}" . "{NAME}{b}"' for a, b in both]),
         ("inwards", "input", "iifname", cut),
         ("outwards", "output", "oifname", cut),
     ):
         rule = f"{match} {{ {', '.join(members)} }} drop" if members else ""
-        rules += [f"chain {chain} {{", f"type filter hook {hook} priority 0", rule, "}"]
-    return "\n".join([*rules, "}", ""])
+        lines += [f"chain {chain} {{", f"type filter hook {hook} priority 0", rule, "}"]
+    return "\n".join([*lines, "}", ""])

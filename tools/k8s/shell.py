@@ -27,7 +27,12 @@ def run(
     file = subprocess.DEVNULL if stdin is None or isinstance(stdin, str) else stdin
     source: dict[str, Any] = {"stdin": file} if text is None else {"input": text}
     environment = {**os.environ, **env} if env else None
-    done = subprocess.run(words, check=False, capture_output=True, cwd=cwd, env=environment, **source)
+    try:
+        done = subprocess.run(words, check=False, capture_output=True, cwd=cwd, env=environment, **source)
+    except FileNotFoundError as error:
+        if check:
+            raise HarnessError(f"{error.filename} is not installed, or not built yet.") from error
+        return ""
     output = str(done.stdout, errors="replace")
     if check and done.returncode:
         raise HarnessError(f"{' '.join(words)}: exit {done.returncode}\n{output}{str(done.stderr, errors='replace')}")
