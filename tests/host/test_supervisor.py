@@ -1,0 +1,165 @@
+"""PID 1 of the daemon's container, against real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from tenured.supervisor import plan
+
+
+def test_restarts_at_once_unless_it_dies_young_again_and_again():
+    """0.1 s doubling to 5 s, for lives under a second only; one long life forgives."""
+    restarts = plan.Restarts()
+    young, old = plan.SECOND // 2, 2 * plan.SECOND
+    assert restarts.delay_after(old) == 0
+    delays = [restarts.delay_after(young) / plan.SECOND for _ in range(9)]
+    assert delays == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]
+    assert restarts.delay_after(old) == 0
+    assert restarts.delay_after(young) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--", "host", "--name", "a"], ([], ["host", "--name", "a"])),
+        (["--worker-modules", "a.b,c", "--", "host"], (["a.b", "c"], ["host"])),
+        (["--worker-modules=a", "--", "host"], (["a"], ["host"])),
+    ],
+)
+def test_parses_its_own_flags_and_leaves_the_rest(arguments, expected):
+    """What stands after `--` is the daemon's."""
+    assert plan.parse(arguments, {}) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["host"], ["--"], ["--worker-modules", "--", "host"], ["--what", "--", "host"]]
+)
+def test_refuses_a_command_line_that_makes_no_sense(arguments):
+    """With a sentence that says what was expected."""
+    with pytest.raises(plan.UsageError, match=r"expected|needs"):
+        plan.parse(arguments, {})
+
+
+def test_finds_the_run_directory():
+    """Where the worker socket lies: the daemon's flag, then the environment, then the default."""
+    assert plan.run_directory(["host", "--run", "/a"], {}) == "/a"
+    assert plan.run_directory(["host", "--run=/b"], {"TENURE_RUN": "/c"}) == "/b"
+    assert plan.run_directory(["host"], {"TENURE_RUN": "/c"}) == "/c"
+    assert plan.run_directory(["host"], {}) == "/run/tenure"
+
+
+def test_imports_nothing_heavy():
+    """It must start in less than 100 ms: no asyncio, no grpc, no subprocess."""
+    program = "import sys, tenured.supervisor.process; print(' '.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True).stdout
+    assert not {"asyncio", "grpc", "subprocess", "logging", "msgspec", "google", "pathlib"} & set(out.split())
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A `tenured` whose host does what a test says, so that the supervisor alone is tried."""
+
+    def make(program: str) -> dict[str, str]:
+        package = tmp_path / "fake" / "tenured"
+        (package / "supervisor").mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text(textwrap.dedent(program))
+        return {"PYTHONPATH": str(tmp_path / "fake")}
+
+    return make
+
+
+HOST = """
+import os, signal, sys, time
+print("host", os.getpid(), os.getppid(), flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+while True:
+    signal.pause()
+"""
+
+_SUPERVISE = "import sys; sys.path.insert(0, {daemon!r}); from tenured.supervisor import process; sys.exit(process.main(['--', 'host']))"
+
+
+async def _supervise(spawn, stand_in, program=HOST):
+    """The real supervisor; the daemon that it starts is a stand-in."""
+    import tenured
+
+    daemon = os.path.dirname(os.path.dirname(tenured.__file__))
+    return await spawn("-c", _SUPERVISE.format(daemon=daemon), env=stand_in(program))
+
+
+def _hosts(process) -> list[int]:
+    return [int(pid) for pid in re.findall(r"^host (\d+) ", process.log.read_text(), re.MULTILINE)]
+
+
+async def test_restarts_a_killed_daemon_at_once(spawn, stand_in, eventually):
+    """Daemon killed: a new one runs within half a second."""
+    process = await _supervise(spawn, stand_in)
+    first = (await eventually(lambda: _hosts(process)))[0]
+    killed = time.monotonic()
+    os.kill(first, signal.SIGKILL)
+    await eventually(lambda: len(_hosts(process)) == 2)
+    assert time.monotonic() - killed < 0.5
+    assert "daemon ended: signal 9" in process.log.read_text()
+
+
+async def test_passes_sigterm_on_and_exits_with_the_daemons_status(spawn, stand_in, eventually):
+    """A requested stop is no death: nothing is started again."""
+    process = await _supervise(spawn, stand_in)
+    await eventually(lambda: _hosts(process))
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 7
+    assert len(_hosts(process)) == 1
+
+
+async def test_takes_the_daemon_with_it_when_killed(spawn, stand_in, eventually):
+    """PID 1 killed: in a container the kernel ends the rest; here PR_SET_PDEATHSIG does."""
+    process = await _supervise(spawn, stand_in)
+    (host,) = await eventually(lambda: _hosts(process))
+    process.kill()
+    await process.wait()
+    await eventually(lambda: not os.path.exists(f"/proc/{host}"), 2)
+
+
+async def test_spaces_out_the_restarts_of_a_daemon_that_cannot_start(spawn, stand_in, eventually):
+    """A broken daemon does not burn the processor."""
+    process = await _supervise(
+        spawn, stand_in, "import os\nprint('host', os.getpid(), '', flush=True)\nraise SystemExit(2)\n"
+    )
+    await eventually(lambda: "next start in 0.4 s" in process.log.read_text())
+    assert process.log.read_text().count("next start at once") == 1
+
+
+async def test_reaps_processes_that_are_left_to_it(spawn, stand_in, eventually):
+    """Orphans of the daemon become children of PID 1; zombies must not pile up."""
+    program = """
+import ctypes, os, signal, sys
+print("host", os.getpid(), os.getppid(), flush=True)
+child = os.fork()
+if child == 0:
+    grandchild = os.fork()
+    if grandchild:
+        os._exit(0)
+    while os.getppid() != int(os.environ["SUPERVISOR"]):
+        pass
+    print("orphan", os.getpid(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+signal.pause()
+"""
+    # The supervisor of this test is no PID 1: PR_SET_CHILD_SUBREAPER makes it one for its descendants.
+    subreaper = "import ctypes, os; ctypes.CDLL(None).prctl(36, 1); os.environ['SUPERVISOR'] = str(os.getpid()); "
+    import tenured
+
+    daemon = os.path.dirname(os.path.dirname(tenured.__file__))
+    process = await spawn("-c", subreaper + _SUPERVISE.format(daemon=daemon), env=stand_in(program))
+    orphan = await eventually(lambda: re.search(r"orphan (\d+)", process.log.read_text()))
+    await eventually(lambda: not os.path.exists(f"/proc/{orphan.group(1)}"), 2)
