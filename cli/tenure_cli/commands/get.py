@@ -131,19 +131,18 @@ async def _servers(cluster: Cluster, output: Format) -> None:
 
 async def _watch(shell: Runtime, cluster: Cluster, view: _View, output: Format) -> None:
     """As kubectl does: the whole table, then each row that changed. JSON: one object a line."""
-    shown: dict[str, str] = {}
+    shown: dict[str, tuple[str, ...]] = {}
     async for rows in cluster.watch():
         chosen = view.only(rows)
+        table = view.table(chosen, shell.clock(), wide=output is Format.WIDE)
         if output in (Format.JSON, Format.YAML):
-            lines = [data.to_json(view.values(chosen)).replace("\n", " ")]
-        else:
-            lines = view.table(chosen, shell.clock(), wide=output is Format.WIDE).lines()
-        for line in lines:
-            key = line.split(maxsplit=1)[0]
-            # The last column is the age, which changes by itself.
-            content = line.rpartition(tables.GAP)[0] if output is Format.TABLE else line
-            if shown.get(key) != content:
-                shown[key] = content
+            typer.echo(data.to_json(view.values(chosen)).replace("\n", " "))
+            continue
+        for cells, line in zip((table.columns, *table.rows), table.lines(), strict=True):
+            # The age changes by itself.
+            content = tuple(cell for name, cell in zip(table.columns, cells, strict=True) if name != "AGE")
+            if shown.get(cells[0]) != content:
+                shown[cells[0]] = content
                 typer.echo(line)
 
 

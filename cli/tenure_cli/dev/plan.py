@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+EXIT_DEADLINE_S = 6.0
 PORTS_PER_SERVER = 4
 PORTS_PER_HOST = 2
 
@@ -125,8 +126,8 @@ def host_command(plan: DevPlan, host: HostPlan) -> list[str]:
     for server in plan.servers:
         command += ["--server", f"{server.name}=127.0.0.1:{server.peer_port}"]
         command += ["--enrol", f"127.0.0.1:{server.enrol_port}"]
-    command += ["--ca", str(authority_dir(plan) / "ca.crt")]
-    command += ["--token", str(secret_file(plan)), "--run", str(plan.directory / host.name)]
+    command += ["--token", str(secret_file(plan)), "--ca", str(authority_dir(plan) / "ca.crt")]
+    command += ["--run", str(plan.directory / host.name), "--exit-deadline", f"{EXIT_DEADLINE_S:g}"]
     command += ["--listen", "127.0.0.1", "--port", str(host.port), "--http-port", str(host.http_port)]
     command += ["--advertise", f"127.0.0.1:{host.port}"]
     return command

@@ -1,4 +1,4 @@
-"""Finds the AgentCluster and a Ready server pod. The decisions are pure; `find_cluster` and `ready_servers` ask kubectl."""
+"""Finds the AgentCluster and a Ready server pod: kubectl is asked, pure functions decide."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

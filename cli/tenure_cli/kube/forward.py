@@ -133,7 +133,7 @@ async def _drain(stream: asyncio.StreamReader | None) -> None:
 
 
 async def _answers(port: int) -> bool:
-    """Whether a TLS handshake completes. Nothing is sent and nothing believed: this only asks whether anybody is there."""
+    """Whether a TLS handshake completes. Nothing is sent and nothing believed: is anybody there?"""
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname = False
     anybody.verify_mode = ssl.CERT_NONE

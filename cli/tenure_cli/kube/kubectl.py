@@ -56,7 +56,8 @@ class Kubectl:
 
 
 _FORBIDDEN = re.compile(
-    r'User "(?P<user>[^"]+)" cannot (?P<verb>\S+) resource "(?P<what>[^"]+)".*?(?:in the namespace "(?P<where>[^"]+)")?$',
+    r'User "(?P<user>[^"]+)" cannot (?P<verb>\S+) resource "(?P<what>[^"]+)"'
+    r'.*?(?:in the namespace "(?P<where>[^"]+)")?$',
     re.MULTILINE,
 )
 _UNREACHABLE = (
