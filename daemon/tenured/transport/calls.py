@@ -27,11 +27,11 @@ MAX_UNDER_WAY = 4096
 class CallsHandler(Protocol):
     """What a server of `Calls` does."""
 
-    async def call(self, peer: Identity, call: Call) -> Reply:
+    async def call(self, peer: Identity, call: Call, /) -> Reply:
         """Answer one call within `call.timeout_ms`. `seq` of the reply is filled in by the adapter."""
         ...
 
-    def logs(self, peer: Identity, request: LogsRequest) -> AsyncIterator[LogBatch]:
+    def logs(self, peer: Identity, request: LogsRequest, /) -> AsyncIterator[LogBatch]:
         """Lines of one agent's log, until the caller goes or the iterator ends."""
         ...
 

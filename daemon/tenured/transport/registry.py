@@ -35,31 +35,31 @@ WATCH = f"{_SERVICE}Watch"
 class RegistryHandler(Protocol):
     """What a server of `Registry` does. Each may raise serving.Refusal."""
 
-    async def apply_agents(self, peer: Identity, request: ApplyAgentsRequest) -> ApplyAgentsResponse:
+    async def apply_agents(self, peer: Identity, request: ApplyAgentsRequest, /) -> ApplyAgentsResponse:
         """Create or change rows."""
         ...
 
-    async def delete_agents(self, peer: Identity, request: DeleteAgentsRequest) -> DeleteAgentsResponse:
+    async def delete_agents(self, peer: Identity, request: DeleteAgentsRequest, /) -> DeleteAgentsResponse:
         """Mark rows for deletion; they go when their holder has stopped them."""
         ...
 
-    async def apply_cluster(self, peer: Identity, request: ApplyClusterRequest) -> ApplyClusterResponse:
+    async def apply_cluster(self, peer: Identity, request: ApplyClusterRequest, /) -> ApplyClusterResponse:
         """Set the pools."""
         ...
 
-    async def set_nodes(self, peer: Identity, request: SetNodesRequest) -> SetNodesResponse:
+    async def set_nodes(self, peer: Identity, request: SetNodesRequest, /) -> SetNodesResponse:
         """Set which nodes take new agents."""
         ...
 
-    async def resolve(self, peer: Identity, request: ResolveRequest) -> ResolveResponse:
+    async def resolve(self, peer: Identity, request: ResolveRequest, /) -> ResolveResponse:
         """Where an agent is; long poll."""
         ...
 
-    async def status(self, peer: Identity, request: StatusRequest) -> StatusResponse:
+    async def status(self, peer: Identity, request: StatusRequest, /) -> StatusResponse:
         """The cluster as this server sees it."""
         ...
 
-    async def watch(self, peer: Identity, request: WatchRequest, stream: EncodedStream) -> None:
+    async def watch(self, peer: Identity, request: WatchRequest, stream: EncodedStream, /) -> None:
         """A snapshot, then deltas, until the stream ends."""
         ...
 

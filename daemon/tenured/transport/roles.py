@@ -25,6 +25,11 @@ SERVER_API: Mapping[str, frozenset[Role]] = MappingProxyType(
 )
 """Port 7443."""
 
+SERVER_API_DEV: Mapping[str, frozenset[Role]] = MappingProxyType(
+    {**SERVER_API, "/tenure.v1.Registry/ApplyCluster": _USERS}
+)
+"""Port 7443 where there is no operator and the user's own command sets the pools (`tenure dev`)."""
+
 SERVER_PEERS: Mapping[str, frozenset[Role]] = MappingProxyType(
     {
         "/tenure.v1.Raft/Stream": frozenset({Role.SERVER}),

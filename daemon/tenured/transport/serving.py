@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -26,6 +26,20 @@ _SAN = "x509_subject_alternative_name"
 
 class Refusal(Exception):
     """Raised by a handler: the peer gets PERMISSION_DENIED with this sentence."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class Invalid(Refusal):
+    """Raised by a handler: the peer gets INVALID_ARGUMENT with this sentence."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class Unserved(Refusal):
+    """Raised by a handler that cannot answer now: the peer gets UNAVAILABLE with this sentence, and may repeat."""
+
+    code = grpc.StatusCode.UNAVAILABLE
 
 
 class Duplex(Generic[Req, Res]):
@@ -51,8 +65,7 @@ class EncodedStream:
 
     async def write(self, encoded: bytes) -> None:
         """Send one encoded message; returns when gRPC has taken it."""
-        await self._context.write(encoded)  # type: ignore[arg-type] # the serializer of this method passes bytes
-        through
+        await self._context.write(encoded)  # type: ignore[arg-type] # this method has no serializer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,7 @@ def unary(path: str, request: type[Req], handler: Callable[[Identity, Req], Awai
             try:
                 return await handler(peer, message)
             except Refusal as error:
-                await _deny(context, str(error))
+                await context.abort(error.code, str(error))
 
         return grpc.unary_unary_rpc_method_handler(call, request.FromString, _encode)
 
@@ -90,7 +103,7 @@ def server_stream(
             try:
                 await handler(peer, message, EncodedStream(context))
             except Refusal as error:
-                await _deny(context, str(error))
+                await context.abort(error.code, str(error))
 
         return grpc.unary_stream_rpc_method_handler(call, request.FromString, None)
 
@@ -106,7 +119,7 @@ def duplex(path: str, request: type[Req], handler: Callable[[Identity, Duplex[Re
             try:
                 await handler(peer, Duplex(requests, context))
             except Refusal as error:
-                await _deny(context, str(error))
+                await context.abort(error.code, str(error))
 
         return grpc.stream_stream_rpc_method_handler(call, request.FromString, _encode)
 
@@ -167,7 +180,7 @@ class Listener:
         async def check(context: Context) -> Identity:
             identity, reason = judge(identity_names(context), self._cluster, path, allowed)
             if identity is None:
-                await _deny(context, reason)
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
             return identity
 
         return check
@@ -197,7 +210,3 @@ def judge(names: Sequence[str], cluster: str, path: str, allowed: frozenset[Role
 
 def _encode(message: Message) -> bytes:
     return message.SerializeToString()
-
-
-async def _deny(context: Context, reason: str) -> NoReturn:
-    await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)

@@ -1,0 +1,181 @@
+"""What a server is told by flags and environment: read and checked here, once, at the start.
+
+Every flag can be given as `TENURE_<FLAG>` (lists comma-separated); a flag wins over the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenure_api.identity import MalformedName, cluster_id_of
+from tenured.core.profile import PROFILES, Profile
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """Enrolment by a shared secret: `tenure dev`."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReview:
+    """Enrolment by ServiceAccount tokens, which the Kubernetes API checks."""
+
+    url: str
+    """Of the API server."""
+    account: Path
+    """Directory with our own `token` and the API's `ca.crt`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """One server. Units are in the names."""
+
+    name: str
+    cluster: str
+    """Cluster id: `<name>.<namespace>`."""
+    peers: Mapping[str, str]
+    """Name to host:port (7444) of the other servers; fixed for the cluster's life."""
+    data: Path
+    """The volume: Raft log and state store."""
+    tls: Path
+    """`ca.crt`, `tls.crt`, `tls.key`; read again at each handshake."""
+    authority: Path
+    """`ca.crt`, `ca.key`: signs what enrols."""
+    listen: str
+    api_port: int
+    peer_port: int
+    enrol_port: int
+    http_port: int
+    """0 for any port: the system chooses one, and the first log line says which."""
+    api_addresses: Mapping[str, str]
+    """Name to host:port (7443) of every server, for status."""
+    profile: Profile
+    enrolment: SecretFile | TokenReview
+    log_format: str
+
+    @property
+    def namespaced(self) -> str:
+        """NAMESPACE/NAME of the cluster."""
+        name, _, namespace = self.cluster.partition(".")
+        return f"{namespace}/{name}"
+
+
+class ConfigError(Exception):
+    """A flag that is missing or makes no sense; the message names it."""
+
+
+def server_config(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> ServerConfig:
+    """Read flags and environment. Raises ConfigError; exits after `--help`."""
+    environment = os.environ if environment is None else environment
+    given = _server_parser().parse_args(list(arguments))
+    read = _Reader({name: value for name, value in vars(given).items() if value is not None}, environment)
+    try:
+        cluster = cluster_id_of(read.text("cluster"))
+    except MalformedName as error:
+        raise ConfigError(f"--cluster: {error}") from error
+    name = read.text("name")
+    peers = read.addresses("peer")
+    peers.pop(name, None)  # so that every server can be started with the same list
+    if len(peers) + 1 not in (1, 3, 5):
+        raise ConfigError(f"--peer: a cluster has 1, 3 or 5 servers, not {len(peers) + 1}")
+    profile = read.text("profile", "Balanced")
+    if profile not in PROFILES:
+        raise ConfigError(f"--profile: {profile!r} is none of {', '.join(PROFILES)}")
+    return ServerConfig(
+        name=name,
+        cluster=cluster,
+        peers=peers,
+        data=Path(read.text("data")),
+        tls=Path(read.text("tls")),
+        authority=Path(read.text("authority")),
+        listen=read.text("listen", "0.0.0.0"),  # noqa: S104 - a pod has addresses that it does not know beforehand
+        api_port=read.port("api_port", 7443),
+        peer_port=read.port("peer_port", 7444),
+        enrol_port=read.port("enrol_port", 7446),
+        http_port=read.port("http_port", 8080),
+        api_addresses=read.addresses("api_address"),
+        profile=PROFILES[profile],
+        enrolment=_enrolment(read.text("enrolment", "token-review"), environment),
+        log_format=read.choice("log_format", ("text", "json")),
+    )
+
+
+def _enrolment(text: str, environment: Mapping[str, str]) -> SecretFile | TokenReview:
+    kind, _, rest = text.partition(":")
+    if kind == "secret" and rest:
+        return SecretFile(Path(rest))
+    if text != "token-review":
+        raise ConfigError(f"--enrolment: {text!r} is neither token-review nor secret:FILE")
+    host = environment.get("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")
+    port = environment.get("KUBERNETES_SERVICE_PORT", "443")
+    return TokenReview(f"https://{f'[{host}]' if ':' in host else host}:{port}", SERVICE_ACCOUNT)
+
+
+def _server_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tenured server", allow_abbrev=False, description=__doc__)
+    add = parser.add_argument
+    add("--name", help="of this server; its certificate must say the same")
+    add("--cluster", metavar="NAMESPACE/NAME")
+    add("--peer", action="append", metavar="NAME=HOST:PORT", help="each other server's peer port (7444); repeat")
+    add("--data", metavar="DIR", help="the volume: Raft log and state store")
+    add("--tls", metavar="DIR", help="ca.crt, tls.crt, tls.key")
+    add("--authority", metavar="DIR", help="ca.crt, ca.key: signs what enrols")
+    add("--listen", metavar="ADDRESS")
+    for port, what in (
+        ("api", "API"),
+        ("peer", "servers and hosts"),
+        ("enrol", "enrolment"),
+        ("http", "health, metrics"),
+    ):
+        add(f"--{port}-port", metavar="PORT", help=what)
+    add("--api-address", action="append", metavar="NAME=HOST:PORT", help="each server's API, for status; repeat")
+    add("--profile", help=", ".join(PROFILES))
+    add("--enrolment", metavar="token-review | secret:FILE")
+    add("--log-format", metavar="text | json")
+    return parser
+
+
+class _Reader:
+    """Values by flag name, else by environment, else by default."""
+
+    def __init__(self, given: Mapping[str, str | list[str]], environment: Mapping[str, str]) -> None:
+        self._given = given
+        self._environment = environment
+
+    def text(self, flag: str, default: str | None = None) -> str:
+        value = self._given.get(flag, self._environment.get(f"TENURE_{flag.upper()}", default))
+        if not isinstance(value, str) or not value:
+            raise ConfigError(f"--{flag.replace('_', '-')} (or TENURE_{flag.upper()}) is missing")
+        return value
+
+    def choice(self, flag: str, choices: tuple[str, ...]) -> str:
+        value = self.text(flag, choices[0])
+        if value not in choices:
+            raise ConfigError(f"--{flag.replace('_', '-')}: {value!r} is none of {', '.join(choices)}")
+        return value
+
+    def port(self, flag: str, default: int) -> int:
+        value = self.text(flag, str(default))
+        if not value.isdecimal() or int(value) > 65535:
+            raise ConfigError(f"--{flag.replace('_', '-')}: {value!r} is not a port")
+        return int(value)
+
+    def addresses(self, flag: str) -> dict[str, str]:
+        value = self._given.get(flag, self._environment.get(f"TENURE_{flag.upper()}", ""))
+        items = value if isinstance(value, list) else [item for item in value.split(",") if item]
+        found: dict[str, str] = {}
+        for item in items:
+            name, equals, address = item.partition("=")
+            _, colon, port = address.rpartition(":")
+            if not equals or not colon or not port.isdecimal() or not name:
+                raise ConfigError(f"--{flag.replace('_', '-')}: {item!r} is not NAME=HOST:PORT")
+            found[name] = address
+        return found

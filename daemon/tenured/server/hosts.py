@@ -1,0 +1,234 @@
+"""The link to hosts: registration, reports, heartbeats, and requests to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Protocol
+
+from tenure_proto.v1 import common_pb2, hostlink_pb2
+from tenured.core import commands, results
+from tenured.core.lease import Ack, Load
+from tenured.core.registry import Delta
+from tenured.raft import Applied, NotApplied, Outcome, Role
+from tenured.server import rows
+from tenured.server.replica import Replica
+from tenured.server.store import Store, StoreRefused
+from tenured.transport.hostlink import HostSession
+
+_log = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT_S = 5.0
+
+
+class Proposer(Protocol):
+    """The part of Consensus that is used here."""
+
+    async def propose(self, command: bytes, timeout_s: float, *, term: int | None = None) -> Outcome:
+        """Place one entry."""
+        ...
+
+    def role(self) -> Role:
+        """How this server stands."""
+        ...
+
+
+class Heartbeats(Protocol):
+    """Who counts heartbeats: `leading.Leader`."""
+
+    def heartbeat(self, incarnation: str, sent_at_ns: int, load: Load) -> None:
+        """One arrived."""
+        ...
+
+
+class Hosts:
+    """All connected hosts. Implements `transport.hostlink.HostLinkHandler`, and is a replica's listener."""
+
+    def __init__(self, name: str, replica: Replica, proposer: Proposer, store: Store) -> None:
+        self._name = name
+        self._replica = replica
+        self._proposer = proposer
+        self._store = store
+        self._heartbeats: Heartbeats | None = None
+        self._sessions: set[HostSession] = set()
+        self._by_incarnation: dict[str, HostSession] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._view = replica.registry.view
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def bind(self, heartbeats: Heartbeats) -> None:
+        """Say who counts heartbeats."""
+        self._heartbeats = heartbeats
+
+    def close(self) -> None:
+        """End every session."""
+        for session in list(self._sessions):
+            session.close()
+
+    # --- news for hosts -----------------------------------------------------------------------------------------------
+
+    def role_changed(self, role: Role) -> None:
+        """Tell every host who leads now."""
+        hello = self._hello(role)
+        for session in self._sessions:
+            session.send(hello)
+
+    def changed(self, _: Delta, /) -> None:
+        """Tell every host when the view has changed."""
+        if self._replica.registry.view != self._view:
+            self._view = self._replica.registry.view
+            self.role_changed(self._proposer.role())
+
+    def replaced(self) -> None:
+        """The registry was replaced."""
+        self.changed(Delta())
+
+    def send_ack(self, ack: Ack) -> None:
+        """Acknowledge a heartbeat to the host that sent it, if it is still connected here."""
+        session = self._by_incarnation.get(ack.incarnation)
+        if session is not None:
+            session.send(
+                hostlink_pb2.ServerFrame(
+                    heartbeat_ack=hostlink_pb2.HeartbeatAck(
+                        incarnation=ack.incarnation,
+                        sent_at_ns=ack.sent_at_ns,
+                        index=ack.index,
+                        cluster_time=self._replica.registry.cluster_ns / 1e9,
+                        gone=ack.gone,
+                    )
+                )
+            )
+
+    def _hello(self, role: Role) -> hostlink_pb2.ServerFrame:
+        hello = hostlink_pb2.ServerHello(
+            server=self._name, leader=role.leader or "", is_leader=role.is_leader, view=self._replica.registry.view
+        )
+        return hostlink_pb2.ServerFrame(hello=hello)
+
+    # --- one session --------------------------------------------------------------------------------------------------
+
+    def opened(self, session: HostSession) -> None:
+        """A host connected."""
+        self._sessions.add(session)
+        session.send(self._hello(self._proposer.role()))
+
+    def closed(self, session: HostSession) -> None:
+        """A stream ended. Silence is not death: nothing else follows from it."""
+        self._sessions.discard(session)
+        for incarnation in [name for name, other in self._by_incarnation.items() if other is session]:
+            del self._by_incarnation[incarnation]
+
+    def frame(self, session: HostSession, frame: hostlink_pb2.HostFrame) -> None:
+        """One frame of a host. Commands are proposed in the order in which they came."""
+        match frame.WhichOneof("body"):
+            case "heartbeat":
+                self._heartbeat(session, frame.heartbeat)
+            case "register":
+                self._spawn(self._register(session, frame.id, frame.register))
+            case "report_host":
+                report = rows.report_from(frame.report_host, time.time())
+                self._command(session, frame.id, report.incarnation, report)
+            case "release_host":
+                release = commands.ReleaseHost(wall=time.time(), incarnation=frame.release_host.incarnation)
+                self._command(session, frame.id, release.incarnation, release)
+            case "agent_reports":
+                reports = rows.agent_reports_from(frame.agent_reports, time.time())
+                self._command(session, frame.id, reports.incarnation, reports)
+            case "seal":
+                self._spawn(self._seal(session, frame.id, frame.seal))
+            case "write":
+                self._spawn(self._write(session, frame.id, frame.write))
+            case "read":
+                self._spawn(self._read(session, frame.id, frame.read))
+            case None:
+                _log.warning("host %s sent a frame that this version does not know", session.host)
+
+    def _heartbeat(self, session: HostSession, beat: hostlink_pb2.Heartbeat) -> None:
+        if not self._owns(session, beat.incarnation):
+            return
+        self._by_incarnation[beat.incarnation] = session
+        if self._heartbeats is not None:
+            load = Load(
+                agents=beat.load.agents,
+                cpu=beat.load.cpu,
+                memory_bytes=beat.load.memory_bytes,
+                calls_per_second=beat.load.calls_per_second,
+                loop_lag_ms=beat.load.loop_lag_ms,
+            )
+            self._heartbeats.heartbeat(beat.incarnation, beat.sent_at_ns, load)
+
+    def _owns(self, session: HostSession, incarnation: str) -> bool:
+        """Whether the incarnation may be this host's: nobody keeps alive, or speaks for, a host that he is not."""
+        row = self._replica.registry.hosts.get(incarnation)
+        return row is None or row.name == session.host
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    async def _register(self, session: HostSession, frame_id: int, message: hostlink_pb2.RegisterHost) -> None:
+        if message.host != session.host:
+            sentence = f"The certificate is of host {session.host}; it may not register as {message.host}."
+            session.send(_refused(frame_id, "PermissionDenied", sentence))
+            return
+        if not self._owns(session, message.incarnation):
+            session.send(_refused(frame_id, "PermissionDenied", "That incarnation belongs to another host."))
+            return
+        command = rows.register_from(message, time.time())
+        _log.info("host %s registers incarnation %s (pool %s)", message.host, message.incarnation, message.pool)
+        await self._propose(session, frame_id, command)
+
+    def _command(self, session: HostSession, frame_id: int, incarnation: str, command: commands.Command) -> None:
+        if self._owns(session, incarnation):
+            self._spawn(self._propose(session, frame_id, command))
+        else:
+            session.send(_refused(frame_id, "PermissionDenied", "That incarnation belongs to another host."))
+
+    async def _propose(self, session: HostSession, frame_id: int, command: commands.Command) -> None:
+        outcome = await self._proposer.propose(commands.encode(command), COMMAND_TIMEOUT_S)
+        session.send(hostlink_pb2.ServerFrame(id=frame_id, result=_result(outcome)))
+
+    # --- the store ----------------------------------------------------------------------------------------------------
+
+    async def _seal(self, session: HostSession, frame_id: int, request: hostlink_pb2.SealMany) -> None:
+        session.send(hostlink_pb2.ServerFrame(id=frame_id, sealed=await self._store.seal(request)))
+
+    async def _write(self, session: HostSession, frame_id: int, request: hostlink_pb2.WriteMany) -> None:
+        session.send(hostlink_pb2.ServerFrame(id=frame_id, written=await self._store.write(request)))
+
+    async def _read(self, session: HostSession, frame_id: int, request: hostlink_pb2.ReadMany) -> None:
+        try:
+            records = await self._store.read(request)
+        except StoreRefused as error:
+            session.send(_refused(frame_id, error.verdict, str(error)))
+        else:
+            session.send(hostlink_pb2.ServerFrame(id=frame_id, records=records))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _result(outcome: Outcome) -> hostlink_pb2.CommandResult:
+    if isinstance(outcome, Applied):
+        result = results.decode(outcome.result)
+        if result.ok:
+            return hostlink_pb2.CommandResult(ok=True, revision=result.revision)
+        error = common_pb2.Error(code=result.reason, message=result.message, outcome=common_pb2.OUTCOME_NOT_APPLIED)
+        return hostlink_pb2.CommandResult(error=error, revision=result.revision)
+    known = isinstance(outcome, NotApplied)
+    error = common_pb2.Error(
+        code="NoQuorum",
+        message=outcome.reason,
+        outcome=common_pb2.OUTCOME_NOT_APPLIED if known else common_pb2.OUTCOME_UNKNOWN,
+        retryable=True,
+    )
+    return hostlink_pb2.CommandResult(error=error)
+
+
+def _refused(frame_id: int, code: str, message: str) -> hostlink_pb2.ServerFrame:
+    error = common_pb2.Error(code=code, message=message, outcome=common_pb2.OUTCOME_NOT_APPLIED)
+    return hostlink_pb2.ServerFrame(id=frame_id, result=hostlink_pb2.CommandResult(error=error))

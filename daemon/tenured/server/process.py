@@ -1,0 +1,232 @@
+"""One server, put together: everything that lives in the process, in the order in which it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from importlib import metadata
+
+from tenure_api.identity import Role as CertificateRole
+from tenure_api.identity import expires
+from tenure_proto.v1 import registry_pb2
+from tenured.config import SecretFile, ServerConfig
+from tenured.core import commands, results
+from tenured.raft import Applied, Consensus, RaftConfig, Role
+from tenured.server.api import Api, quorum_ready, server_statuses
+from tenured.server.enrolling import Enrolling
+from tenured.server.health import Health
+from tenured.server.hosts import Hosts
+from tenured.server.leading import Leader
+from tenured.server.passing import Passing
+from tenured.server.replica import Replica
+from tenured.server.store import Store
+from tenured.server.sweeping import Sweeper
+from tenured.server.tokens import SharedSecret, TokenReviews, Verifier
+from tenured.server.watching import WatchHub
+from tenured.storage import Register
+from tenured.transport import calls, enrolment, hostlink, registry, roles
+from tenured.transport.calls import CallsClient
+from tenured.transport.raft import RaftPeers
+from tenured.transport.serving import Listener
+from tenured.transport.tls import TlsFiles
+
+_log = logging.getLogger(__name__)
+
+_REGISTER_TIMEOUT_S = 5.0
+VERSION = metadata.version("tenure")
+
+
+class StartError(Exception):
+    """The server cannot start; the sentence says why and what to do."""
+
+
+class Server:
+    """A server of a cluster. `start`, then wait for `failed`, then `stop`."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """Opens nothing. Raises StartError when files contradict the flags."""
+        self.config = config
+        self.files = TlsFiles(config.tls)
+        _check_identity(config, self.files)
+        _check_volume(config)
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self.replica = Replica()
+        self.peers = RaftPeers(config.name, config.cluster, config.peers, self.files)
+        profile = config.profile
+        raft = RaftConfig(
+            name=config.name,
+            peers=tuple(sorted(config.peers)),
+            directory=config.data / "raft",
+            election_min_s=profile.election_min_s,
+            election_max_s=profile.election_max_s,
+        )
+        self.consensus = Consensus(raft, self.replica, self.peers)
+        self.peers.bind(self.consensus)
+        self.register = Register(config.data / "state.db", self._committed)
+        self.hub = WatchHub(self.replica)
+        self.hosts = Hosts(config.name, self.replica, self.consensus, Store(self.replica, self.register))
+        self.leader = Leader(profile, self.replica, self.consensus, self.hosts.send_ack)
+        self.hosts.bind(self.leader)
+        self.sweeper = Sweeper(self.replica, self.register)
+        for listener in (self.hub, self.hosts, self.leader, self.sweeper):
+            self.replica.listen(listener)
+        self.passing = Passing(
+            config.cluster,
+            self.replica,
+            self.consensus,
+            lambda address, expected: CallsClient(address, expected, self.files),
+        )
+        self.verifier = _verifier(config)
+        self.health = Health(self.replica, self.consensus.role, lambda: len(self.hub), self.why_not_ready)
+        self._listeners: dict[str, Listener] = {}
+        self._registering: asyncio.Task[None] | None = None
+        self._expires_wall = 0.0
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the volume, listen, take part. Raises StartError, StorageError, RaftError, TransportError, OSError."""
+        config = self.config
+        (config.data / "raft").mkdir(parents=True, exist_ok=True)
+        await self.health.start(config.listen, config.http_port)
+        await self.register.open()
+        self.consensus.on_role = self._role_changed
+        self.consensus.on_fatal = self._fail
+        await self.consensus.start()
+        await self._listen()
+        await self.peers.start()
+        ports = {name: listener.port for name, listener in self._listeners.items()}
+        _log.info("serves %s: %s, http %d", config.namespaced, ports, self.health.port)
+
+    async def stop(self) -> None:
+        """Hand leadership over, then close everything. Never raises for a part that did not start."""
+        await self.consensus.stop()
+        self.leader.stop()
+        if self._registering is not None:
+            self._registering.cancel()
+        self.hosts.close()
+        await asyncio.gather(*(listener.stop() for listener in self._listeners.values()))
+        await self.peers.stop()
+        await self.passing.close()
+        await self.verifier.close()
+        await self.sweeper.stop()
+        await self.register.close()
+        await self.health.stop()
+
+    async def _listen(self) -> None:
+        api = Api(self.config.cluster, self.replica, self.consensus, self.hub, self.status)
+        enrolling = Enrolling(self.config.cluster, self.config.authority, self.verifier)
+        users = roles.SERVER_API_DEV if isinstance(self.config.enrolment, SecretFile) else roles.SERVER_API
+        listeners = {
+            "api": ([*registry.methods(api), *calls.methods(self.passing)], users),
+            "peer": (
+                [self.peers.method(), hostlink.method(self.hosts), *registry.host_methods(api)],
+                roles.SERVER_PEERS,
+            ),
+            "enrol": ([enrolment.method(enrolling.enrol)], None),
+        }
+        ports = {"api": self.config.api_port, "peer": self.config.peer_port, "enrol": self.config.enrol_port}
+        for name, (methods, allowed) in listeners.items():
+            listener = Listener(self.files, self.config.cluster, methods, allowed)
+            await listener.start(self.config.listen, ports[name])
+            self._listeners[name] = listener
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def _role_changed(self, role: Role) -> None:
+        leader = role.leader or "nobody"
+        _log.info("term %d: %s leads; this server is %sready", role.term, leader, "" if role.ready else "not ")
+        self.leader.role_changed(role)
+        self.hosts.role_changed(role)
+        if role.ready and self._registering is None:
+            self.hub.open()
+            self._registering = asyncio.get_running_loop().create_task(self._register_disk())
+
+    async def _register_disk(self) -> None:
+        """Tell the registry which disk this is; only a disk that it knows may answer for the store (protocol 2)."""
+        command = commands.RegisterServer(
+            name=self.config.name,
+            incarnation=self.register.incarnation,
+            address=self.config.api_addresses.get(self.config.name, ""),
+            version=VERSION,
+        )
+        while True:
+            outcome = await self.consensus.propose(commands.encode(command), _REGISTER_TIMEOUT_S)
+            if isinstance(outcome, Applied):
+                break
+            await asyncio.sleep(0.2)
+        result = results.decode(outcome.result)
+        if not result.ok:
+            _log.error(
+                "the state store of this server stays closed: %s. The other servers serve its records; "
+                "taking a replaced disk back in is not built yet (docs/durability.md)",
+                result.message,
+            )
+        elif self.register.joining:
+            await self.register.admit()
+            _log.info("the state store is open (disk %s)", self.register.incarnation)
+        self.sweeper.sweep_all()
+
+    def _committed(self, seconds: float, requests: int) -> None:
+        self.health.committed(seconds, requests)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    # --- what others ask ----------------------------------------------------------------------------------------------
+
+    def why_not_ready(self) -> str:
+        """Empty when this server is caught up and its store answers; else a sentence."""
+        role = self.consensus.role()
+        if not role.ready:
+            return "not caught up: " + ("no leader is known" if role.leader is None else f"{role.lag} entries behind")
+        if self.register.joining:
+            return "the state store's disk is new and not admitted yet"
+        return self.register.failure
+
+    def status(self) -> registry_pb2.StatusResponse:
+        """The cluster as this server sees it."""
+        role = self.consensus.role()
+        state = self.replica.registry
+        return registry_pb2.StatusResponse(
+            cluster=self.config.namespaced,
+            answered_by=self.config.name,
+            leader=role.leader or "",
+            term=role.term,
+            revision=state.revision,
+            cluster_time=state.cluster_ns / 1e9,
+            servers=server_statuses(role, state.servers, self.config.api_addresses, self.register),
+            quorum_ready=quorum_ready(role),
+            profile=self.config.profile.name,
+            certificate_expires_wall=self._certificate_expires(),
+        )
+
+    def _certificate_expires(self) -> float:
+        if self._expires_wall < time.time() + 3600:  # parsed rarely; a renewed file is seen before the old one ends
+            self._expires_wall = expires(self.files.read().certificate).timestamp()
+        return self._expires_wall
+
+
+def _verifier(config: ServerConfig) -> Verifier:
+    if isinstance(config.enrolment, SecretFile):
+        return SharedSecret(config.enrolment.path)
+    return TokenReviews(config.cluster, config.enrolment.url, config.enrolment.account)
+
+
+def _check_identity(config: ServerConfig, files: TlsFiles) -> None:
+    identity = files.identity()
+    if (identity.cluster, identity.role, identity.holder) != (config.cluster, CertificateRole.SERVER, config.name):
+        raise StartError(
+            f"The certificate in {config.tls} is of {identity.uri}; this is server {config.name} of {config.cluster}."
+        )
+
+
+def _check_volume(config: ServerConfig) -> None:
+    """A store without its log would meet records of an earlier cluster under the same uids."""
+    if (config.data / "state.db").exists() and not any((config.data / "raft").glob("*")):
+        raise StartError(
+            f"{config.data} holds a state store but no Raft log. Restore the log, or empty the directory: "
+            "the other servers hold every acknowledged record."
+        )

@@ -1,0 +1,92 @@
+"""The registry behind the replicated log: the engine's state machine, and who hears of what changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from tenured.core import machine
+from tenured.core.registry import Delta, Registry
+
+
+class Listener(Protocol):
+    """Called on the loop after each entry that changed something; must not block."""
+
+    def changed(self, delta: Delta, /) -> None:
+        """Rows changed."""
+
+    def replaced(self) -> None:
+        """Everything changed: a snapshot was installed."""
+
+
+class Replica:
+    """Implements `tenured.raft.StateMachine`."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self._listeners: list[Listener] = []
+        self._reached: list[tuple[int, asyncio.Future[None]]] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Add one who hears of changes."""
+        self._listeners.append(listener)
+
+    def apply(self, index: int, command: bytes) -> bytes:
+        """One committed entry."""
+        result, applied = machine.apply_bytes(self.registry, index, command)
+        if applied.changed:
+            for listener in self._listeners:
+                listener.changed(applied.changed)
+            self._wake()
+        return result
+
+    def snapshot(self) -> bytes:
+        """The whole registry."""
+        return self.registry.snapshot()
+
+    def restore(self, data: bytes) -> None:
+        """Replace the registry by a snapshot of it."""
+        self.registry = Registry.restore(data)
+        for listener in self._listeners:
+            listener.replaced()
+        self._wake()
+
+    async def reached(self, revision: int, timeout_s: float) -> bool:
+        """Wait until this server's registry has that revision; False when the time passed first."""
+        if self.registry.revision >= revision:
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reached.append((revision, future))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            return False
+        return True
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until the condition on the registry holds; it is looked at after each change."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    await self._next_change()
+        except TimeoutError:
+            return condition()
+        return True
+
+    async def _next_change(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reached.append((self.registry.revision + 1, future))
+        await future
+
+    def _wake(self) -> None:
+        revision = self.registry.revision
+        waiting, self._reached = self._reached, []
+        for wanted, future in waiting:
+            if future.done():
+                continue
+            if wanted <= revision:
+                future.set_result(None)
+            else:
+                self._reached.append((wanted, future))

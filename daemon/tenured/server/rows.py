@@ -1,0 +1,259 @@
+"""Rows of the registry as the wire shows them, and what comes from the wire as rows. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tenure_proto.v1 import common_pb2, hostlink_pb2, registry_pb2
+from tenured.core import commands, model
+from tenured.core.describe import describe
+from tenured.core.registry import Registry
+
+_DOORS: dict[model.ManagedBy, registry_pb2.ManagedBy.ValueType] = {
+    "Kubernetes": registry_pb2.MANAGED_BY_KUBERNETES,
+    "API": registry_pb2.MANAGED_BY_API,
+}
+
+
+# --- to the wire ----------------------------------------------------------------------------------------------------
+
+
+def agent_row(registry: Registry, agent: model.Agent, wall: float) -> registry_pb2.AgentRow:
+    """One agent with the sentences that a user reads."""
+    said = describe(registry, agent, wall)
+    row = registry_pb2.AgentRow(
+        uid=agent.uid,
+        spec=_spec(agent.spec),
+        managed_by=_DOORS[agent.managed_by],
+        revision=agent.revision,
+        epoch=agent.epoch,
+        host=agent.host,
+        incarnation=agent.incarnation,
+        node=agent.node,
+        assigned_reason=agent.assigned_reason,
+        ready=agent.ready,
+        ready_epoch=agent.ready_epoch,
+        deleting=agent.deleting,
+        phase=said.phase,
+        summary=said.summary,
+        reason=said.reason,
+        next_action=said.next_action,
+        restarts=agent.restarts,
+        created_wall=agent.created_wall,
+        explanation=agent.explanation,
+    )
+    if agent.trouble is not None:
+        row.attempt = agent.trouble.attempt
+        row.backoff_until_wall = agent.trouble.retry_wall
+    if agent.last_failover is not None:
+        row.last_failover.CopyFrom(_failover(agent.last_failover))
+    return row
+
+
+def host_row(registry: Registry, host: model.Host) -> registry_pb2.HostRow:
+    """One incarnation of a host."""
+    usage = registry.usage.get(host.incarnation)
+    return registry_pb2.HostRow(
+        name=host.name,
+        incarnation=host.incarnation,
+        pool=host.pool,
+        node=host.node,
+        address=host.address,
+        labels=host.labels,
+        ready=host.ready and host.alive,
+        expired=not host.alive,
+        schedulable=host.schedulable,
+        draining=host.draining,
+        classes=[_class(kind) for kind in host.classes],
+        worker_error=host.worker_error,
+        worker_reason=host.worker_reason,
+        agents=usage.agents if usage is not None else 0,
+        version=host.version,
+        revision=host.revision,
+        registered_wall=host.registered_wall,
+    )
+
+
+def pool_row(pool: model.Pool) -> registry_pb2.PoolRow:
+    """One pool."""
+    spec = registry_pb2.PoolSpec(name=pool.name, modules=pool.modules, max_agents_per_host=pool.max_agents_per_host)
+    return registry_pb2.PoolRow(spec=spec, revision=pool.revision)
+
+
+def route(registry: Registry, agent: model.Agent, wall: float) -> common_pb2.Route:
+    """Where calls to the agent go now, or why nowhere."""
+    said = describe(registry, agent, wall)
+    host = registry.hosts.get(agent.incarnation)
+    return common_pb2.Route(
+        agent=agent.id,
+        uid=agent.uid,
+        host=agent.host,
+        address=host.address if host is not None else "",
+        epoch=agent.epoch,
+        ready=agent.ready,
+        phase=said.phase,
+        summary=said.summary,
+        revision=registry.revision,
+    )
+
+
+def _spec(spec: model.AgentSpec) -> registry_pb2.AgentSpec:
+    message = registry_pb2.AgentSpec(
+        id=spec.id,
+        pool=spec.pool,
+        state=spec.state,
+        config=spec.config,
+        critical=spec.critical,
+        cpu_milli=spec.cpu_milli,
+        memory_bytes=spec.memory_bytes,
+        strategy=spec.strategy,
+        node_selector=spec.node_selector,
+        object_uid=spec.object_uid,
+        generation=spec.generation,
+    )
+    setattr(message, "class", spec.class_name)  # a keyword of Python
+    return message
+
+
+def _failover(failover: model.Failover) -> registry_pb2.Failover:
+    return registry_pb2.Failover(
+        wall_time=failover.wall,
+        from_host=failover.from_host,
+        to_host=failover.to_host,
+        from_node=failover.from_node,
+        to_node=failover.to_node,
+        reason=failover.reason,
+        duration_ms=failover.duration_ms,
+    )
+
+
+def _class(kind: model.AgentClass) -> registry_pb2.ClassInfo:
+    return registry_pb2.ClassInfo(
+        name=kind.name,
+        version=kind.version,
+        description=kind.description,
+        methods=[
+            registry_pb2.MethodInfo(
+                name=method.name,
+                query=method.query,
+                description=method.description,
+                parameters_schema=method.parameters_schema,
+            )
+            for method in kind.methods
+        ],
+        state_schema=kind.state_schema,
+    )
+
+
+# --- from the wire --------------------------------------------------------------------------------------------------
+
+
+def spec_from(message: registry_pb2.AgentSpec) -> model.AgentSpec:
+    """What the user asked for. Checked where it is applied, the same on every server."""
+    spec = model.AgentSpec(
+        id=message.id,
+        class_name=str(getattr(message, "class")),
+        pool=message.pool or "default",
+        state=message.state,
+        config=message.config,
+        critical=message.critical,
+        cpu_milli=message.cpu_milli,
+        memory_bytes=message.memory_bytes,
+        node_selector=dict(message.node_selector),
+        object_uid=message.object_uid,
+        generation=message.generation,
+    )
+    return msgspec.structs.replace(spec, strategy=message.strategy) if message.strategy else spec
+
+
+def pool_from(message: registry_pb2.PoolSpec) -> model.Pool:
+    """A pool."""
+    return model.Pool(
+        name=message.name, modules=tuple(message.modules), max_agents_per_host=message.max_agents_per_host
+    )
+
+
+def node_from(message: registry_pb2.NodeState) -> model.Node:
+    """A node."""
+    return model.Node(name=message.node, schedulable=message.schedulable, labels=dict(message.labels))
+
+
+def register_from(message: hostlink_pb2.RegisterHost, wall: float) -> commands.RegisterHost:
+    """A host's registration. Its incarnation is the command id: repeating it changes nothing twice."""
+    return commands.RegisterHost(
+        wall=wall,
+        name=message.host,
+        incarnation=message.incarnation,
+        pool=message.pool,
+        node=message.node,
+        address=message.address,
+        labels=dict(message.labels),
+        version=message.version,
+        cpu_milli=message.cpu_milli,
+        memory_bytes=message.memory_bytes,
+        dead_incarnations=tuple(message.dead_incarnations),
+    )
+
+
+def report_from(message: hostlink_pb2.ReportHost, wall: float) -> commands.ReportHost:
+    """What a host says of itself."""
+    return commands.ReportHost(
+        wall=wall,
+        incarnation=message.incarnation,
+        ready=message.ready,
+        draining=message.draining,
+        classes=tuple(_class_from(kind) for kind in message.classes),
+        worker_error=message.worker_error,
+        worker_reason=message.worker_reason,
+    )
+
+
+def agent_reports_from(message: hostlink_pb2.AgentReports, wall: float) -> commands.AgentReports:
+    """What a holder says of its agents."""
+    return commands.AgentReports(
+        wall=wall,
+        incarnation=message.incarnation,
+        reports=tuple(_agent_report(report) for report in message.reports),
+    )
+
+
+def _agent_report(report: hostlink_pb2.AgentReport) -> commands.AgentReport:
+    match report.WhichOneof("what"):
+        case "ready":
+            return commands.AgentReport(uid=report.uid, epoch=report.epoch, ready=report.ready)
+        case "released":
+            return commands.AgentReport(uid=report.uid, epoch=report.epoch, released=report.released)
+        case "stopped":
+            return commands.AgentReport(uid=report.uid, epoch=report.epoch, stopped=report.stopped)
+        case "trouble":
+            return commands.AgentReport(uid=report.uid, epoch=report.epoch, trouble=_trouble(report.trouble))
+        case None:
+            return commands.AgentReport(uid=report.uid, epoch=report.epoch)
+
+
+def _trouble(trouble: hostlink_pb2.Trouble) -> commands.TroubleReport:
+    return commands.TroubleReport(
+        phase=trouble.phase,
+        reason=trouble.reason,
+        message=trouble.message,
+        attempt=trouble.attempt,
+        retry_in_seconds=trouble.retry_in_seconds,
+    )
+
+
+def _class_from(message: registry_pb2.ClassInfo) -> model.AgentClass:
+    return model.AgentClass(
+        name=message.name,
+        version=message.version,
+        description=message.description,
+        methods=tuple(
+            model.Method(
+                name=method.name,
+                query=method.query,
+                description=method.description,
+                parameters_schema=method.parameters_schema,
+            )
+            for method in message.methods
+        ),
+        state_schema=message.state_schema,
+    )
