@@ -4,6 +4,7 @@ Everything is imported from here; modules with an underscore are not for you. Er
 """
 
 from tenure._agent import Agent
+from tenure._client import AsyncClient, Client, Reference, connect
 from tenure._context import Context
 from tenure._directives import Directive, Emit, Error
 from tenure._instruction import Instruction
@@ -16,17 +17,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
+    "AsyncClient",
     "CallError",
+    "Client",
     "Context",
     "Directive",
     "Emit",
     "Error",
     "Instruction",
     "LocalRuntime",
+    "Reference",
     "Signal",
     "State",
     "TenureError",
     "action",
+    "connect",
     "local",
     "query",
 ]

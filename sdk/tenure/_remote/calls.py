@@ -1,0 +1,196 @@
+"""One call: sent to the holder, and again under the same call id wherever the agent is, until its deadline.
+
+Retrying is safe since the turn's commit holds the call id's mark and reply: whoever holds the agent answers a
+repetition with the recorded reply (protocol section 3, external clients).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tenure import errors
+from tenure._remote.channels import from_proto
+from tenure._remote.routes import Routes
+from tenure._remote.sessions import SessionLost
+from tenure_proto.v1 import calls_pb2, common_pb2
+
+PATIENCE_S = 0.25
+"""How long an answer may take before a changed route is looked for: a frozen host sends no RST."""
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 0.25
+
+
+ReplyFuture = asyncio.Future[calls_pb2.Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the agent answered, and who gave it."""
+
+    value: bytes
+    """msgpack"""
+    host: str
+    epoch: int
+    recorded: bool
+    """The call had been applied before; this is the reply that was kept with it."""
+
+
+class Peer(Protocol):
+    """Somebody who takes calls: `sessions.Session`."""
+
+    def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]: ...
+
+
+@dataclass
+class Attempt:
+    """One call on its way. Owns the futures of its sends."""
+
+    call: calls_pb2.Call
+    routes: Routes
+    peer_of: Callable[[common_pb2.Route], Awaitable[Peer]]
+    deadline: float
+    """On the loop's clock."""
+    sends: dict[ReplyFuture, int] = field(default_factory=dict[ReplyFuture, int])
+    """Sends without an answer yet, with the epoch that they went to."""
+    doubtful: bool = False
+    """A send was lost, or its answer said "unknown": the call may have been applied there."""
+    error: errors.CallError | None = None
+    pause: float = FIRST_PAUSE_S
+
+    async def run(self) -> Reply:
+        """Raises CallError."""
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                route = await self._route()
+                while True:
+                    answer = await self._try(route)
+                    if answer is not None:
+                        return answer
+                    route = await self._next(route)
+        except TimeoutError as error:
+            raise self._late() from error
+        except errors.NotFound as error:
+            if self._unknown() and error.outcome == "not_applied":  # deleted since, and its marks with it
+                raise errors.NotFound(error.message, outcome="unknown", agent=self.call.agent) from error
+            raise
+        finally:
+            for future in self.sends:
+                future.cancel()
+
+    async def _route(self) -> common_pb2.Route:
+        """Where to send first."""
+        while True:
+            route = self.routes.known(self.call.agent)
+            if route is not None and route.host:
+                return route
+            try:
+                route = await self.routes.ask(self.call.agent, min(1.5, self._left()))
+            except errors.Transient as error:
+                self.error = error
+                await self._rest()
+                continue
+            if route.host:
+                return route
+            self.error = errors.NotReady(
+                f"{self.call.agent}: {route.summary or 'no host holds it'}", agent=self.call.agent
+            )
+            await asyncio.shield(self.routes.changed(self.call.agent, route.epoch))
+
+    async def _try(self, route: common_pb2.Route) -> Reply | None:
+        """Send to this route and wait; None: try elsewhere, or again. Raises errors that repeating does not mend."""
+        try:
+            peer = await self.peer_of(route)
+        except errors.Transient as error:
+            self.error = error
+            return None
+        self.call.timeout_ms = max(1, int(self._left() * 1000))
+        self.sends[peer.send(self.call)] = route.epoch
+        patience: float | None = PATIENCE_S
+        changed: asyncio.Future[common_pb2.Route] | None = None
+        while True:
+            waited = set[ReplyFuture | asyncio.Future[common_pb2.Route]](self.sends)
+            if changed is not None:
+                waited.add(changed)
+            done, _ = await asyncio.wait(waited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                patience, changed = None, self.routes.changed(self.call.agent, route.epoch)
+                continue
+            reply = self._settle(route.epoch)
+            if reply is not None or not any(epoch == route.epoch for epoch in self.sends.values()):
+                return reply
+            if changed is not None and changed.done():
+                return None
+
+    def _settle(self, epoch: int) -> Reply | None:
+        """Look at the answers that have come. Raises the final error of the newest epoch asked."""
+        for future in [future for future in self.sends if future.done()]:
+            asked = self.sends.pop(future)
+            try:
+                reply = future.result()
+            except SessionLost as lost:
+                self.doubtful = self.doubtful or lost.sent
+                self.error = errors.Unavailable(str(lost), agent=self.call.agent)
+                continue
+            if reply.HasField("value"):
+                return Reply(reply.value, reply.host, reply.epoch, reply.recorded)
+            self._refused(reply.error, final=asked >= epoch)
+        return None
+
+    def _refused(self, answer: common_pb2.Error, *, final: bool) -> None:
+        error = from_proto(answer, self.call.agent)
+        retryable = answer.retryable or isinstance(error, errors.Transient)
+        if not retryable and final:
+            raise error
+        self.doubtful = self.doubtful or error.outcome == "unknown"
+        self.error = error
+        if answer.HasField("moved_to") and answer.moved_to.host:
+            self.routes.learn(answer.moved_to)
+
+    async def _next(self, tried: common_pb2.Route) -> common_pb2.Route:
+        """Where to try next: a later route if one is known or comes within the pause, else the same again."""
+        agent = self.call.agent
+        known = self.routes.known(agent)
+        if known is not None and known.epoch > tried.epoch and known.host:
+            self.pause = FIRST_PAUSE_S
+            return known
+        changed = self.routes.changed(agent, tried.epoch)
+        done, _ = await asyncio.wait({changed}, timeout=self._lengthen())
+        if done:
+            self.pause = FIRST_PAUSE_S
+            return changed.result()
+        return self.routes.known(agent) or tried
+
+    def _unknown(self) -> bool:
+        """A send may have taken effect, and nobody has said. A query has no effect to be unsure of."""
+        return self.call.kind != calls_pb2.CALL_KIND_QUERY and (self.doubtful or bool(self.sends))
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(self._lengthen())
+
+    def _lengthen(self) -> float:
+        pause, self.pause = self.pause, min(LONGEST_PAUSE_S, self.pause * 2)
+        return pause
+
+    def _left(self) -> float:
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    def _late(self) -> errors.CallError:
+        """The deadline passed. Not applied only if every send was answered so."""
+        outcome: errors.Outcome = "unknown" if self._unknown() else "not_applied"
+        agent, method = self.call.agent, self.call.method
+        if self.error is None:
+            return errors.DeadlineExceeded(
+                f"no answer from {agent} to {method} in time",
+                outcome=outcome,
+                agent=agent,
+            )
+        return errors.from_code(
+            self.error.code,
+            f"{method} of {agent} did not succeed before its deadline: {self.error.message}",
+            outcome=outcome,
+            agent=agent,
+            next_step=self.error.next_step,
+        )

@@ -1,0 +1,302 @@
+"""`Remote`: one connection to a cluster, with calls and with the registry's methods."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tenure import errors
+from tenure._instruction import Kind
+from tenure._remote import channels
+from tenure._remote.calls import Attempt, Reply
+from tenure._remote.channels import Channel, RpcError
+from tenure._remote.endpoint import Endpoint
+from tenure._remote.routes import Routes
+from tenure._remote.sessions import Session
+from tenure_proto.v1 import calls_pb2, calls_pb2_grpc, common_pb2, registry_pb2, registry_pb2_grpc
+
+DEFAULT_TIMEOUT_S = 30.0
+ATTEMPT_S = 2.0
+"""Of one request to one server, where another could answer as well."""
+FRESH_S = 30.0
+"""Cluster time that was read longer ago than this is read again: it stamps the birth of call ids."""
+LOG_PAUSE_S = 0.5
+
+_KINDS: dict[Kind, calls_pb2.CallKind.ValueType] = {
+    "action": calls_pb2.CALL_KIND_ACTION,
+    "query": calls_pb2.CALL_KIND_QUERY,
+    "by_name": calls_pb2.CALL_KIND_BY_NAME,
+}
+T = TypeVar("T")
+
+
+class Remote:
+    """A cluster, over its servers' API and its hosts. One event loop; close it when done."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._client_id = f"{secrets.randbits(64):016x}"
+        self._next_key = 0
+        self._server = 0
+        self._cluster_time = (0.0, float("-inf"))  # as read, and when, on the loop's clock
+        self._channels: dict[str, Channel] = {}
+        self._sessions: dict[str, Session] = {}
+        self._routes = Routes(self._resolve)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all streams. Calls that wait fail."""
+        await self._routes.close()
+        await asyncio.gather(*(session.close() for session in self._sessions.values()))
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        self._sessions.clear()
+        self._channels.clear()
+
+    # --- calls ---
+
+    async def invoke(self, agent_id: str, kind: Kind, method: str, arguments: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
+        """Where references lead. Raises CallError."""
+        return (await self.call(agent_id, kind, method, arguments, timeout_s=timeout)).value
+
+    async def call(
+        self, agent_id: str, kind: Kind, method: str, arguments: bytes, *, timeout_s: float | None = None
+    ) -> Reply:
+        """Call an action or a query of `namespace/name`, arguments as a msgpack map. Raises CallError."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
+        self._next_key += 1
+        call = calls_pb2.Call(
+            agent=agent_id,
+            kind=_KINDS[kind],
+            method=method,
+            arguments=arguments,
+            client_id=self._client_id,
+            key=self._next_key,
+        )
+        attempt = Attempt(call, self._routes, self._peer, deadline)
+        call.born = await self._now(attempt)
+        return await attempt.run()
+
+    async def _now(self, attempt: Attempt) -> float:
+        """Cluster time for the birth of a call id; 0 if no server tells it before the deadline, which passes then."""
+        clock = asyncio.get_running_loop().time
+        time, read_at = self._cluster_time
+        while clock() - read_at > FRESH_S and clock() < attempt.deadline:
+            try:
+                await self._routes.ask(attempt.call.agent, min(ATTEMPT_S, attempt.deadline - clock()))
+            except (errors.Transient, errors.DeadlineExceeded) as error:
+                attempt.error = error if isinstance(error, errors.Transient) else attempt.error
+                await asyncio.sleep(min(0.1, max(0.0, attempt.deadline - clock())))
+            time, read_at = self._cluster_time
+        return time
+
+    async def _peer(self, route: common_pb2.Route) -> Session:
+        """The session that leads to the holder: to its host, or to a server that passes calls on."""
+        proxied = self.endpoint.proxied or not route.address
+        address = self._server_address() if proxied else route.address
+        session = self._sessions.get(address)
+        if session is not None and not session.lost:
+            return session
+        if session is not None:
+            del self._sessions[address]
+            await session.close()
+            if proxied:
+                self._turn_server(address)
+                return await self._peer(route)
+        expected = self.endpoint.server_name() if proxied else self.endpoint.host_name(route.host)
+        session = Session(self._channel(address, expected), address)
+        self._sessions[address] = session
+        return session
+
+    # --- the registry ---
+
+    async def resolve(self, agent_id: str, *, timeout_s: float = ATTEMPT_S) -> common_pb2.Route:
+        """Where the agent is, as a server knows it now. Raises NotFound, Unavailable."""
+        return await self._routes.ask(agent_id, timeout_s)
+
+    async def status(self, *, timeout_s: float | None = None) -> registry_pb2.StatusResponse:
+        """Who leads, which servers are up, as one server sees it. Raises CallError."""
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.StatusResponse:
+            return await stub.Status(registry_pb2.StatusRequest(), timeout=seconds)
+
+        return await self._ask("status", ask, timeout_s)
+
+    async def apply_agents(
+        self,
+        specs: Sequence[registry_pb2.AgentSpec],
+        *,
+        managed_by: registry_pb2.ManagedBy.ValueType = registry_pb2.MANAGED_BY_API,
+        timeout_s: float | None = None,
+    ) -> Sequence[registry_pb2.RowResult]:
+        """Create or change agents; one result each, in their order. Raises CallError."""
+        request = registry_pb2.ApplyAgentsRequest(agents=specs, managed_by=managed_by, command_id=_command_id())
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ApplyAgentsResponse:
+            return await stub.ApplyAgents(request, timeout=seconds)
+
+        return (await self._ask("apply", ask, timeout_s)).results
+
+    async def delete_agents(
+        self,
+        ids: Sequence[str],
+        *,
+        managed_by: registry_pb2.ManagedBy.ValueType = registry_pb2.MANAGED_BY_API,
+        timeout_s: float | None = None,
+    ) -> Sequence[registry_pb2.RowResult]:
+        """Stop agents and remove them; one result each, in their order. Raises CallError."""
+        request = registry_pb2.DeleteAgentsRequest(ids=ids, managed_by=managed_by, command_id=_command_id())
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.DeleteAgentsResponse:
+            return await stub.DeleteAgents(request, timeout=seconds)
+
+        return (await self._ask("delete", ask, timeout_s)).results
+
+    async def create(self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes) -> None:
+        """Create one agent, or leave it as it is. Raises CallError."""
+        spec = registry_pb2.AgentSpec(id=agent_id, pool=pool, state=state, config=config, critical=True)
+        setattr(spec, "class", class_name)  # a keyword of Python
+        _raise_refused(await self.apply_agents([spec]))
+        self._routes.expect(agent_id)
+
+    async def delete(self, agent_id: str) -> None:
+        """Remove one agent, if it exists. Raises CallError."""
+        _raise_refused(await self.delete_agents([agent_id]))
+
+    async def apply_pools(self, pools: Sequence[registry_pb2.PoolSpec], *, timeout_s: float | None = None) -> int:
+        """Declare the whole set of pools; the registry's revision then. Raises CallError."""
+        request = registry_pb2.ApplyClusterRequest(pools=pools, command_id=_command_id())
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ApplyClusterResponse:
+            return await stub.ApplyCluster(request, timeout=seconds)
+
+        return (await self._ask("apply", ask, timeout_s)).revision
+
+    async def watch(
+        self, kinds: Sequence[str] = (), *, patience_s: float = 10.0
+    ) -> AsyncIterator[registry_pb2.WatchBatch]:
+        """The registry: a snapshot, a batch with `synced`, then deltas; goes on at another server when one is lost.
+
+        `kinds`: agents, hosts, pools, servers; none: all. Raises CallError when no server answers for `patience_s`
+        seconds.
+        """
+        clock = asyncio.get_running_loop().time
+        revision, synced, give_up = 0, False, clock() + patience_s
+        while True:
+            server = self._server_address()
+            stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
+            try:
+                async for batch in stub.Watch(registry_pb2.WatchRequest(from_revision=revision, kinds=kinds)):
+                    give_up = clock() + patience_s
+                    synced = (synced and not batch.snapshot) or batch.synced
+                    revision = batch.revision if synced else 0  # a snapshot that breaks off begins anew
+                    yield batch
+            except RpcError as error:
+                self._turn_server(server)
+                if not channels.is_transient(error) or clock() > give_up:
+                    raise channels.translate(error, "watch") from error
+            else:
+                self._turn_server(server)
+            await asyncio.sleep(0.1)
+
+    async def logs(self, agent_id: str, *, tail: int = 100, follow: bool = False) -> AsyncIterator[calls_pb2.LogLine]:
+        """What the agent logged: up to `tail` lines of the past; with `follow` also what comes, at later holders too.
+
+        Raises CallError.
+        """
+        while True:
+            route = await self._routes.ask(agent_id, ATTEMPT_S)
+            try:
+                request = calls_pb2.LogsRequest(agent=agent_id, tail=tail, follow=follow)
+                async for batch in calls_pb2_grpc.CallsStub(await self._log_channel(route)).Logs(request):
+                    for line in batch.lines:
+                        yield line
+            except RpcError as error:
+                if not (follow and channels.is_transient(error)):
+                    raise channels.translate(error, f"logs of {agent_id}") from error
+            if not follow:
+                return
+            tail = 0
+            await asyncio.sleep(LOG_PAUSE_S)
+
+    async def _log_channel(self, route: common_pb2.Route) -> Channel:
+        if self.endpoint.proxied or not route.address:
+            return self._channel(self._server_address(), self.endpoint.server_name())
+        return self._channel(route.address, self.endpoint.host_name(route.host))
+
+    # --- servers ---
+
+    async def _resolve(self, request: registry_pb2.ResolveRequest, timeout_s: float) -> registry_pb2.ResolveResponse:
+        """Ask one server; the next request asks another if this one failed or knew nothing new. Raises CallError."""
+        server = self._server_address()
+        stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
+        try:
+            answer = await stub.Resolve(request, timeout=timeout_s)
+        except RpcError as error:
+            self._turn_server(server)
+            if channels.is_transient(error):
+                raise errors.Unavailable(f"resolving {request.agent} at {server}: {error.details()}") from error
+            raise channels.translate(error, f"resolving {request.agent} at {server}") from error
+        if request.wait_ms and answer.route.epoch == request.known_epoch:
+            self._turn_server(server)  # it may be cut off from the others and not know
+        if answer.cluster_time > self._cluster_time[0]:
+            self._cluster_time = (answer.cluster_time, asyncio.get_running_loop().time())
+        return answer
+
+    async def _ask(
+        self, what: str, ask: Callable[[registry_pb2_grpc.RegistryStub, float], Awaitable[T]], timeout_s: float | None
+    ) -> T:
+        """Ask servers in turn until one answers. Requests carry a command id: a repetition changes nothing twice."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + (self._timeout_s if timeout_s is None else timeout_s)
+        pause = 0.02
+        while True:
+            server = self._server_address()
+            stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
+            try:
+                # Waits longer each time: a large apply may need it, a frozen server must not hold it up.
+                return await ask(stub, min(ATTEMPT_S + 20 * pause, max(0.05, deadline - clock())))
+            except RpcError as error:
+                self._turn_server(server)
+                if not channels.is_transient(error) or clock() + pause >= deadline:
+                    raise channels.translate(error, f"{what} at {server}") from error
+            await asyncio.sleep(pause)
+            pause = min(0.5, pause * 2)
+
+    def _server_address(self) -> str:
+        return self.endpoint.servers[self._server % len(self.endpoint.servers)]
+
+    def _turn_server(self, failed: str) -> None:
+        """Ask the next server from now on, unless that has happened already."""
+        if self._server_address() == failed:
+            self._server += 1
+
+    def _channel(self, address: str, expected: str) -> Channel:
+        key = f"{expected}@{address}"
+        channel = self._channels.get(key)
+        if channel is None:
+            here = self.endpoint
+            channel = channels.open_channel(address, expected, here.authority_pem, here.certificate_pem, here.key_pem)
+            self._channels[key] = channel
+        return channel
+
+
+def _raise_refused(results: Sequence[registry_pb2.RowResult]) -> None:
+    for result in results:
+        if result.HasField("error"):
+            raise channels.from_proto(result.error, result.id)
+
+
+def _command_id() -> str:
+    return secrets.token_hex(16)
