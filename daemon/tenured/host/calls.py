@@ -43,7 +43,7 @@ class HostCalls:
         self._site.metrics.calls.add(reply.error.code if reply.HasField("error") else "ok")
         return reply
 
-    async def logs(self, _peer: Identity, request: LogsRequest) -> AsyncIterator[LogBatch]:
+    async def logs(self, peer: Identity, request: LogsRequest) -> AsyncIterator[LogBatch]:  # noqa: ARG002 - a protocol
         """Lines of one agent's log; ends when the agent leaves this host."""
         row = self._site.mirror.agent(request.agent)
         if row is None or row.uid not in self._holders:

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
@@ -45,14 +45,13 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: checks SO_PEERCRED before a single byte is read."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a unix socket is a stream")
-        uid = _peer_uid(transport)
+        stream = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
+        uid = _peer_uid(stream)
         if uid not in self._allowed_uids:
             log.warning("refused a process of user %d on the worker socket", uid)
-            transport.abort()
+            stream.abort()
             return
-        self._transport = transport
+        self._transport = stream
 
     def data_received(self, data: bytes) -> None:
         """asyncio: hands on what is complete. Bytes that are no frame end the connection: the other side is broken or
@@ -66,7 +65,7 @@ class Connection(asyncio.Protocol):
         except (msgspec.DecodeError, tenure_link.FrameTooLarge) as error:
             self.close(f"sent what is no frame of the worker link: {error}")
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         """asyncio: the end."""
         self._transport = None
         self._events.lost(self)

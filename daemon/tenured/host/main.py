@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 from tenured.host.options import parse
+from tenured.logs import set_up
 
 EXIT_GONE = 69
 """This incarnation was declared dead: the supervisor starts the next one, which registers anew (protocol 1, host 4)."""
@@ -14,7 +14,7 @@ EXIT_GONE = 69
 def main(arguments: list[str]) -> int:
     """The exit status: 0 after a drain, EXIT_GONE, 1 when the host could not start."""
     options = parse(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up(options.name, options.log_format)
     import uvloop  # noqa: PLC0415 - after the flags: a mistake in them is told at once
 
     from tenured.host.app import Host  # noqa: PLC0415

@@ -49,6 +49,8 @@ class Options:
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     exit_deadline_s: float = 55.0
     """From SIGTERM to our exit: 5 s before a grace period of 60 s ends (API.md section 3)."""
+    log_format: str = "text"
+    """text or json"""
     worker_uids: frozenset[int] = frozenset()
     """Users, besides our own, whose processes may connect as workers."""
 
@@ -80,6 +82,7 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             workers=max(1, int(given.workers)),
             labels=_pairs(given.label, "--label"),
             exit_deadline_s=float(given.exit_deadline),
+            log_format=_log_format(given.log_format),
             worker_uids=frozenset(int(uid) for uid in given.worker_uid.split(",") if uid),
         )
     except ValueError as error:
@@ -119,6 +122,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flag("workers", "1", "worker processes to keep")
     flag("label", "", "KEY=VALUE; repeat")
     flag("exit-deadline", "55", "seconds from SIGTERM to exit")
+    flag("log-format", "text", "text or json")
     flag("worker-uid", "", "user ids, besides our own, that workers may have; comma-separated")
     return parser
 
@@ -127,6 +131,12 @@ def _profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ValueError(f"--profile {name}: there are {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def _log_format(name: str) -> str:
+    if name not in ("text", "json"):
+        raise ValueError(f"--log-format {name}: there are text and json")
+    return name
 
 
 def _pairs(values: list[str], flag: str) -> dict[str, str]:

@@ -218,7 +218,7 @@ def _batches(requests: list[tuple[Record, register.Request]]) -> list[list[tuple
         key = _kind(item[1])
         batch, size = open_batch.get(key, ([], 0))
         if not batch or len(batch) >= MAX_ITEMS or size + _size(item[1]) > MAX_BYTES:
-            batch, size = [], 0
+            batch, size = list[tuple[Record, register.Request]](), 0
             batches.append(batch)
         batch.append(item)
         open_batch[key] = (batch, size + _size(item[1]))

@@ -50,7 +50,7 @@ class Job:
 
     def __init__(self, call: Call, kind: Kind, caller: str, deadline_ns: int) -> None:
         self.call = call
-        self.kind = kind
+        self.kind: Kind = kind
         self.caller = caller
         self.deadline_ns = deadline_ns
         self.stage = Stage.QUEUED
@@ -177,7 +177,7 @@ class Turns:
             self._release(job, done)
 
     def _is_new(self, job: Job) -> bool:
-        """Answers a call that was applied before, or whose fate is not known any more (protocol 3, external clients)."""
+        """Answers a call that was applied before, or whose fate is not known now (protocol 3, external clients)."""
         match self._ledger.judge(job, self._site.lease.cluster_time):
             case turns.Recorded(reply):
                 job.answer(reply, recorded=True)
