@@ -5,14 +5,14 @@ import asyncio
 from tenured.raft import Applied, NotApplied, Unknown
 
 
-async def test_three_empty_servers_found_a_cluster_and_elect(servers):
+async def test_three_empty_servers_found_a_cluster_and_elect(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()
     assert {r.leader for r in servers.roles().values()} == {leader}
     assert len({r.term for r in servers.roles().values()}) == 1
 
 
-async def test_a_follower_passes_a_proposal_to_the_leader_and_sees_its_effect(servers):
+async def test_a_follower_passes_a_proposal_to_the_leader_and_sees_its_effect(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()
     follower = next(n for n in servers.names if n != leader)
@@ -21,7 +21,7 @@ async def test_a_follower_passes_a_proposal_to_the_leader_and_sees_its_effect(se
     assert servers.machines[follower].commands == [b"hello"]
 
 
-async def test_a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost(servers):
+async def test_a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()
     for n in range(20):
@@ -33,7 +33,7 @@ async def test_a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost(serv
     assert servers.machines[successor].commands == [*(b"%d" % n for n in range(20)), b"after"]
 
 
-async def test_a_barrier_on_a_follower_shows_every_acknowledged_write(servers):
+async def test_a_barrier_on_a_follower_shows_every_acknowledged_write(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()
     follower = next(n for n in servers.names if n != leader)
@@ -42,7 +42,7 @@ async def test_a_barrier_on_a_follower_shows_every_acknowledged_write(servers):
     assert servers.machines[follower].commands == [b"x"]
 
 
-async def test_a_restart_of_all_keeps_everything(servers):
+async def test_a_restart_of_all_keeps_everything(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()
     await asyncio.gather(*(servers.write(leader, b"%d" % n) for n in range(50)))
@@ -56,7 +56,7 @@ async def test_a_restart_of_all_keeps_everything(servers):
     assert servers.roles()[leader].term > term
 
 
-async def test_an_empty_disk_rejoins_without_a_vote_and_gets_it_back(servers):
+async def test_an_empty_disk_rejoins_without_a_vote_and_gets_it_back(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()
     lost = next(n for n in servers.names if n != leader)
@@ -70,7 +70,7 @@ async def test_an_empty_disk_rejoins_without_a_vote_and_gets_it_back(servers):
     assert servers.machines[lost].commands == [b"before", b"meanwhile"]
 
 
-async def test_stop_hands_leadership_over(servers):
+async def test_stop_hands_leadership_over(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()
     await servers.write(leader, b"x")
@@ -80,13 +80,13 @@ async def test_stop_hands_leadership_over(servers):
     assert servers.roles()[successor].term == term + 1
 
 
-async def test_a_proposal_without_a_leader_is_certainly_not_applied(servers):
+async def test_a_proposal_without_a_leader_is_certainly_not_applied(servers: Servers) -> None:
     await servers.start("a")
     outcome = await servers.running["a"].propose(b"x", 5)
     assert isinstance(outcome, NotApplied)
 
 
-async def test_a_proposal_that_a_lone_leader_cannot_commit_is_unknown_within_its_deadline(servers):
+async def test_a_proposal_that_a_lone_leader_cannot_commit_is_unknown_within_its_deadline(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()
     for other in servers.names:
@@ -96,7 +96,7 @@ async def test_a_proposal_that_a_lone_leader_cannot_commit_is_unknown_within_its
     assert isinstance(outcome, Unknown)
 
 
-async def test_one_server_founds_by_itself(make_servers, tmp_path):
+async def test_one_server_founds_by_itself(make_servers: type[Servers], tmp_path: Path) -> None:
     single = make_servers(tmp_path, ("only",))
     await single.start()
     await single.elected()

@@ -1,0 +1,186 @@
+"""A simulated machine: it keeps its disk and loses its process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tenured.raft.core import Seams
+from tenured.raft.engine import Engine
+from tenured.raft.interface import Outcome
+from tenured.raft.outbox import Outbox
+from tenured.raft.snapshots import Snapshots
+from tests.raft.sim.disk import SimDisk, SimStore, SimWriter, WatchedJournal
+
+if TYPE_CHECKING:
+    from tests.raft.sim.world import World
+
+NEVER = 1 << 60
+
+
+class Command(msgspec.Struct, array_like=True):
+    """What clients ask for: add to the list, or set or read a register as well; `bad` raises after it was listed."""
+
+    cid: str
+    kind: str
+    padding: bytes
+
+
+class History:
+    """The state machine: the list of all commands in the order of application, and a register."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.commands: list[str] = []
+        self.register: str | None = None
+        self.restored = False
+
+    def apply(self, _index: int, command: bytes) -> bytes:
+        request = msgspec.msgpack.decode(command, type=Command)
+        self.host.world.check.applied(self.host, len(self.commands), request.cid)
+        self.commands.append(request.cid)
+        before = self.register
+        if request.kind == "bad":
+            raise ValueError("a bug in the state machine")
+        if request.kind == "set":
+            self.register = request.cid
+        return msgspec.msgpack.encode((len(self.commands) - 1, before))
+
+    def snapshot(self) -> bytes:
+        return msgspec.msgpack.encode((self.commands, self.register))
+
+    def restore(self, data: bytes) -> None:
+        self.commands, self.register = msgspec.msgpack.decode(data)
+        self.restored = True
+
+
+class Host:
+    """One server. Output leaves only after what the log got before it is durable, which is the engine's own outbox."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.incarnation = 0  # events of an earlier one die
+        self.engine: Engine | None = None
+        self.paused_until = 0.0
+        self.disks = 0
+        self.reign = self.matched = None
+        self.new_disk()
+
+    def new_disk(self) -> None:
+        self.disk = SimDisk(self.name)
+        self.disks += 1
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        if self.engine is not None:
+            return
+        self.incarnation += 1
+        self.fuse: int | None = None
+        self.fuse_power = False
+        self.dead = False
+        self.commit = self.applied = 0
+        self.writer = SimWriter(self)
+        self.machine = History(self)
+        self.step(self._make)
+        if self.engine is not None:
+            self.world.at(self.world.rng.random() * 0.1, self.periodic, self)
+            self.world.net.booted(self.name)
+
+    def _make(self) -> None:
+        world = self.world
+        outbox = Outbox(self.send)
+        if not world.barrier:
+            outbox.synced(NEVER)
+        seams = Seams(
+            machine=self.machine,
+            journal=WatchedJournal(self, self.disk.open()),
+            snapshots=Snapshots(SimStore(self), self.machine.snapshot, world.part_bytes),
+            outbox=outbox,
+            clock=world.clock,
+            rng=world.rng,
+            birth=lambda: int(world.clock() * 1e9) + 1,
+        )
+        self.engine = world.engine_class(world.config(self.name), seams, world.parameters())
+        self.engine.batch_bytes = world.batch_bytes
+
+    def crash(self, *, power: bool) -> None:
+        if self.engine is None:
+            return
+        self.world.log(self.name, "power loss" if power else "kill")
+        self.world.coverage["crash in an event" if self.dead else "power loss" if power else "kill"] += 1
+        if self.world.rng.random() < 0.5:
+            self.writer.write()
+        self.engine = None
+        self.incarnation += 1
+        self.disk.crash(self.world.rng, power=power)
+        self.world.net.dropped(self.name)
+
+    def lose_disk(self) -> None:
+        self.crash(power=True)
+        self.new_disk()
+        self.world.coverage["disk lost"] += 1
+
+    def is_voter(self) -> bool:
+        return self.engine.log.voter if self.engine is not None else self.disk.open().voter
+
+    # ---- events --------------------------------------------------------------------------------------------------
+
+    def one_more_effect(self) -> bool:
+        """A crash in the middle of an event: later effects of it do not happen, and nothing notices."""
+        if self.fuse is not None:
+            self.fuse -= 1
+            self.dead |= self.fuse < 0
+        return not self.dead
+
+    def step(self, event: Callable[[], object]) -> None:
+        """Run one event, let the checker look, bind the output to the log."""
+        self.world.spent = 0.0
+        try:
+            event()
+            if self.engine is not None and not self.dead:
+                self.world.check.after(self)
+                self.engine.end_turn()
+        except Exception as error:  # noqa: BLE001  (whatever an engine raises is a finding)
+            if not self.dead:
+                self.world.check.exception(self, error)
+        if self.dead:
+            self.crash(power=self.fuse_power)
+        elif self.engine is not None:
+            self.writer.pump()
+
+    def synced(self, sequence: int) -> None:
+        if self.engine is not None:
+            self.engine.synced(sequence)
+            if self.dead:
+                self.crash(power=self.fuse_power)
+            elif self.engine.behind:
+                self.world.at(0, self.tick, self)
+
+    def tick(self) -> None:
+        assert self.engine is not None
+        self.engine.tick()
+
+    def periodic(self) -> None:
+        self.world.at(self.world.rng.uniform(0.2, 1.8) * self.world.tick, self.periodic, self)
+        self.tick()
+
+    def received(self, peer: str, frame: bytes) -> None:
+        self.step(lambda: self.engine and self.engine.received(peer, frame))
+        if self.world.rng.random() < 0.5:
+            self.world.at(0, self.tick, self)
+
+    def send(self, peer: str, frame: bytes) -> bool:
+        """The engine's link."""
+        if not self.world.net.is_up(self.name, peer):
+            return False
+        if self.one_more_effect():
+            self.world.check.sent(self, peer, frame)
+            self.world.net.send(self.name, peer, frame)
+        return True
+
+    def call(self, command: Command, answered: Callable[[Outcome], None]) -> None:
+        assert self.engine is not None
+        self.engine.propose(msgspec.msgpack.encode(command), answered)

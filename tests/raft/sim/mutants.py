@@ -1,0 +1,150 @@
+"""Engines with one rule taken back, to see the checker fail."""
+
+from __future__ import annotations
+
+from tenured.raft.core import Peer
+from tenured.raft.engine import Engine
+from tenured.raft.messages import Ack, AppendEntries, RejoinReply
+from tenured.raft.records import Entry
+from tenured.raft.snapshots import Snapshot
+
+
+class CutsAlways(Engine):
+    """K1: cuts its log behind the previous entry of every message, matching or not."""
+
+    def merge(self, entries: list[Entry]) -> None:
+        if entries and entries[0].index <= self.log.last.index:
+            self.log.cut_from(entries[0].index)
+        for entry in entries:
+            self.log.add(*entry)
+
+
+class CommitsUnproved(Engine):
+    """K2: commits up to the end of its own log."""
+
+    def provable(self, matched: int) -> int:
+        return self.log.last.index
+
+
+class AcksUnproved(Engine):
+    """K2: acknowledges the end of its own log."""
+
+    def acknowledge(self, peer: Peer, matched: int) -> None:
+        super().acknowledge(peer, self.log.last.index)
+
+
+class CountsVotesTwice(Engine):
+    """K4: every copy of a vote counts."""
+
+    def count_vote(self, peer: Peer) -> bool:
+        super().count_vote(peer)
+        return True
+
+
+class ForgetsTail(Engine):
+    """K5: starts from the snapshot alone."""
+
+    def has_tail_of(self, snapshot: Snapshot) -> bool:
+        return False
+
+
+class TakesOldSnapshots(Engine):
+    """N2: installs whatever the leader sends."""
+
+    def is_news(self, index: int) -> bool:
+        return True
+
+
+class NumbersFromOne(Engine):
+    """N3: request ids start anew in every life."""
+
+    def first_request_id(self) -> int:
+        return 0
+
+
+class ForgetsDisks(Engine):
+    """K11: an empty disk votes at once."""
+
+    def founds(self) -> bool:
+        return True
+
+
+class FoundsWithOne(Engine):
+    """ADR 0005: one other server that has seen nothing is enough to found."""
+
+    def founds(self) -> bool:
+        return self.is_untouched() and bool(self.untouched)
+
+
+class FoundsFromOldAnswers(Engine):
+    """ADR 0005: an answer to an earlier life counts."""
+
+    def on_rejoin_reply(self, peer: Peer, message: RejoinReply) -> None:
+        super().on_rejoin_reply(peer, RejoinReply(**{f: getattr(message, f) for f in message.__struct_fields__} | {"nonce": self.nonce}))
+
+
+class AcksEarly(Engine):
+    """K11: a disk without a vote acknowledges before it knows which terms it may have promised."""
+
+    def may_acknowledge(self) -> bool:
+        return True
+
+
+class NoPreVote(Engine):
+    """K10: stands for election whenever its timer runs out."""
+
+    def may_campaign(self) -> bool:
+        return self.log.voter
+
+
+class AcksOfAnyTerm(Engine):
+    """K3: counts acks of earlier reigns."""
+
+    def on_ack(self, peer: Peer, message: Ack) -> None:
+        super().on_ack(peer, Ack(term=self.current_term, next_index=message.next_index, success=message.success, born=message.born))
+
+
+class AppliesTwice(Engine):
+    """K8: the index moves after the answers; an answer that raises applies the entry again."""
+
+    def apply_next(self) -> None:
+        before = self.applied_index
+        super().apply_next()
+        if self.rng.random() < 0.001:
+            self.applied_index = before
+
+
+class TrustsPrevious(Engine):
+    """Raft, section 5.3: takes entries without comparing the term before them."""
+
+    def append(self, peer: Peer, message: AppendEntries) -> int | None:
+        if message.previous is not None and (mine := self.log.at(message.previous[0])) is not None:
+            message = AppendEntries(
+                term=message.term,
+                commit_index=message.commit_index,
+                previous=(mine.index, mine.term),
+                entries=message.entries,
+            )
+        return super().append(peer, message)
+
+
+MUTANTS: dict[str, type[Engine]] = {
+    mutant.__name__: mutant
+    for mutant in (
+        CutsAlways,
+        CommitsUnproved,
+        AcksUnproved,
+        CountsVotesTwice,
+        ForgetsTail,
+        TakesOldSnapshots,
+        NumbersFromOne,
+        ForgetsDisks,
+        FoundsWithOne,
+        FoundsFromOldAnswers,
+        AcksEarly,
+        NoPreVote,
+        AcksOfAnyTerm,
+        AppliesTwice,
+        TrustsPrevious,
+    )
+}
