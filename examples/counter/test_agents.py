@@ -1,8 +1,8 @@
 """The agent, tested without any cluster."""
 
-import agents
 import pytest
 
+import agents
 import tenure
 
 

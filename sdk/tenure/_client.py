@@ -238,7 +238,7 @@ def _background_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _open_remote(url: str | None, timeout_s: float) -> Remote:
-    """A connection that a server has answered. Raises ConfigurationError, with what to install where gRPC is missing."""
+    """A connection that a server has answered. Raises ConfigurationError: what to install where gRPC is missing."""
     try:
         from tenure._remote import Remote, discover  # noqa: PLC0415 - gRPC takes a quarter of a second to load
     except ModuleNotFoundError as error:
