@@ -9,28 +9,32 @@ RUN python3 -m compileall -q -x '/(test|tests|idlelib|site-packages|dist-package
     "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 
 FROM python AS wheel
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+    python3 -m venv /build && /build/bin/pip install --no-cache-dir hatchling
 COPY . /src
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m venv /build && /build/bin/pip wheel --no-cache-dir --no-deps -w /wheels /src
+RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation -w /wheels /src
 
-# What changes rarely is installed before what changes often: the third-party packages have a layer of their own.
-FROM python AS sdk-build
+# What changes rarely is installed before what changes often: third-party packages have a layer of their own, which only a
+# change of the requirements invalidates.
+FROM python AS requirements
 COPY pyproject.toml tools/requirements.py /src/
+RUN python3 /src/requirements.py /src/pyproject.toml >/sdk.txt && \
+    python3 /src/requirements.py /src/pyproject.toml daemon operator >/tenured.txt
+
+FROM python AS sdk-build
+COPY --from=requirements /sdk.txt /requirements.txt
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m venv /opt/tenure && python3 /src/requirements.py /src/pyproject.toml > /requirements.txt && \
-    /opt/tenure/bin/pip install --no-cache-dir -r /requirements.txt
+    python3 -m venv /opt/tenure && /opt/tenure/bin/pip install --no-cache-dir -r /requirements.txt
 COPY --from=wheel /wheels /wheels
 RUN /opt/tenure/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 
 FROM python AS tenured-build
-COPY pyproject.toml tools/requirements.py /src/
+COPY --from=requirements /tenured.txt /requirements.txt
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m venv /opt/tenure && \
-    python3 /src/requirements.py /src/pyproject.toml daemon operator > /requirements.txt && \
-    /opt/tenure/bin/pip install --no-cache-dir -r /requirements.txt
+    python3 -m venv /opt/tenure && /opt/tenure/bin/pip install --no-cache-dir -r /requirements.txt
 COPY --from=wheel /wheels /wheels
 RUN /opt/tenure/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl && \
     /opt/tenure/bin/pip uninstall --yes pip

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools import requirements
-from tools.k8s import binaries, cache, images, kind, network, volumes
+from tools.k8s import binaries, cache, images, kind, network, project, volumes
 from tools.k8s.shell import HarnessError, run, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,3 +111,7 @@ def test_nothing_of_the_machine_reaches_an_image() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in lines
     assert "COPY" not in "".join(line for line in (ROOT / "Dockerfile").read_text().splitlines() if "pip.conf" in line)
+
+
+def test_the_example_names_the_image_that_is_built_for_it() -> None:
+    assert f"image: {project.COUNTER.name}\n" in (ROOT / "examples/counter/cluster.yaml").read_text()

@@ -22,7 +22,7 @@ class ProjectImage:
 
 SDK = ProjectImage("localhost/tenure-sdk:dev", ROOT, target="sdk")
 TENURED = ProjectImage("localhost/tenure:dev", ROOT, target="tenured")
-COUNTER = ProjectImage("localhost/tenure-example-counter:dev", ROOT / "examples" / "counter", base=SDK.name)
+COUNTER = ProjectImage("localhost/counter:1", ROOT / "examples" / "counter", base=SDK.name)
 ALL = (SDK, TENURED, COUNTER)  # in the order in which they need one another
 DEPLOYED = (TENURED, COUNTER)
 
