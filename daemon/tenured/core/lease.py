@@ -64,6 +64,7 @@ class LeaderLeases:
         self.profile = profile
         self._since: int | None = None
         self._last: dict[str, int] = {}
+        self._registered: dict[str, int] = {}
         self._loads: dict[str, Load] = {}
         self._wait: dict[str, int] = {}
         self._open: dict[int, dict[str, int]] = {}
@@ -75,6 +76,7 @@ class LeaderLeases:
         """
         self._since = None
         self._last.clear()
+        self._registered.clear()
         self._loads.clear()
         self._wait.clear()
 
@@ -91,6 +93,12 @@ class LeaderLeases:
         """
         if self._since is not None:
             self._since = now
+
+    def registered(self, now: int, incarnation: str) -> None:
+        """Count the silence of an incarnation that registers under this leader from now: it had no lease before. For
+        availability: it would be expired before its first heartbeat arrives.
+        """
+        self._registered.setdefault(incarnation, now)
 
     def heartbeat(self, now: int, incarnation: str, sent_at_ns: int, load: Load | None = None) -> None:
         """Note a heartbeat at its arrival, acknowledged or not (leader 1 [received]); it waits for the next tick."""
@@ -138,7 +146,8 @@ class LeaderLeases:
         found: list[Silence] = []
         for host in registry.hosts.values():
             if host.alive:
-                heard = max(self._since, self._last.get(host.incarnation, self._since))
+                first = self._registered.get(host.incarnation, self._since)
+                heard = max(self._since, self._last.get(host.incarnation, first))
                 if now >= heard + self.profile.expiry_ns:
                     last = self._last.get(host.incarnation, self._since)
                     found.append(Silence(host.incarnation, last))
@@ -155,8 +164,9 @@ class LeaderLeases:
 
     def forget(self, registry: Registry) -> None:
         """Drop what is kept of incarnations that have no row; call now and then, it bounds the memory."""
-        for incarnation in [name for name in self._last if name not in registry.hosts]:
+        for incarnation in [name for name in (*self._last, *self._registered) if name not in registry.hosts]:
             self._last.pop(incarnation, None)
+            self._registered.pop(incarnation, None)
             self._loads.pop(incarnation, None)
 
     @property

@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 
 import tenure_link
 from tenure_api.identity import cluster_id_of
-from tenure_proto.v1.hostlink_pb2 import HeartbeatAck, HostFrame, RegisterHost, ReleaseHost, ServerHello
+from tenure_proto.v1.hostlink_pb2 import Heartbeat, HeartbeatAck, HostFrame, RegisterHost, ReleaseHost, ServerHello
 from tenure_proto.v1.registry_pb2 import WatchBatch
 from tenured.core.lease import HostLease
 from tenured.core.profile import NS
@@ -122,10 +122,16 @@ class Host:
         self._start(self._site.pool.keep_pinging())
         self._start(self._activations.run())
         self._start(health.measure_lag(self._site.metrics))
-        tick_s = options.profile.tick_ns / NS
-        self._start(
-            leasing.keep_beating(
-                self._links, self._incarnation, tick_s, self._status.load, lambda: self._site.mirror.revision
+        self._start(leasing.keep_beating(self._beat, options.profile.tick_ns / NS))
+
+    def _beat(self) -> None:
+        """To the leader, or to every server while none is known."""
+        self._links.heartbeat(
+            Heartbeat(
+                incarnation=self._incarnation,
+                sent_at_ns=leasing.boot_ns(),  # read before sending: the lease is counted from it [sent_at]
+                load=self._status.load(),
+                revision=self._site.mirror.revision,
             )
         )
 
@@ -144,8 +150,8 @@ class Host:
             memory_bytes=options.memory_bytes,
         )
         await self._status.connected()
-        await leasing.register(self._links, request, dead)
-        self._start(leasing.bury_late(self._links, request, dead))
+        await leasing.register(self._links, request, dead, self._beat)
+        self._start(leasing.bury_late(self._links, request, dead, self._beat))
         await self._status.run()
 
     def _start(self, work: Coroutine[None, None, None]) -> None:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from tenure_proto.v1.hostlink_pb2 import Heartbeat, HeartbeatAck, HostFrame, Load, RegisterHost
+from tenure_proto.v1.hostlink_pb2 import HeartbeatAck, HostFrame, RegisterHost
 from tenured.core.lease import Ack, HostLease
 from tenured.host.locks import DeadLocks
 from tenured.host.reports import FIRST_PAUSE_S, LONGEST_PAUSE_S, ask_leader
@@ -74,7 +74,7 @@ class Lease:
             await self._renewed.wait()
 
 
-async def register(links: ServerLinks, request: RegisterHost, locks: DeadLocks) -> None:
+async def register(links: ServerLinks, request: RegisterHost, locks: DeadLocks, beat: Callable[[], None]) -> None:
     """Registers this incarnation, with proof of the death of earlier ones; then removes what proved it. Repeats until
     it is done.
 
@@ -88,6 +88,9 @@ async def register(links: ServerLinks, request: RegisterHost, locks: DeadLocks) 
         named = locks.dead
         request.ClearField("dead_incarnations")
         request.dead_incarnations.extend(named)
+        # The leader counts silence from its own first commit for a host that it never heard of (protocol 1, leader 4): a
+        # heartbeat goes first on the same stream, or a new incarnation would be expired as soon as it is registered.
+        beat()
         try:
             if await ask_leader(links, HostFrame(register=request)):
                 break
@@ -99,13 +102,13 @@ async def register(links: ServerLinks, request: RegisterHost, locks: DeadLocks) 
     locks.forget(named)
 
 
-async def bury_late(links: ServerLinks, request: RegisterHost, locks: DeadLocks) -> None:
+async def bury_late(links: ServerLinks, request: RegisterHost, locks: DeadLocks, beat: Callable[[], None]) -> None:
     """Names incarnations whose last process died after our registration."""
     while locks.waiting:
         await asyncio.sleep(DYING_LIMIT_S / 5)
         locks.poll()
         if locks.dead:
-            await register(links, request, locks)
+            await register(links, request, locks, beat)
 
 
 async def _wait_for_the_dying(locks: DeadLocks) -> None:
@@ -114,12 +117,8 @@ async def _wait_for_the_dying(locks: DeadLocks) -> None:
         await asyncio.sleep(POLL_LOCKS_S)
 
 
-async def keep_beating(
-    links: ServerLinks, incarnation: str, tick_s: float, load: Callable[[], Load], revision: Callable[[], int]
-) -> None:
-    """A heartbeat each tick of the profile, to the leader or, while none is known, to every server. Runs until
-    cancelled.
-    """
+async def keep_beating(beat: Callable[[], None], tick_s: float) -> None:
+    """A heartbeat each tick of the profile. Runs until cancelled."""
     while True:
-        links.heartbeat(Heartbeat(incarnation=incarnation, sent_at_ns=boot_ns(), load=load(), revision=revision()))
+        beat()
         await asyncio.sleep(tick_s)

@@ -100,8 +100,12 @@ class Leader:
         if self._term is not None:
             self.leases.heartbeat(self._clock(), incarnation, sent_at_ns, load)
 
-    def changed(self, _: Delta, /) -> None:
+    def changed(self, delta: Delta, /) -> None:
         """The registry changed: plan soon, once for all entries of this turn of the loop."""
+        if self._term is not None:
+            for key in delta.changed:
+                if key.kind == "host" and self._replica.registry.alive(key.name):
+                    self.leases.registered(self._clock(), key.name)
         if self._replica.registry.placement_version != self._planned_version:
             self._plan_soon()
 
