@@ -1,8 +1,7 @@
-"""Servers of a cluster as real processes on loopback, with mTLS: for tests, and for whoever needs a cluster without hosts.
+"""Servers of a cluster as real processes on loopback, with mTLS.
 
-async with LocalServers(directory) as servers:            # three of them
-    await servers.ready()
-    registry = servers.registry("client")                 # a stub of the Registry service, as that role
+Example: `async with LocalServers(directory) as servers: await servers.ready()`. `servers.registry("client")` is a stub
+of the Registry service of the first one, as that role.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from tenure_proto.v1 import registry_pb2
 from tenure_proto.v1.registry_pb2_grpc import RegistryStub
 from tenured.transport.tls import TlsFiles, open_channel
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "a secret for tests"
 ROOTS = ("operator", "daemon", "sdk", "api", "cli", "proto/gen")
 
@@ -143,8 +143,7 @@ class LocalServers:
     async def start(self, name: str) -> None:
         """Start one server's process; its log is appended to `log` in its directory."""
         server = self.servers[name]
-        root = Path(__file__).resolve().parents[2]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(root / part) for part in ROOTS)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ROOTS)}
         with (server.directory / "log").open("ab") as log:
             server.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "tenured", *self.arguments(name), stderr=log, stdout=log, env=environment

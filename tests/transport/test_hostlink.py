@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import pytest
 
@@ -17,41 +19,49 @@ from tenure_proto.v1.hostlink_pb2 import (
 )
 from tenured.transport import hostlink, roles
 from tenured.transport.errors import LinkLost, NotConnected, TimedOut
+from tenured.transport.hostlink import HostSession
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
 from tenured.transport.serving import Listener
+from tenured.transport.tls import TlsFiles
 
 CLUSTER = "demo.shop"
+T = TypeVar("T")
+
+
+Pair = tuple[dict[str, "Server"], dict[str, Listener], ServerLinks, "Events"]
 
 
 class Server:
     """Answers requests with ok, heartbeats with an ack, and nothing at all to an incarnation called `mute`."""
 
-    def __init__(self, name, leader):
-        self.name, self.leader, self.sessions, self.seen = name, leader, [], []
+    def __init__(self, name: str, leader: str) -> None:
+        self.name, self.leader = name, leader
+        self.sessions: list[HostSession] = []
 
-    def opened(self, session):
+    def opened(self, session: HostSession) -> None:
         self.sessions.append(session)
         hello = ServerHello(server=self.name, leader=self.leader, is_leader=self.leader == self.name, view=1)
         session.send(ServerFrame(hello=hello))
 
-    def frame(self, session, frame):
-        self.seen.append(frame)
+    def frame(self, session: HostSession, frame: HostFrame) -> None:
         if frame.HasField("heartbeat"):
             ack = HeartbeatAck(incarnation=frame.heartbeat.incarnation, sent_at_ns=frame.heartbeat.sent_at_ns)
             session.send(ServerFrame(heartbeat_ack=ack))
         elif frame.release_host.incarnation != "mute":
             session.send(ServerFrame(id=frame.id, result=CommandResult(ok=True)))
 
-    def closed(self, session):
+    def closed(self, session: HostSession) -> None:
         self.sessions.remove(session)
 
 
 class Events:
-    """What the host heard, with a condition to wait on."""
+    """What the host heard, with queues to wait on."""
 
-    def __init__(self):
-        self.connected, self.acks, self.lost = asyncio.Queue(), asyncio.Queue(), asyncio.Queue()
-        self.hellos = asyncio.Queue()
+    def __init__(self) -> None:
+        self.connected: asyncio.Queue[str] = asyncio.Queue()
+        self.lost: asyncio.Queue[str] = asyncio.Queue()
+        self.acks: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+        self.hellos: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.links = LinkEvents(
             on_connected=lambda name, _: self.connected.put_nowait(name),
             on_disconnected=self.lost.put_nowait,
@@ -60,22 +70,22 @@ class Events:
         )
 
 
-async def within(awaitable, seconds=5):
+async def within(awaitable: Awaitable[T], seconds: float = 5) -> T:
     async with asyncio.timeout(seconds):
         return await awaitable
 
 
 @pytest.fixture
-async def pair(tls):
+async def pair(certificates: Callable[..., TlsFiles]) -> AsyncIterator[Pair]:
     """Two servers (s0 leads) and one host that is connected to both."""
     servers = {name: Server(name, "s0") for name in ("s0", "s1")}
     listeners = {}
     for name, server in servers.items():
-        listeners[name] = Listener(tls("server", name), CLUSTER, [hostlink.method(server)], roles.SERVER_PEERS)
+        listeners[name] = Listener(certificates("server", name), CLUSTER, [hostlink.method(server)], roles.SERVER_PEERS)
         await listeners[name].start("127.0.0.1", 0)
     events = Events()
     addresses = {name: f"127.0.0.1:{listener.port}" for name, listener in listeners.items()}
-    links = ServerLinks(CLUSTER, addresses, tls("host", "h0"), events.links)
+    links = ServerLinks(CLUSTER, addresses, certificates("host", "h0"), events.links)
     await links.start()
     assert {await within(events.connected.get()), await within(events.connected.get())} == {"s0", "s1"}
     yield servers, listeners, links, events
@@ -84,15 +94,15 @@ async def pair(tls):
         await listener.stop()
 
 
-async def test_a_request_is_answered_and_the_leader_is_known(pair):
-    servers, _, links, _ = pair
+async def test_a_request_is_answered_and_the_leader_is_known(pair: Pair) -> None:
+    _, _, links, _ = pair
     answer = await links.request("s1", HostFrame(release_host=ReleaseHost(incarnation="i")), 2)
     assert answer.result.ok
     assert links.leader == "s0"
     assert links.view == 1
 
 
-async def test_heartbeats_go_to_the_leader_only_while_it_is_known(pair):
+async def test_heartbeats_go_to_the_leader_only_while_it_is_known(pair: Pair) -> None:
     servers, _, links, events = pair
     assert links.heartbeat(Heartbeat(incarnation="i", sent_at_ns=7)) == ("s0",)
     assert await within(events.acks.get()) == ("s0", 7)
@@ -101,13 +111,13 @@ async def test_heartbeats_go_to_the_leader_only_while_it_is_known(pair):
     assert set(links.heartbeat(Heartbeat(incarnation="i", sent_at_ns=8))) == {"s0", "s1"}
 
 
-async def test_an_answer_that_does_not_come_is_unknown_not_refused(pair):
+async def test_an_answer_that_does_not_come_is_unknown_not_refused(pair: Pair) -> None:
     _, _, links, _ = pair
-    with pytest.raises(TimedOut, match="s0 did not answer within 0.05 s"):
+    with pytest.raises(TimedOut, match=r"s0 did not answer within 0\.05 s"):
         await links.request("s0", HostFrame(release_host=ReleaseHost(incarnation="mute")), 0.05)
 
 
-async def test_a_broken_stream_ends_its_requests_and_is_opened_again(pair):
+async def test_a_broken_stream_ends_its_requests_and_is_opened_again(pair: Pair) -> None:
     servers, _, links, events = pair
     waiting = links.submit("s0", HostFrame(release_host=ReleaseHost(incarnation="mute")), 10)
     answered = await links.request("s0", HostFrame(release_host=ReleaseHost(incarnation="i")), 2)  # it has arrived
@@ -120,7 +130,7 @@ async def test_a_broken_stream_ends_its_requests_and_is_opened_again(pair):
     assert (await links.request("s0", HostFrame(release_host=ReleaseHost(incarnation="i")), 2)).result.ok
 
 
-async def test_without_a_stream_nothing_is_sent(pair):
+async def test_without_a_stream_nothing_is_sent(pair: Pair) -> None:
     _, listeners, links, events = pair
     await listeners["s1"].stop()
     assert await within(events.lost.get()) == "s1"

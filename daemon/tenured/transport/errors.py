@@ -60,12 +60,23 @@ def wrap(error: aio.AioRpcError, peer: str, *, sent: bool) -> TransportError:
     code, details = error.code(), error.details() or "no details"
     if code in _REFUSALS:
         return PeerRefused(f"{peer} refused: {details}")
-    if "handshake" in details.lower() or "ssl" in details.lower() or "certificate" in details.lower():
-        return NotConnected(
-            f"No TLS connection to {peer}: its certificate or ours is not of this cluster's authority ({details})"
-        )
+    no_connection = _why_no_connection(peer, details)
+    if no_connection:
+        return NotConnected(no_connection)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TimedOut(f"{peer} did not answer in time")
     if sent:
         return LinkLost(f"The connection to {peer} broke: {code.name.lower()}, {details}")
     return NotConnected(f"No connection to {peer}: {details}")
+
+
+def _why_no_connection(peer: str, details: str) -> str:
+    """The sentence when this very attempt got no connection, so that no request left; else empty."""
+    text = details.lower()
+    if "verification check failed" in text:
+        return f"Who answers at the address of {peer} is not {peer}: its certificate has another name"
+    if "handshake" in text or "ssl" in text or "certificate" in text:
+        return f"No TLS connection to {peer}: its certificate or ours is not of this cluster's authority ({details})"
+    if "failed to connect to all addresses" in text:
+        return f"No connection to {peer}: {details}"
+    return ""
