@@ -13,7 +13,7 @@ settings.load_profile("core")
 
 
 @pytest.fixture
-def world():
+def world() -> object:
     """A registry with its log index, and verbs that apply entries to it."""
     from core_world import World
 

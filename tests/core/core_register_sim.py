@@ -5,11 +5,18 @@ the history, the record has keys that are written as deltas only; they must alwa
 """
 
 import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tenured.core import register as r
 
 NS = 1_000_000_000
+
+
+History = tuple[str, ...]
+"""The writes that led to a record, oldest first."""
+Message = tuple[int, str, r.Request, r.Answer | None]
+"""epoch, server, request, and the answer when it is on its way back"""
 
 
 class Violation(AssertionError):
@@ -20,12 +27,12 @@ class Violation(AssertionError):
 class Guards:
     """What a server checks; mutations replace one."""
 
-    seal: object = r.guard_seal
-    write: object = r.guard_write
-    view: object = r.guard_view
+    seal: Callable[..., r.WriteDecision] = r.guard_seal
+    write: Callable[..., r.WriteDecision] = r.guard_write
+    view: Callable[..., r.Verdict] = r.guard_view
 
 
-def entries_of(history):
+def entries_of(history: History) -> dict[str, bytes]:
     """What the record must be after these writes: `h` the history, `k0`..`k3` written and deleted by deltas."""
     entries = {"h": ",".join(history).encode()} if history else {}
     for write in history:
@@ -37,7 +44,7 @@ def entries_of(history):
     return entries
 
 
-def history_of(entries):
+def history_of(entries: Mapping[str, bytes]) -> History:
     return tuple(entries["h"].decode().split(",")) if "h" in entries else ()
 
 
@@ -48,7 +55,7 @@ class Server:
     cell: r.Cell = field(default_factory=r.Cell)
     entries: dict = field(default_factory=dict)
 
-    def answer(self, request, guards):
+    def answer(self, request: r.Request, guards: Guards) -> r.Answer | None:
         verdict = guards.view(request.view, self.view, joining=self.joining)
         if isinstance(request, r.Read):
             return r.Record(version=self.cell.version, entries=dict(self.entries)) if verdict is r.Verdict.OK else None
@@ -79,7 +86,14 @@ class Server:
 class StoreSim:
     """One run; `step` does one random thing. All randomness is of the seed."""
 
-    def __init__(self, seed, *, servers=3, owner=r.Owner, guards=None):
+    def __init__(
+        self,
+        seed: int,
+        *,
+        servers: int = 3,
+        owner: type[r.Owner] = r.Owner,
+        guards: Guards | None = None,
+    ) -> None:
         self.random = random.Random(seed)
         self.seed = seed
         self.owner_class = owner
@@ -98,27 +112,27 @@ class StoreSim:
         self.acknowledged = False
         self.transcript = []
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         self.transcript.append(f"{self.now / NS:8.3f} {text}")
 
-    def fail(self, text):
+    def fail(self, text: str) -> None:
         raise Violation(f"seed {self.seed}: {text}\n" + "\n".join(self.transcript[-60:]))
 
     # --- what may happen ---------------------------------------------------------------------------------------
 
-    def run(self, steps=250):
+    def run(self, steps: int = 250) -> None:
         for _ in range(steps):
             self.step()
         self.settle()
 
-    def step(self):
+    def step(self) -> None:
         kind = self.random.choices(
             ["deliver", "double", "lose", "tick", "write", "assign", "break", "block", "replace", "learn"],
             [44, 4, 4, 8, 14, 2, 2, 4, 1, 4],
         )[0]
         getattr(self, f"do_{kind}")()
 
-    def do_assign(self):
+    def do_assign(self) -> None:
         """A new epoch; the old owner is not told."""
         epoch = len(self.owners) + 1
         owner = self.owner_class("7", epoch, self.names, view=self.view, expect_state=self.acknowledged)
@@ -127,34 +141,34 @@ class StoreSim:
         self.note(f"owner {epoch} starts")
         self.take(epoch, owner.start(self.now))
 
-    def do_deliver(self):
+    def do_deliver(self) -> None:
         free = [at for at, message in enumerate(self.net) if message[:2] not in self.blocked]
         if free:
             # Mostly in order, as a stream does it; sometimes any message at all.
             at = free[0] if self.random.random() < 0.6 else self.random.choice(free)
             self.deliver(self.net.pop(at))
 
-    def do_double(self):
+    def do_double(self) -> None:
         if self.net:
             self.net.append(self.random.choice(self.net))
 
-    def do_lose(self):
+    def do_lose(self) -> None:
         if self.net:
             self.net.pop(self.random.randrange(len(self.net)))
 
-    def do_tick(self):
+    def do_tick(self) -> None:
         self.now += self.random.randrange(NS // 2)
         for epoch, owner in self.owners.items():
             self.take(epoch, owner.tick(self.now))
 
-    def do_write(self):
+    def do_write(self) -> None:
         ready = [e for e, owner in self.owners.items() if owner.phase is r.Phase.READY and owner.version.seq < 60]
         if not ready:
             return
         epoch = self.random.choice(ready)
         self.write(epoch)
 
-    def write(self, epoch):
+    def write(self, epoch: int) -> None:
         owner = self.owners[epoch]
         before = entries_of(history_of(owner.entries))
         number = owner.version.seq + 1
@@ -166,12 +180,12 @@ class StoreSim:
         self.note(f"owner {epoch} writes {seq}")
         self.take(epoch, output)
 
-    def do_block(self):
+    def do_block(self) -> None:
         """Some links stand still for a while: what is on them arrives later, or after the next epoch's."""
         links = [(epoch, name) for epoch in self.owners for name in self.names]
         self.blocked = {link for link in links if self.random.random() < 0.4}
 
-    def do_break(self):
+    def do_break(self) -> None:
         """A connection breaks: what is under way on it is lost, then it comes back."""
         if not self.owners:
             return
@@ -181,7 +195,7 @@ class StoreSim:
         self.note(f"owner {epoch} lost {server}")
         self.take(epoch, self.owners[epoch].restored(self.now, server))
 
-    def do_replace(self):
+    def do_replace(self) -> None:
         """A disk is lost, once. The server joins under a new view, and reads from both others before it answers."""
         if self.replaced or not self.owners:
             return
@@ -191,7 +205,7 @@ class StoreSim:
         self.servers[name] = Server(view=self.view, joining=True)
         self.note(f"{name} comes back with an empty disk")
 
-    def do_learn(self):
+    def do_learn(self) -> None:
         """A server or an owner learns the view; a joining server that finds both others under it copies and answers."""
         who = self.random.choice([*self.names, *self.owners])
         if isinstance(who, int):
@@ -209,7 +223,7 @@ class StoreSim:
 
     # --- the network ------------------------------------------------------------------------------------------
 
-    def deliver(self, message):
+    def deliver(self, message: Message) -> None:
         epoch, name, request, answer = message
         if answer is None:
             answer = self.servers[name].answer(request, self.guards)
@@ -220,7 +234,7 @@ class StoreSim:
         else:
             self.take(epoch, self.owners[epoch].answered(self.now, name, request, answer))
 
-    def take(self, epoch, output):
+    def take(self, epoch: int, output: r.Output) -> None:
         self.net += [(epoch, send.server, send.request, None) for send in output.sends]
         for outcome in output.outcomes:
             self.note(f"owner {epoch}: {type(outcome).__name__} {getattr(outcome, 'seq', '')}")
@@ -238,7 +252,7 @@ class StoreSim:
 
     # --- the invariants (protocol 2; b_register.see) ------------------------------------------------------------
 
-    def see(self, epoch, history, *, adopt):
+    def see(self, epoch: int, history: History, *, adopt: bool) -> None:
         """A history becomes visible: an owner is ready with it, or a write is acknowledged."""
         newest, base = self.newest
         if epoch < newest and history != base[: len(history)]:
@@ -251,14 +265,14 @@ class StoreSim:
             self.newest = (epoch, history)
         self.visible = max(self.visible, history, key=len)
 
-    def check_server(self, name):
+    def check_server(self, name: str) -> None:
         server = self.servers[name]
         if server.entries != entries_of(history_of(server.entries)):
             self.fail(f"{name} holds keys that no history gives: a delta met another base")
 
     # --- the end of faults -------------------------------------------------------------------------------------
 
-    def settle(self):
+    def settle(self) -> None:
         """No more faults: the newest owner becomes ready and every write of it is acknowledged, on every server."""
         self.do_assign()
         epoch, owner = len(self.owners), self.owners[len(self.owners)]
@@ -281,7 +295,7 @@ class StoreSim:
         if owner.committed != owner.version.seq:
             self.fail(f"owner {epoch} wrote {owner.version.seq}, and {owner.committed} is acknowledged")
 
-    def do_learn_all(self):
+    def do_learn_all(self) -> None:
         for epoch, owner in self.owners.items():
             self.take(epoch, owner.view_changed(self.now, self.view))
         for _ in range(20):

@@ -1,5 +1,7 @@
 """The quorum register under a simulated store (protocol 2). Each guard that is switched off is caught."""
 
+from collections.abc import Iterable, Mapping
+
 import core_register_sim as sim
 import pytest
 
@@ -9,13 +11,13 @@ SEEDS = 300
 
 
 @pytest.mark.parametrize("block", range(6))
-def test_histories_are_one_chain_and_nothing_acknowledged_is_missing(block):
+def test_histories_are_one_chain_and_nothing_acknowledged_is_missing(block: int) -> None:
     """Loss, doubles, delay, reordering, competing owners, broken connections, one lost disk."""
     for seed in range(block * SEEDS // 6, (block + 1) * SEEDS // 6):
         sim.StoreSim(seed, servers=5 if seed % 5 == 0 else 3).run()
 
 
-def test_the_same_seed_gives_the_same_run():
+def test_the_same_seed_gives_the_same_run() -> None:
     """A failing seed can be repeated."""
     first, again = sim.StoreSim(11), sim.StoreSim(11)
     first.run()
@@ -23,7 +25,7 @@ def test_the_same_seed_gives_the_same_run():
     assert first.transcript == again.transcript
 
 
-def caught(**mutation):
+def caught(**mutation: object) -> str:
     """Whether any of many seeds shows the violation."""
     for seed in range(600):
         try:
@@ -34,7 +36,7 @@ def caught(**mutation):
 
 
 class NoRepair(r.Owner):
-    def _adopt(self, now, entries):
+    def _adopt(self, now: int, entries: Mapping[str, bytes]) -> r.Output:
         return self._ready(entries)
 
 
@@ -45,26 +47,26 @@ class AnyOneSeal(r.Owner):
 class SeqFirst(r.Owner):
     """The highest seq wins, whatever its epoch."""
 
-    def _highest(self, versions):
+    def _highest(self, versions: Iterable[r.Version]) -> r.Version:
         return max(versions, key=lambda version: (version.seq, version.epoch))
 
 
-def unsealed_write(cell, version, base):
+def unsealed_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> r.WriteDecision:
     return r.guard_write(r.Cell(0, cell.version), version, base)
 
 
-def unordered_write(cell, version, base):
+def unordered_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> r.WriteDecision:
     if version.epoch < cell.sealed:
         return r.WriteDecision(r.Verdict.FENCED, cell)
     return r.WriteDecision(r.Verdict.OK, r.Cell(version.epoch, version), store=True)
 
 
-def answers_at_once(view, own_view, *, joining):
+def answers_at_once(view: int, own_view: int, *, joining: bool) -> r.Verdict:
     """A new disk answers before it has copied."""
     return r.Verdict.OK if view == own_view else r.Verdict.OTHER_VIEW
 
 
-def baseless_write(cell, version, base):
+def baseless_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> r.WriteDecision:
     return r.guard_write(cell, version, None)
 
 
@@ -80,7 +82,7 @@ def baseless_write(cell, version, base):
         pytest.param({"guards": sim.Guards(write=baseless_write)}, id="base"),
     ],
 )
-def test_each_guard_that_is_off_is_caught(mutation):
+def test_each_guard_that_is_off_is_caught(mutation: dict) -> None:
     """Mutation evidence: the checker sees what the guard prevents."""
     assert caught(**mutation)
 
@@ -90,27 +92,27 @@ def test_each_guard_that_is_off_is_caught(mutation):
 SERVERS = ("a", "b", "c")
 
 
-def owner(epoch=1, *, expect_state=False):
+def owner(epoch: int = 1, *, expect_state: bool = False) -> tuple[r.Owner, dict[str, r.Request]]:
     made = r.Owner("7", epoch, SERVERS, view=1, expect_state=expect_state)
     return made, {send.server: send.request for send in made.start(0).sends}
 
 
-def sealed(version=r.NOTHING, entries=None, epoch=1):
+def sealed(version: r.Version = r.NOTHING, entries: dict[str, bytes] | None = None, epoch: int = 1) -> r.Sealed:
     return r.Sealed(verdict=r.Verdict.OK, sealed=epoch, version=version, entries={} if entries is None else entries)
 
 
-def kinds(output):
+def kinds(output: r.Output) -> list[str]:
     return [type(outcome).__name__ for outcome in output.outcomes]
 
 
-def ready_owner():
+def ready_owner() -> r.Owner:
     own, asked = owner()
     own.answered(0, "a", asked["a"], sealed())
     assert kinds(own.answered(0, "b", asked["b"], sealed())) == ["Adopted"]
     return own
 
 
-def test_answers_of_an_old_view_do_not_complete_a_majority():
+def test_answers_of_an_old_view_do_not_complete_a_majority() -> None:
     """Protocol 2 [view]: an answer of the lost disk plus one new answer is no majority."""
     own, asked = owner()
     own.answered(0, "a", asked["a"], sealed())
@@ -121,7 +123,7 @@ def test_answers_of_an_old_view_do_not_complete_a_majority():
     assert kinds(own.answered(2, "c", again["c"], sealed())) == ["Adopted"]
 
 
-def test_writes_under_way_need_a_majority_of_the_new_view():
+def test_writes_under_way_need_a_majority_of_the_new_view() -> None:
     """Protocol 2 [view], for writes: what the lost disk took does not count."""
     own = ready_owner()
     _, output = own.write(0, {"s": b"1"})
@@ -134,7 +136,7 @@ def test_writes_under_way_need_a_majority_of_the_new_view():
     assert kinds(own.answered(2, "a", again["a"], done)) == ["Committed"]
 
 
-def test_nothing_found_is_a_loss_if_there_was_a_state():
+def test_nothing_found_is_a_loss_if_there_was_a_state() -> None:
     """Protocol 2: never start empty where there was something."""
     own, asked = owner(2, expect_state=True)
     own.answered(0, "a", asked["a"], sealed(epoch=2))
@@ -142,7 +144,7 @@ def test_nothing_found_is_a_loss_if_there_was_a_state():
     assert own.phase is r.Phase.STOPPED
 
 
-def test_a_record_found_on_one_server_is_written_back_before_it_shows():
+def test_a_record_found_on_one_server_is_written_back_before_it_shows() -> None:
     """Protocol 2 [repair]; the version is that of the new epoch with the old seq."""
     own, asked = owner(2)
     old = r.Version(1, 4)
@@ -157,7 +159,7 @@ def test_a_record_found_on_one_server_is_written_back_before_it_shows():
     assert kinds(own.answered(1, "b", request, done)) == ["Adopted"]
 
 
-def test_a_repeated_write_has_the_same_version_and_bytes():
+def test_a_repeated_write_has_the_same_version_and_bytes() -> None:
     """Protocol 2, owner 5: never another blob under one version."""
     own = ready_owner()
     _, first = own.write(0, {"s": b"1"})
@@ -166,7 +168,7 @@ def test_a_repeated_write_has_the_same_version_and_bytes():
     assert own.tick(r.RETRY_NS + 1).sends == []
 
 
-def test_a_server_without_the_base_gets_the_whole_record_once():
+def test_a_server_without_the_base_gets_the_whole_record_once() -> None:
     """Protocol additions 8: NeedBase; deltas that were behind it do not bring it again."""
     own = ready_owner()
     _, one = own.write(0, {"s": b"1", "m": b"x"})
@@ -178,7 +180,7 @@ def test_a_server_without_the_base_gets_the_whole_record_once():
     assert own.answered(0, "b", two.sends[1].request, need).sends == []
 
 
-def test_a_fenced_owner_stops():
+def test_a_fenced_owner_stops() -> None:
     """Protocol 2: a refused owner stops; it writes no more."""
     own = ready_owner()
     _, output = own.write(0, {"s": b"1"})
@@ -189,13 +191,13 @@ def test_a_fenced_owner_stops():
     assert not own.busy
 
 
-def test_a_deleted_agents_owner_stops():
+def test_a_deleted_agents_owner_stops() -> None:
     """Protocol 2 [uid]: the registry has no such uid."""
     own, asked = owner()
     assert own.answered(0, "a", asked["a"], r.Sealed(verdict=r.Verdict.DELETED)).outcomes == [r.Deleted()]
 
 
-def test_records_are_guarded_by_the_registry():
+def test_records_are_guarded_by_the_registry() -> None:
     """Protocol 2: a uid that is gone is refused, one that is not here yet has to wait."""
     agents = {"5": object()}
     assert r.guard_uid("5", agents, 9) is r.Verdict.OK
@@ -205,7 +207,7 @@ def test_records_are_guarded_by_the_registry():
     assert r.guard_view(2, 2, joining=True) is r.Verdict.JOINING
 
 
-def test_other_refusals_are_kept_for_status_and_repeated():
+def test_other_refusals_are_kept_for_status_and_repeated() -> None:
     """A full disk or a server that is behind is asked again, with growing pauses."""
     own, asked = owner()
     own.answered(0, "a", asked["a"], r.Sealed(verdict=r.Verdict.BEHIND))

@@ -1,7 +1,8 @@
 """A simulated cluster in virtual time: leases, expiry, assignment and failover under faults, checked after every event.
 
-Assumed: the log is atomic (one effective committer, as Raft gives it); a new leader inherits what was chosen and any prefix
-of the rest; an old leader goes on believing for a while and may learn late of what was chosen. Everything else is the core.
+Assumed: the log is atomic (one effective committer, as Raft gives it); a new leader inherits what was chosen and any
+prefix of the rest; an old leader goes on believing for a while and may learn late of what was chosen. Everything else
+is the core.
 """
 
 from __future__ import annotations
@@ -125,7 +126,9 @@ class ClusterSim:
         index = len(self.chosen)
         applied = machine.apply(self.truth, index, c.decode(entry.data))
         if not isinstance(entry.command, c.Tick):
-            self.note(f"chosen {index}: {entry.command} of {entry.server} -> {applied.result.rows or applied.result.ok}")
+            self.note(
+                f"chosen {index}: {entry.command} of {entry.server} -> {applied.result.rows or applied.result.ok}"
+            )
         found = [key.name for key in (*applied.changed.changed, *applied.changed.gone) if key.kind == "agent"]
         for key in applied.changed.changed:
             if key.kind == "host" and self.truth.ended(key.name):
@@ -252,10 +255,11 @@ class ClusterSim:
             )
             self.ask(process, c.ReportHost(incarnation=process.incarnation, ready=True, classes=CLASSES))
         reports = [self.report(row) for row in process.mine.values() if row.deleting or not row.ready]
-        mine = [process.view[uid] for uid in process.released if uid in process.view]
-        for row in mine:
-            if row.incarnation == process.incarnation and process.released[row.uid] == row.epoch:
-                reports.append(c.AgentReport(uid=row.uid, epoch=row.epoch, released=True))
+        reports += [
+            c.AgentReport(uid=row.uid, epoch=row.epoch, released=True)
+            for row in process.view.values()
+            if row.incarnation == process.incarnation and process.released.get(row.uid) == row.epoch
+        ]
         if reports and self.rng.random() < 0.3:
             self.ask(process, c.AgentReports(incarnation=process.incarnation, reports=tuple(reports)))
 

@@ -6,6 +6,7 @@ import pytest
 from tenured.core import _apply_agents, commands
 from tenured.core.failover import Planner
 from tenured.core.lease import Ack, LeaderLeases, Silence
+from tenured.core.model import Agent, Host
 from tenured.core.registry import Registry
 
 BLOCKS = 6
@@ -128,7 +129,7 @@ def test_rule_r_that_is_off_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutation evidence (protocol 4)."""
     checked = _apply_agents._assign_error
 
-    def unchecked(agent, host, item):  # noqa: ANN001, ANN202
+    def unchecked(agent: Agent | None, host: Host | None, item: commands.Assignment) -> str:
         problem = checked(agent, host, item)
         return "" if problem.endswith("nor expired") else problem
 
