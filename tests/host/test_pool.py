@@ -293,5 +293,6 @@ async def test_a_trial_gets_a_worker_of_its_own(pool, supervisor, worker, dial, 
     assert trial.pid == 13
     assert (await pool.pick()).pid == 11
     pool.end_trial(trial)
-    assert (await supervisor.hear(tenure_link.Spawn)).workers == 2
     assert (await supervisor.hear(tenure_link.Kill)).pid == 13
+    supervisor.say(tenure_link.Workers(pids=(11, 12), ended=13, status="signal SIGKILL"))
+    assert (await supervisor.hear(tenure_link.Spawn)).workers == 2

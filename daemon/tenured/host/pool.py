@@ -111,8 +111,7 @@ class WorkerPool:
             raise
 
     def end_trial(self, worker: Worker) -> None:
-        """The trial is over and its agent has left: the extra process goes."""
-        self._ask_for_workers(leaving=worker)
+        """The trial is over and its agent has left: the process goes, and once it is dead nobody takes its place."""
         self.kill(worker, "the trial of a suspect call is over")
 
     def kill(self, worker: Worker, reason: str) -> None:
@@ -253,7 +252,10 @@ class WorkerPool:
         if living is None:
             return
         for pid in [pid for pid in self._dying if pid not in living]:
-            self._dying.pop(pid).dead.set()
+            worker = self._dying.pop(pid)
+            worker.dead.set()
+            if worker.reserved:
+                self._ask_for_workers()
 
     def _insist(self, worker: Worker) -> None:
         """The process should have ended by itself when it lost its socket."""
@@ -274,10 +276,9 @@ class WorkerPool:
     def _wanted(self) -> int:
         return self.size + len(self._trials) + sum(worker.reserved for worker in self._workers.values())
 
-    def _ask_for_workers(self, leaving: Worker | None = None) -> None:
+    def _ask_for_workers(self) -> None:
         if self._supervisor is not None:
-            wanted = self._wanted() - (1 if leaving is not None and not leaving.lost else 0)
-            self._supervisor.connection.send(tenure_link.Spawn(workers=wanted))
+            self._supervisor.connection.send(tenure_link.Spawn(workers=self._wanted()))
 
     def _offer_for_trial(self, worker: Worker) -> None:
         while self._trials:
