@@ -1,8 +1,10 @@
 """Three servers on one loop: election, forwarding, the death of a leader, an empty disk, a restart."""
 
 import asyncio
+from pathlib import Path
 
 from tenured.raft import Applied, NotApplied, Unknown
+from tests.raft.raft_servers import Servers
 
 
 async def test_three_empty_servers_found_a_cluster_and_elect(servers: Servers) -> None:

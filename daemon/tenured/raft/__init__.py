@@ -1,7 +1,7 @@
 """Consensus behind one interface: `Consensus`, the values it answers with, and what it needs of a transport.
 
-Belongs here: the replicated log, elections, the write-ahead log and its disk. Does not: gRPC, the registry, any meaning of
-a command. Layers, each knowing only those below it:
+Belongs here: the replicated log, elections, the write-ahead log and its disk. Does not: gRPC, the registry, any
+meaning of a command. Layers, each knowing only those below it:
 
     consensus            the event loop, futures, the writer's thread
     engine               all rules in one object, sans I/O

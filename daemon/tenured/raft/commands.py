@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from dataclasses import dataclass
 
 from tenured.raft.core import Core, Peer, State
 from tenured.raft.interface import Answer, Applied, NotApplied, Outcome, Unknown
@@ -18,8 +19,13 @@ TURN_BUDGET_S = 0.002
 BUDGET_STRIDE = 8
 """Entries applied between two looks at the clock."""
 
-Origin = tuple[Peer, int]
-"""The follower that forwarded a command, and its request id."""
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The follower that forwarded a command, and its request id."""
+
+    peer: Peer
+    request_id: int
 
 
 class Commands(Core):
@@ -27,7 +33,7 @@ class Commands(Core):
 
     def prepare_commands(self) -> None:
         """Set up before the parent's __init__."""
-        self.queue: deque[tuple[bytes, Answer | Origin]] = deque()
+        self.queue: deque[tuple[bytes, Answer | Origin, int | None]] = deque()
         self.waiting_commit: dict[int, list[tuple[int, Answer]]] = {}  # index -> (term it was placed in, caller)
         self.waiting_reply: dict[int, Answer] = {}
         # N3: a reply to request 5 of this server's former life must not answer request 5 of this one.
@@ -40,28 +46,34 @@ class Commands(Core):
 
     # ---- in ------------------------------------------------------------------------------------------------------
 
-    def submit(self, kind: int, command: bytes, answer: Answer) -> None:
-        """Queue a command of a local caller. `answer` is called exactly once, or never (K9: keep a time-out)."""
-        self.queue_up(bytes((kind,)) + command, answer)
+    def submit(self, kind: int, command: bytes, answer: Answer, term: int | None = None) -> None:
+        """Queue a command of a local caller. `answer` is called exactly once, or never (K9: keep a time-out).
 
-    def queue_up(self, command: bytes, caller: Answer | Origin) -> None:
+        With a `term` it is placed only by this server as the leader of that term, and never forwarded: the leader's
+        own entries (ticks, expiries) would mean something else in the log of its successor (protocol 1, leader 2, 4).
+        """
+        self.queue_up(bytes((kind,)) + command, answer, term)
+
+    def queue_up(self, command: bytes, caller: Answer | Origin, term: int | None = None) -> None:
         """Bounded: what does not fit is refused at once."""
         if len(self.queue) >= QUEUE_LIMIT:
             self.refuse(caller, f"{QUEUE_LIMIT} commands are waiting already")
         else:
-            self.queue.append((command, caller))
+            self.queue.append((command, caller, term))
 
     def on_forward(self, peer: Peer, message: Forward) -> None:
         """A follower's command."""
-        self.queue_up(message.command, (peer, message.request_id))
+        self.queue_up(message.command, Origin(peer, message.request_id))
 
     def take_commands(self) -> None:
         """Once a tick. Several commands of one tick travel in one message."""
         for _ in range(min(len(self.queue), TAKE_LIMIT)):
-            command, caller = self.queue.popleft()
-            if self.state == State.LEADER:
+            command, caller, term = self.queue.popleft()
+            if term is not None and (self.state != State.LEADER or self.current_term != term):
+                self.refuse(caller, f"this server no longer leads term {term}")
+            elif self.state == State.LEADER:
                 self.place(command, caller)
-            elif self.leader is not None and not isinstance(caller, tuple):
+            elif self.leader is not None and not isinstance(caller, Origin):
                 self.forward(self.leader, command, caller)
             else:
                 self.refuse(caller, "no leader is known" if self.leader is None else "this server is not the leader")
@@ -70,9 +82,10 @@ class Commands(Core):
         """Append to the leader's log."""
         index, term = self.log.last.index + 1, self.current_term
         self.log.add(command, index, term)
-        if isinstance(caller, tuple):
-            peer, request_id = caller
-            self.say(peer, ForwardReply(term=term, request_id=request_id, placed=(index, term), refusal=""))
+        if isinstance(caller, Origin):
+            self.say(
+                caller.peer, ForwardReply(term=term, request_id=caller.request_id, placed=(index, term), refusal="")
+            )
         else:
             self.waiting_commit.setdefault(index, []).append((term, caller))
 
@@ -84,9 +97,9 @@ class Commands(Core):
 
     def refuse(self, caller: Answer | Origin, reason: str) -> None:
         """Not applied, and never will be."""
-        if isinstance(caller, tuple):
-            peer, request_id = caller
-            self.say(peer, ForwardReply(term=self.current_term, request_id=request_id, placed=None, refusal=reason))
+        if isinstance(caller, Origin):
+            reply = ForwardReply(term=self.current_term, request_id=caller.request_id, placed=None, refusal=reason)
+            self.say(caller.peer, reply)
         else:
             self.outbox.answer(caller, NotApplied(reason))
 
@@ -143,7 +156,7 @@ class Commands(Core):
             self.apply_next()
 
     def apply_next(self) -> None:
-        """Apply one entry and answer who waits for it. The index moves first: nothing here applies an entry twice (K8)."""
+        """Apply one entry and answer who waits for it. The index moves first: no entry is applied twice (K8)."""
         entry = self.log.at(self.applied_index + 1)
         if entry is None:
             raise LookupError(f"entry {self.applied_index + 1} is committed and not in the log")

@@ -148,8 +148,8 @@ class Consensus:
 
     # ---- callers -------------------------------------------------------------------------------------------------
 
-    async def propose(self, command: bytes, timeout_s: float) -> Outcome:
-        """Get `command` committed and applied, on any server.
+    async def propose(self, command: bytes, timeout_s: float, *, term: int | None = None) -> Outcome:
+        """Get `command` committed and applied, on any server; with a `term` only by this one as the leader of it.
 
         Within `timeout_s` seconds: Applied once it is committed and applied *here*; NotApplied when it certainly never
         will be; Unknown otherwise, also when the time has passed. Never raises but for cancellation.
@@ -159,7 +159,7 @@ class Consensus:
         engine = self._engine
         if engine is None or self._stopping or self._failed is not None:
             return NotApplied(self._why_not())
-        return await self._wait(self._submit(lambda answer: engine.propose(command, answer)), timeout_s)
+        return await self._wait(self._submit(lambda answer: engine.propose(command, answer, term)), timeout_s)
 
     async def barrier(self, timeout_s: float) -> Outcome:
         """A read of the local state after Applied sees every write acknowledged before the call, on any server.

@@ -1,14 +1,15 @@
 """The seam to PySyncObj 0.3.17: the one module that knows its private names.
 
-PySyncObj is not used raw. It takes its clock, its randomness, its log, its snapshots and its transport from globals of one
-module, and pickles what it sends and stores. Here a private copy of that module is loaded, so that nothing is changed for
-anybody else, and its globals are replaced. What they made is handed in as values through the configuration object:
-`createJournal(conf.journalFile)` returns the journal that was put there, and so on. Several engines in one process share
-nothing but the clock of whoever runs, which each entry into an engine sets (`enter`).
+PySyncObj is not used raw. It takes its clock, its randomness, its log, its snapshots and its transport from globals
+of one module, and pickles what it sends and stores. Here a private copy of that module is loaded, so that nothing is
+changed for anybody else, and its globals are replaced. What they made is handed in as values through the
+configuration object: `createJournal(conf.journalFile)` returns the journal that was put there, and so on. Several
+engines in one process share nothing but the clock of whoever runs, which each entry into an engine sets (`enter`).
 
-Of the parent remain: its state, the skeleton of `_onTick` (election timer, commit rule of the leader, fall-back without a
-quorum), `__onBecomeLeader`, `transferLeadership` and `__tryLogCompaction`. Everything else is replaced: `Core` names the
-parent's private attributes as we call them and sends its private hooks to methods that the rule modules define.
+Of the parent remain: its state, the skeleton of `_onTick` (election timer, commit rule of the leader, fall-back
+without a quorum), `__onBecomeLeader`, `transferLeadership` and `__tryLogCompaction`. Everything else is replaced:
+`Core` names the parent's private attributes as we call them and sends its private hooks to methods that the rule
+modules define.
 """
 
 # ruff: noqa: N802  (hooks carry the parent's mangled names)
@@ -22,52 +23,19 @@ from enum import IntEnum
 from types import ModuleType, SimpleNamespace
 from typing import Any, Generic, TypeVar, overload
 
-from pysyncobj.config import SyncObjConf
-from pysyncobj.node import Node
-from pysyncobj.transport import Transport
-from pysyncobj.version import VERSION
-
 from tenured.raft.interface import EngineUnsupported, RaftConfig, StateMachine
 from tenured.raft.journal import Journal
 from tenured.raft.messages import AnyMessage, RequestVote, TimeoutNow
 from tenured.raft.outbox import Outbox
 from tenured.raft.records import Entry
+from tenured.raft.snapshots import Snapshots
 
 SUPPORTED = "0.3.17"
 NEVER = 1 << 60
 """More entries or seconds than there will be: switches a feature of the parent off."""
 
 
-class State(IntEnum):
-    """The parent's _RAFT_STATE."""
-
-    FOLLOWER = 0
-    CANDIDATE = 1
-    LEADER = 2
-
-
-class Peer(Node):  # type: ignore[misc]
-    """Another voter. Its hash is the same in every process: the order of sets decides the order of sending."""
-
-    def __hash__(self) -> int:
-        return zlib.crc32(self.name.encode())
-
-    @property
-    def name(self) -> str:
-        """The server's name."""
-        return str(self.id)
-
-
-def check_version(installed: str = VERSION) -> None:
-    """Raise EngineUnsupported unless the rules here were written against the installed pysyncobj."""
-    if installed != SUPPORTED:
-        raise EngineUnsupported(
-            f"pysyncobj {installed} is installed, but the Raft rules override private members of {SUPPORTED}: "
-            f"install pysyncobj=={SUPPORTED}",
-        )
-
-
-def _same(value: Any, *_rest: Any) -> Any:
+def _same(value: object, *_rest: object) -> object:
     return value
 
 
@@ -87,6 +55,36 @@ def _private_copy() -> Any:
 
 
 pysyncobj: Any = _private_copy()
+
+
+class State(IntEnum):
+    """The parent's _RAFT_STATE."""
+
+    FOLLOWER = 0
+    CANDIDATE = 1
+    LEADER = 2
+
+
+class Peer(pysyncobj.Node):  # type: ignore[misc]
+    """Another voter. Its hash is the same in every process: the order of sets decides the order of sending."""
+
+    def __hash__(self) -> int:
+        return zlib.crc32(self.name.encode())
+
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        return str(self.id)
+
+
+def check_version(installed: str = pysyncobj.VERSION) -> None:
+    """Raise EngineUnsupported unless the rules here were written against the installed pysyncobj."""
+    if installed != SUPPORTED:
+        raise EngineUnsupported(
+            f"pysyncobj {installed} is installed, but the Raft rules override private members of {SUPPORTED}: "
+            f"install pysyncobj=={SUPPORTED}",
+        )
+
 
 T = TypeVar("T")
 
@@ -108,11 +106,11 @@ class Private(Generic[T]):
         obj.__dict__[self._name] = value
 
 
-class Wire(Transport):  # type: ignore[misc]
+class Wire(pysyncobj.Transport):  # type: ignore[misc]
     """The parent's transport: its two remaining messages become ours and go to the outbox."""
 
     def __init__(self, outbox: Outbox) -> None:
-        super().__init__(None, None, ())
+        pysyncobj.Transport.__init__(self, None, None, ())
         self._outbox = outbox
 
     def send(self, node: Peer, message: dict[str, Any]) -> bool:
@@ -134,7 +132,7 @@ class Seams:
 
     machine: StateMachine
     journal: Journal
-    snapshots: "Any"
+    snapshots: Snapshots
     outbox: Outbox
     clock: Callable[[], float]
     rng: random.Random
@@ -143,7 +141,7 @@ class Seams:
 
 def settings(config: RaftConfig) -> Any:
     """The parent's configuration. Reasons for the numbers: docs/adr/0006."""
-    return SyncObjConf(
+    return pysyncobj.SyncObjConf(
         autoTick=False,
         appendEntriesUseBatch=True,
         appendEntriesPeriod=min(0.05, config.election_min_s / 4),
@@ -162,24 +160,25 @@ def settings(config: RaftConfig) -> Any:
 class Core(pysyncobj.SyncObj):  # type: ignore[misc]
     """The parent with readable names, and its hooks as methods to be defined by the rules."""
 
-    log = Private[Journal]("raftLog")
-    state = Private[State]("raftState")
-    current_term = Private[int]("raftCurrentTerm")
-    voted_for = Private[str | None]("votedForNodeId")
-    vote_count = Private[int]("votesCount")
-    leader = Private[Peer | None]("raftLeader")
-    commit_index = Private[int]("raftCommitIndex")
-    applied_index = Private[int]("raftLastApplied")  # applied_index <= commit_index <= log.last.index
-    leader_commit = Private[int | None]("leaderCommitIndex")
-    next_index = Private[dict[Peer, int]]("raftNextIndex")  # match_index[p] < next_index[p] <= log.last.index + 1
-    match_index = Private[dict[Peer, int]]("raftMatchIndex")
-    heard_from = Private[dict[Peer, float]]("lastResponseTime")
-    connected_peers = Private[set[Peer]]("connectedNodes")
-    election_deadline = Private[float]("raftElectionDeadline")
-    transferring = Private[bool]("transferInProgress")
-    next_heartbeat = Private[float]("newAppendEntriesTime")
-    last_snapshot = Private[int | None]("lastSerializedEntry")
-    snapshot_pending = Private[bool]("needLoadDumpFile")
+    log: Private[Journal] = Private("raftLog")
+    state: Private[State] = Private("raftState")
+    current_term: Private[int] = Private("raftCurrentTerm")
+    voted_for: Private[str | None] = Private("votedForNodeId")
+    vote_count: Private[int] = Private("votesCount")
+    leader: Private[Peer | None] = Private("raftLeader")
+    commit_index: Private[int] = Private("raftCommitIndex")
+    applied_index: Private[int] = Private("raftLastApplied")  # applied_index <= commit_index <= log.last.index
+    leader_commit: Private[int | None] = Private("leaderCommitIndex")
+    # match_index[p] < next_index[p] <= log.last.index + 1
+    next_index: Private[dict[Peer, int]] = Private("raftNextIndex")
+    match_index: Private[dict[Peer, int]] = Private("raftMatchIndex")
+    heard_from: Private[dict[Peer, float]] = Private("lastResponseTime")
+    connected_peers: Private[set[Peer]] = Private("connectedNodes")
+    election_deadline: Private[float] = Private("raftElectionDeadline")
+    transferring: Private[bool] = Private("transferInProgress")
+    next_heartbeat: Private[float] = Private("newAppendEntriesTime")
+    last_snapshot: Private[int | None] = Private("lastSerializedEntry")
+    snapshot_pending: Private[bool] = Private("needLoadDumpFile")
 
     def __init__(self, config: RaftConfig, seams: Seams, conf: Any) -> None:
         # Everything of ours is set before the parent's __init__: what comes later it takes for replicated state (N12).
@@ -192,9 +191,9 @@ class Core(pysyncobj.SyncObj):  # type: ignore[misc]
         conf.journalFile, conf.fullDumpFile, conf.pollerType = seams.journal, seams.snapshots, _NoPoller()
         self.prepare()
         self.enter()
-        super().__init__(
-            Peer(config.name), list(self.peers.values()), conf, nodeClass=Peer, transport=Wire(seams.outbox)
-        )
+        parent: Any = pysyncobj.SyncObj
+        others = list(self.peers.values())
+        parent.__init__(self, Peer(config.name), others, conf, nodeClass=Peer, transport=Wire(seams.outbox))
         self.begin()
 
     def prepare(self) -> None:

@@ -3,10 +3,10 @@
 Whoever drives it (consensus.py on asyncio, tests/raft/sim in virtual time) has these duties, in this order:
 
 1. feed what happened: `received`, `connected`, `disconnected`, `propose`, `barrier`, any number of times in one turn;
-2. `tick()` once, at the end of each turn in which something happened and at least every `tick_s`;
-3. `end_turn()`: what the turn said is now bound to the records that it gave to the log;
-4. `synced(sequence)` when the log's writer says so: that lets the bound output leave. Then a tick, for what may be applied;
-5. when `behind` is true, another turn soon.
+2. `tick()` once, at the end of each turn in which something happened and at least every `tick_s`; 3. `end_turn()`:
+what the turn said is now bound to the records that it gave to the log; 4. `synced(sequence)` when the log's writer
+says so: that lets the bound output leave. Then a tick, for what may be applied; 5. when `behind` is true, another
+turn soon.
 """
 
 import logging
@@ -131,16 +131,16 @@ class Engine(Rejoining):
             if peer == self.leader:
                 self.forget_forwarded()
 
-    def propose(self, command: bytes, answer: Answer) -> None:
-        """Queue a command; it is taken at the next tick."""
-        self.submit(REGULAR, command, answer)
+    def propose(self, command: bytes, answer: Answer, term: int | None = None) -> None:
+        """Queue a command; it is taken at the next tick. With a `term`: only as the leader of that term."""
+        self.submit(REGULAR, command, answer, term)
 
     def barrier(self, answer: Answer) -> None:
-        """An entry without a command. Applied here: everything acknowledged anywhere before it began is applied here too."""
+        """An entry without a command. Once it is applied here, so is all that was acknowledged before it began."""
         self.submit(NO_OP, b"", answer)
 
     def hand_over(self) -> None:
-        """Ask the most advanced follower to take over. Does nothing unless this server leads and the follower has all."""
+        """Ask the most advanced follower to take over. Does nothing unless this server leads and that one has all."""
         self.enter()
         self.transferLeadership()
 

@@ -109,7 +109,7 @@ class Rejoin(Message, frozen=True, array_like=True, tag=10, kw_only=True):
 
 
 class RejoinReply(Message, frozen=True, array_like=True, tag=11, kw_only=True):
-    """`last_index`: end of the log. `leads`: leader of `term`. `born`: newest stamp known of the asker's disks, or 0."""
+    """`last_index`: end of the log. `leads`: leads `term`. `born`: newest stamp known of the asker's disks, or 0."""
 
     nonce: Stamp
     last_index: Index

@@ -1,7 +1,7 @@
 """The barrier: nothing that a turn says leaves before everything the log got until then is on the disk (K6).
 
-A turn's messages and answers are kept together with the log's sequence number at its end. `synced` lets them go, in order.
-One flush a turn and a peer: all messages for it travel as one frame.
+A turn's messages and answers are kept together with the log's sequence number at its end. `synced` lets them go, in
+order. One flush a turn and a peer: all messages for it travel as one frame.
 """
 
 import logging
@@ -38,7 +38,7 @@ class Outbox:
         self._turn.messages.setdefault(peer, []).append(message)
 
     def answer(self, answer: Answer, outcome: Outcome) -> None:
-        """Tell a caller at the end of the turn. What the caller's function raises is logged and goes no further (K8)."""
+        """Tell a caller at the end of the turn. What its function raises is logged and goes no further (K8)."""
         self._turn.answers.append((answer, outcome))
 
     def end_turn(self, sequence: int) -> None:

@@ -1,7 +1,7 @@
 """The records of the write-ahead log and what they add up to. Pure: values in, values out.
 
-Term, vote, standing and entries share one order. A vote that became durable before the entries written ahead of it would
-be a promise about a log that is not there (K6).
+Term, vote, standing and entries share one order. A vote that became durable before the entries written ahead of it
+would be a promise about a log that is not there (K6).
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ class Entry(NamedTuple):
     """One entry. The order of the fields is that of PySyncObj's journal, which reads them by position."""
 
     command: bytes
-    index: int
+    index: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]  # tuple.index is not used
     term: int
 
 

@@ -1,13 +1,14 @@
 """An empty disk: found a new cluster, or come back into one without doing harm. The argument is docs/adr/0005.
 
-A disk starts without a vote. Identities of servers are fixed, disks are not: the server may have promised, on a disk that
-is gone, to follow a term, and acknowledged entries. So it asks all others (`Rejoin`, with a nonce of this life), and then
+A disk starts without a vote. Identities of servers are fixed, disks are not: the server may have promised, on a disk
+that is gone, to follow a term, and acknowledged entries. So it asks all others (`Rejoin`, with a nonce of this life),
+and then
 
 * founds, if *every* other server answered in this life that it is empty too, or virgin: then nobody ever got a promise;
-* else acknowledges nothing until so many others told their term that one of them knows every term that the lost disk may
-  have voted in (K11: a deposed leader committed with the help of an early ack), takes over the highest of these terms with
-  its vote spent, and gets a vote of its own once the leader of that term was among them, which makes that leader forget the
-  old disk's acks, and its committed prefix covers the end of every log that was named.
+* else acknowledges nothing until so many others told their term that one of them knows every term that the lost disk
+  may have voted in (K11: a deposed leader committed with the help of an early ack), takes over the highest of these
+  terms with its vote spent, and gets a vote of its own once the leader of that term was among them, which makes that
+  leader forget the old disk's acks, and its committed prefix covers the end of every log that was named.
 
 Only one disk may be in this state at a time: two lost disks at once are outside the promise.
 """

@@ -1,7 +1,7 @@
 """The log from leader to followers: what is sent, what is accepted, what an ack proves. Raft, figure 2, and no more."""
 
-from tenured.raft.core import Peer, State
 from tenured.raft.commands import Commands
+from tenured.raft.core import Peer, State
 from tenured.raft.interface import InvariantBroken
 from tenured.raft.messages import Ack, AppendEntries, Hint, InstallSnapshot
 from tenured.raft.records import Entry
@@ -48,7 +48,7 @@ class Replication(Commands):
                 return
 
     def send_batch(self, peer: Peer) -> None:
-        """The next entries. N7: whole entries only, never parts of one; the size of a command is bounded at the edge."""
+        """The next entries. N7: whole ones only, never parts of one; the size of a command is bounded at the edge."""
         start = self.next_index[peer]
         before = self.log.at(start - 1)
         entries = self.batch(start) if start - self.match_index[peer] <= WINDOW else []
@@ -96,7 +96,7 @@ class Replication(Commands):
             self.next_index[peer] = self.retreat(peer, message.next_index)
 
     def retreat(self, peer: Peer, hint: int) -> int:
-        """N4: a refusal only moves back. Of many answers to one burst the first names the conflict, later ones the end."""
+        """N4: a refusal only moves back. Of many answers to a burst the first names the conflict, others the end."""
         return max(self.match_index[peer] + 1, min(hint, self.next_index[peer]))
 
     def knows_disk(self, peer: Peer, born: int) -> bool:
@@ -122,7 +122,7 @@ class Replication(Commands):
                 self.acknowledge(peer, matched)
 
     def on_install_snapshot(self, peer: Peer, message: InstallSnapshot) -> None:
-        """N1: a piece of a snapshot compares nothing, so it neither commits nor acknowledges. The whole one does both."""
+        """N1: a piece of a snapshot compares nothing, so it neither commits nor acknowledges. The whole does."""
         if self.follow(peer, message.term) and self.snapshots.accepts:
             covered = self.install(message)
             if covered is not None:
@@ -238,7 +238,7 @@ class Replication(Commands):
         self.forget_placed(snapshot.last.index)
 
     def has_tail_of(self, snapshot: Snapshot) -> bool:
-        """K5: entries after the snapshot are kept when the log agrees with it where they meet (N9: compared as entries)."""
+        """K5: entries after the snapshot are kept when the log agrees with it where they meet (N9: as entries)."""
         mine = self.log.at(snapshot.previous.index), self.log.at(snapshot.last.index)
         return mine == (snapshot.previous, snapshot.last)
 

@@ -1,6 +1,7 @@
-"""Snapshots, in the place of pysyncobj.serializer.Serializer. Compaction is switched off for now: nothing writes one yet.
+"""Snapshots, in the place of pysyncobj.serializer.Serializer. Compaction is off for now: nothing writes one yet.
 
-A snapshot holds the state, and the last two entries that it covers: the parent wants a predecessor at the start of its log.
+A snapshot holds the state, and the last two entries that it covers: the parent wants a predecessor at the start of
+its log.
 """
 
 # ruff: noqa: N802  (PySyncObj names these methods)
@@ -33,7 +34,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SnapshotStore(Protocol):
-    """Keeps the newest snapshot: a side file, fsync, rename, fsync of the directory. Never goes back to an older one."""
+    """Keeps the newest snapshot: a side file, fsync, rename, fsync of the directory. Never goes back to an older."""
 
     def read(self) -> tuple[tuple[int, int], bytes] | None:
         """((index, term), bytes) of the newest, None when there is none."""

@@ -1,14 +1,15 @@
 """The file format of the write-ahead log, its opening and its repair.
 
-    file    = magic (8 bytes), frame (the header: format version, server name), frame ...
-    frame   = length, crc of the payload, crc of (offset, length, crc of the payload); 4 bytes each, little endian; payload
-    payload = a msgpack array of records: one group commit
+    file    = magic (8 bytes), frame (the header: format version, server name), frame ... frame   = length, crc of the
+    payload, crc of (offset, length, crc of the payload); 4 bytes each, little endian; payload payload = a msgpack
+    array of records: one group commit
 
-A frame is written only after the one before it was synced. So a damaged frame that has a whole frame somewhere behind it
-is damage to synced data: **LogCorrupt**, whatever it looks like. A damaged frame with nothing whole behind it is a torn
-write, and cut off, if it is shorter than its length says or has a sector of zeros (a block that was never written).
-Anything else in the last frame may be damage to an acknowledged entry and refuses to start too: the road of an empty disk
-(rejoin.py) is safe, a guess is not. The offset in the checksum keeps an old frame in a new place from being taken for real.
+A frame is written only after the one before it was synced. So a damaged frame that has a whole frame somewhere behind
+it is damage to synced data: **LogCorrupt**, whatever it looks like. A damaged frame with nothing whole behind it is a
+torn write, and cut off, if it is shorter than its length says or has a sector of zeros (a block that was never
+written). Anything else in the last frame may be damage to an acknowledged entry and refuses to start too: the road of
+an empty disk (rejoin.py) is safe, a guess is not. The offset in the checksum keeps an old frame in a new place from
+being taken for real.
 """
 
 import fcntl

@@ -58,7 +58,7 @@ class Check:
         self.world.log("EXCEPTION", host.name, *traceback.format_exception(error)[-3:])
         self.bad(f"{type(error).__name__} in {where.name}", host.name, str(error)[:120], fatal=False)
 
-    # ---- log matching, by induction: one entry per (index, term), and one term before it --------------------------
+    # ---- log matching, by induction: one entry per (index, term), and one term before it -------------------------
 
     def added(self, host: Host, entry: Entry, before: Entry | None) -> None:
         if before is not None and entry.index != before.index + 1:
@@ -77,7 +77,7 @@ class Check:
             self.bad("committed entry cut", host.name, index, host.engine.commit_index, fatal=False)
 
     def disk_lost(self, host: Host) -> None:
-        """A candidate's vote for itself may be lost with its disk: nobody but itself counted it, and its reign ended."""
+        """A candidate's vote for itself may be lost with its disk: nobody but itself counted it, and its reign ended.""
         self.votes = {key: choice for key, choice in self.votes.items() if (key[0], choice) != (host.name, host.name)}
 
     # ---- messages that left, commands that were applied -----------------------------------------------------------
@@ -189,7 +189,7 @@ class Check:
                 self.bad("a server lacks commands", host.name)
 
     def outcomes_are_true(self) -> None:
-        """Applied: in the history, with the result of a sequential replay, in real-time order. Not applied: not in it."""
+        """Applied: in the history, with the result of a replay, in real-time order. Not applied: not in it."""
         results, register = [], None
         operations = self.world.operations
         for place, cid in enumerate(self.order):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tenured.raft.core import Peer
 from tenured.raft.engine import Engine
 from tenured.raft.messages import Ack, AppendEntries, RejoinReply
@@ -80,7 +82,7 @@ class FoundsFromOldAnswers(Engine):
     """ADR 0005: an answer to an earlier life counts."""
 
     def on_rejoin_reply(self, peer: Peer, message: RejoinReply) -> None:
-        super().on_rejoin_reply(peer, RejoinReply(**{f: getattr(message, f) for f in message.__struct_fields__} | {"nonce": self.nonce}))
+        super().on_rejoin_reply(peer, msgspec.structs.replace(message, nonce=self.nonce))
 
 
 class AcksEarly(Engine):
@@ -101,7 +103,7 @@ class AcksOfAnyTerm(Engine):
     """K3: counts acks of earlier reigns."""
 
     def on_ack(self, peer: Peer, message: Ack) -> None:
-        super().on_ack(peer, Ack(term=self.current_term, next_index=message.next_index, success=message.success, born=message.born))
+        super().on_ack(peer, msgspec.structs.replace(message, term=self.current_term))
 
 
 class AppliesTwice(Engine):
@@ -119,12 +121,7 @@ class TrustsPrevious(Engine):
 
     def append(self, peer: Peer, message: AppendEntries) -> int | None:
         if message.previous is not None and (mine := self.log.at(message.previous[0])) is not None:
-            message = AppendEntries(
-                term=message.term,
-                commit_index=message.commit_index,
-                previous=(mine.index, mine.term),
-                entries=message.entries,
-            )
+            message = msgspec.structs.replace(message, previous=(mine.index, mine.term))
         return super().append(peer, message)
 
 

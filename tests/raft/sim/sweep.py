@@ -1,4 +1,6 @@
-"""Many simulated runs: `python -m tests.raft.sim.sweep [--engine NAME] [--first SEED] [--count N] [--seconds S] [name=value ...]`.
+"""Many simulated runs.
+
+    python -m tests.raft.sim.sweep [--engine NAME] [--first SEED] [--count N] [--seconds S] [name=value ...]
 
 Prints what was covered and, for each rule that was broken, the seeds that show it. Exit status 1 when there is one.
 """

@@ -1,7 +1,7 @@
-"""One simulated run: virtual time, a seeded event queue, hosts, network, client, faults. A run is a function of its seed.
+"""One simulated run: virtual time, a seeded event queue, hosts, network, client, faults; a function of its seed.
 
-No thread, no socket, no file, no sleep: all that happens is an event. Every number is drawn from the seed (swarm testing),
-unless it is given.
+No thread, no socket, no file, no sleep: all that happens is an event. Every number is drawn from the seed (swarm
+testing), unless it is given.
 """
 
 from __future__ import annotations
