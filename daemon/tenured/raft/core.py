@@ -169,7 +169,7 @@ class Core(pysyncobj.SyncObj):  # type: ignore[misc]
     commit_index: Private[int] = Private("raftCommitIndex")
     applied_index: Private[int] = Private("raftLastApplied")  # applied_index <= commit_index <= log.last.index
     leader_commit: Private[int | None] = Private("leaderCommitIndex")
-    # match_index[p] < next_index[p] <= log.last.index + 1
+    # Of every peer: match < next, and next is at most one beyond the log.
     next_index: Private[dict[Peer, int]] = Private("raftNextIndex")
     match_index: Private[dict[Peer, int]] = Private("raftMatchIndex")
     heard_from: Private[dict[Peer, float]] = Private("lastResponseTime")

@@ -77,7 +77,7 @@ class Check:
             self.bad("committed entry cut", host.name, index, host.engine.commit_index, fatal=False)
 
     def disk_lost(self, host: Host) -> None:
-        """A candidate's vote for itself may be lost with its disk: nobody but itself counted it, and its reign ended.""
+        """A candidate's vote for itself may be lost with its disk: nobody else counted it, and its reign ended."""
         self.votes = {key: choice for key, choice in self.votes.items() if (key[0], choice) != (host.name, host.name)}
 
     # ---- messages that left, commands that were applied -----------------------------------------------------------
