@@ -112,12 +112,15 @@ class Activations:
             self._site.reports.released(uid, epoch)
 
     def _drop_failed(self) -> None:
-        """An activation that ended by a defect of ours is begun anew, once a second at most."""
+        """An activation that ended by a defect of ours is given up, once a second at most: a second owner of the same
+        epoch could write another state under a version that is on its way (protocol 2 [epoch_once]).
+        """
         for uid, holder in list(self.holders.items()):
             error = holder.failure
             if error is not None and uid not in self._ending:
                 log.error("agent %s: its activation ended by a defect", uid, exc_info=error)
                 del self.holders[uid]
+                self._report(uid, holder.epoch, Why.RELEASED)
 
     def _unreported(self) -> bool:
         return any((uid, row.epoch) not in self._given_up for uid, row in self._site.mirror.mine.items())
