@@ -47,7 +47,8 @@ class Storage(Model):
         json_schema_extra=cel(
             (
                 (
-                    "self.type == oldSelf.type && quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) == 0 && "
+                    "self.type == oldSelf.type && "
+                    "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) == 0 && "
                     "has(self.storageClassName) == has(oldSelf.storageClassName) && "
                     "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)"
                 ),

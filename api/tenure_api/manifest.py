@@ -37,9 +37,11 @@ def parse(document: object) -> Resource:
         raise BadManifest(f"{_name(fields)}: {explain(error, model)}") from error
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """All problems, in sentences: where, and what."""
-    return "; ".join(_sentence(problem["type"], problem["loc"], problem["msg"], model) for problem in error.errors())
+def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> str:
+    """All problems, in sentences: where, and what. `prefix`: where in `model` the part lies that was validated."""
+    return "; ".join(
+        _sentence(problem["type"], (*prefix, *problem["loc"]), problem["msg"], model) for problem in error.errors()
+    )
 
 
 def _name(document: Mapping[str, object]) -> str:

@@ -118,3 +118,27 @@ class Reason(StrEnum):
     """
     COMMAND_INVALID = "CommandInvalid"
     """An entry of the log that this version cannot read or that makes no sense."""
+
+    # --- resources on Kubernetes --------------------------------------------------------------------------------------
+
+    ACCEPTED = "Accepted"
+    """What was asked for has been taken up."""
+    AS_EXPECTED = "AsExpected"
+    """There is nothing to say."""
+    SERVERS_STARTING = "ServersStarting"
+    """Servers are starting or catching up."""
+    SERVER_FAILING = "ServerFailing", "`kubectl describe pod` and `kubectl logs` of the server say more."
+    """The pod of a server cannot run."""
+    CLAIM_WAITING = (
+        "ClaimWaiting",
+        "Make a default StorageClass, name one in servers.storage, or use storage.type Ephemeral for a trial.",
+    )
+    """A server waits for its volume."""
+    HOSTS_STARTING = "HostsStarting"
+    """Hosts of a pool are starting."""
+    ROLLING = "Rolling"
+    """Pods are being replaced by those of a new specification."""
+    OBJECT_REFUSED = "ObjectRefused", "Correct the field that the message names."
+    """The API server refused an object that the AgentCluster needs."""
+    AUTHORITY_UNUSABLE = "AuthorityUnusable", "Restore the Secret from a backup; a new authority cuts every host off."
+    """The Secret with the cluster's authority cannot be read; it is never replaced by itself."""

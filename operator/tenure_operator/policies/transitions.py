@@ -1,0 +1,54 @@
+"""Which events a change of status is worth: one for each thing that a user would want to have been told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tenure_api.model import Json
+from tenure_operator.policies import conditions
+
+_WARNING_PHASES = frozenset({"FailingOver", "Backoff", "Unavailable"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event to be recorded about an object."""
+
+    type: str
+    """Normal or Warning."""
+    reason: str
+    message: str
+
+
+def of_agent(old: Json, new: Json) -> list[Event]:
+    """Of an Agent: a change of phase or reason, and of what is accepted."""
+    made: list[Event] = []
+    accepted = conditions.find(new, "Accepted")
+    if _changed(old, new, "Accepted"):
+        fine = accepted["status"] != "False"
+        made.append(Event("Normal" if fine else "Warning", accepted["reason"], accepted["message"]))
+    moved = (old.get("phase"), old.get("reason")) != (new.get("phase"), new.get("reason"))
+    if moved and new.get("reason") and new["reason"] != accepted.get("reason"):
+        bad = new["phase"] in _WARNING_PHASES or conditions.find(new, "Degraded").get("status") == "True"
+        made.append(Event("Warning" if bad else "Normal", new["reason"], new["summary"]))
+    return made
+
+
+def of_cluster(old: Json, new: Json) -> list[Event]:
+    """Of an AgentCluster: each condition that a user acts on."""
+    made: list[Event] = []
+    for kind, bad in (("Accepted", "False"), ("Ready", "False"), ("QuorumHealthy", "False"), ("Degraded", "True")):
+        condition = conditions.find(new, kind)
+        if _changed(old, new, kind) and (condition["message"] or condition["status"] == bad):
+            severity = "Warning" if condition["status"] == bad else "Normal"
+            made.append(Event(severity, condition["reason"], f"{kind}: {condition['message']}"))
+    return made
+
+
+def _changed(old: Json, new: Json, kind: str) -> bool:
+    before, after = conditions.find(old, kind), conditions.find(new, kind)
+    if not after:
+        return False
+    if not before and after["status"] == "True" and kind != "Degraded":
+        return False  # it began as it should
+    return (before.get("status"), before.get("reason")) != (after["status"], after["reason"])
