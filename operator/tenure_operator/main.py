@@ -37,7 +37,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     made.watching.server_timeout = 300
     made.networking.request_timeout = 30
     for kind in events.OWNED:  # we look at our own pods, not at everybody's
-        made.watching.label_selectors[f"{kind.plural}.{kind.version}.{kind.group}".rstrip(".")] = events.OWNED_SELECTOR
+        made.watching.label_selectors[kind.group, kind.version, kind.plural] = events.OWNED_SELECTOR
     return made
 
 

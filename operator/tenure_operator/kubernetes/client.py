@@ -15,7 +15,7 @@ from lightkube.types import PatchType
 
 from tenure_api.model import Json
 from tenure_operator.kubernetes.errors import Conflict, KubernetesError, Refused, Unreachable
-from tenure_operator.kubernetes.kinds import ALL, BY_NAME, Kind
+from tenure_operator.kubernetes.kinds import ALL, BY_NAME, DEPLOYMENT, Kind
 
 FIELD_MANAGER = "tenure-operator"
 TIMEOUT_S: Final = 15.0
@@ -102,6 +102,18 @@ class Kubernetes:
             await _guarded(self._client.delete(_RESOURCES[kind], name, **_scope(kind, namespace)))
         except _Missing:
             return
+
+    async def scale_deployment(self, namespace: str, name: str, replicas: int) -> bool:
+        """Set its number of replicas; False when it does not exist."""
+        patch = {"spec": {"replicas": replicas}}
+        resource = _RESOURCES[DEPLOYMENT]
+        try:
+            await _guarded(
+                self._client.patch(resource, name, patch, namespace=namespace, patch_type=PatchType.MERGE)
+            )
+        except _Missing:
+            return False
+        return True
 
     async def evict(self, namespace: str, pod: str) -> bool:
         """Ask for the pod to go, within its disruption budget; False when the budget does not allow it now."""
