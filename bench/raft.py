@@ -2,7 +2,7 @@
 
     python -m bench.raft [--json] [--count N] [--size BYTES] [--directory DIR]
 
-Prints p50 and p99 of `propose` in milliseconds, one after the other on the leader and on a follower, commands per second
+Prints p50 and p99 of `propose` in milliseconds, one after the other on the leader and on a follower, commands a second
 with 200 under way, the longest delay of the event loop, and what one fdatasync of that size takes here.
 """
 
