@@ -21,7 +21,7 @@ async def drive(client: tenure.AsyncClient, agent: str) -> None:
         began = time.time()
         line = {"agent": agent, "began": began}
         try:
-            line["count"] = await client.call_by_name(agent, "increment", {"by": 1}, timeout=DEADLINE_S)
+            line["count"] = await client.call_by_name(f"shop/{agent}", "increment", {"by": 1}, timeout=DEADLINE_S)
         except tenure.TenureError as error:
             line["error"] = f"{type(error).__name__}: {error}"
         print(json.dumps({**line, "ended": time.time()}), flush=True)

@@ -99,12 +99,11 @@ def _objects(cluster: str, agents: tuple[str, ...], node: str) -> dict[str, Any]
     }
     authority = {"configMap": {"name": f"{cluster}-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}
     servers = [f"{cluster}-server-{number}.{cluster}-peers.shop" for number in range(3)]
-    names = [f"shop/{agent}" for agent in agents]
     container = {
         "name": "load",
         "image": TENURED.name,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "/load/load.py", *names],
+        "command": ["python", "/load/load.py", *agents],
         "env": [
             {"name": "TENURE_URL", "value": f"tenure://{','.join(servers)}/shop/{cluster}"},
             {"name": "TENURE_TOKEN_FILE", "value": "/enrolment/token"},
