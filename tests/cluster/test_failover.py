@@ -1,0 +1,105 @@
+"""What happens to an agent and its calls when what holds it dies."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from tenure_cli.dev.workers import daemon_pids, worker_pids
+from tests.cluster.cluster_local import Local
+
+pytestmark = pytest.mark.cluster
+
+
+async def count_on(local: Local, name: str, calls: int) -> None:
+    """Calls one after the other; each must be answered."""
+    for _ in range(calls):
+        await local.call(name, "increment")
+
+
+async def test_an_agent_outlives_the_silence_of_its_host(whole: Local) -> None:
+    """Frozen: no socket is closed. Elsewhere under a higher epoch, nothing lost, nothing doubled; invariants 1 to 4."""
+    name = await whole.running_agent()
+    await count_on(whole, name, 10)
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    victim = whole.running.process(before.host)
+    calling = asyncio.create_task(count_on(whole, name, 30))
+    victim.freeze()
+    await calling
+    after = await whole.until(name, lambda row: row.ready and row.epoch > before.epoch, "Ready elsewhere")
+    assert after.host != before.host
+    assert after.last_failover.reason == "LeaseExpired"
+    assert after.last_failover.duration_ms > 0
+    assert after.restarts == 1
+    assert await whole.call(name, "value") == 40
+    await victim.kill(restart=True)
+
+
+async def test_a_host_that_thaws_after_its_lease_serves_nothing_it_lost(whole: Local) -> None:
+    """The frozen host wakes up when the agent is elsewhere: it has fenced itself, and its late turn changes nothing."""
+    name = await whole.running_agent()
+    await count_on(whole, name, 3)
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    victim = whole.running.process(before.host)
+    victim.freeze()
+    await count_on(whole, name, 3)
+    victim.thaw()
+    await count_on(whole, name, 20)
+    after = await whole.until(name, lambda row: row.ready, "Ready")
+    assert after.epoch > before.epoch
+    assert await whole.call(name, "value") == 26
+
+
+async def test_a_killed_daemon_comes_back_and_its_agents_with_it(whole: Local) -> None:
+    """The supervisor restarts it at once; proof of death spares the wait for the lease."""
+    name = await whole.running_agent()
+    await count_on(whole, name, 5)
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    calling = asyncio.create_task(count_on(whole, name, 20))
+    for pid in daemon_pids(whole.running.process(before.host).pid):
+        os.kill(pid, signal.SIGKILL)
+    await calling
+    after = await whole.until(name, lambda row: row.ready and row.epoch > before.epoch, "Ready again")
+    assert after.restarts == 1
+    assert await whole.call(name, "value") == 25
+
+
+async def test_a_killed_worker_keeps_its_agents_epoch(whole: Local) -> None:
+    """Only the process with the user's code is new."""
+    name = await whole.running_agent()
+    await count_on(whole, name, 5)
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    for pid in worker_pids(whole.running.process(before.host).pid):
+        os.kill(pid, signal.SIGKILL)
+    await count_on(whole, name, 5)
+    assert await whole.call(name, "value") == 10
+
+
+async def test_leader_and_holder_fall_silent_together(whole: Local) -> None:
+    """A majority of the servers is left: a new leader, a new holder, the same count."""
+    name = await whole.running_agent()
+    await count_on(whole, name, 5)
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    leader = (await whole.cluster.status()).leader
+    victims = [whole.running.process(before.host), whole.running.process(leader)]
+    for victim in victims:
+        victim.freeze()
+    await count_on(whole, name, 10)
+    assert await whole.call(name, "value") == 15
+    for victim in victims:
+        await victim.kill(restart=True)
+
+
+async def test_an_agent_that_is_not_critical_waits_for_its_node(whole: Local) -> None:
+    """`critical: false`: marked Unavailable, not moved; it runs again when the host is back."""
+    name = await whole.running_agent(critical=False)
+    await count_on(whole, name, 2)
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    victim = whole.running.process(before.host)
+    victim.freeze()
+    row = await whole.until(name, lambda row: row.phase == "Unavailable", "Unavailable")
+    assert row.reason == "NodeLost"
+    await victim.kill(restart=True)
+    await whole.until(name, lambda row: row.ready and row.node == before.node, "Ready again on its node")
+    assert await whole.call(name, "value") == 2
