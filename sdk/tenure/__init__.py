@@ -3,15 +3,20 @@
 Everything is imported from here; modules with an underscore are not for you. Errors are in `tenure.errors`.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
 from tenure._agent import Agent
-from tenure._client import AsyncClient, Client, Reference, connect
 from tenure._context import Context
 from tenure._directives import Directive, Emit, Error
 from tenure._instruction import Instruction
-from tenure._local import LocalRuntime, Signal, local
 from tenure._methods import action, query
 from tenure._state import State
 from tenure.errors import CallError, TenureError
+
+if TYPE_CHECKING:
+    from tenure._client import AsyncClient, Client, Reference, connect
+    from tenure._local import LocalRuntime, Signal, local
 
 __version__ = "0.1.0"
 
@@ -35,3 +40,29 @@ __all__ = [
     "local",
     "query",
 ]
+
+# What runs agents brings asyncio along; a module that only defines agents is imported without it.
+_LAZY = {
+    "AsyncClient": "tenure._client",
+    "Client": "tenure._client",
+    "LocalRuntime": "tenure._local",
+    "Reference": "tenure._client",
+    "Signal": "tenure._local",
+    "connect": "tenure._client",
+    "local": "tenure._local",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load the module of a name that is first used now (PEP 562)."""
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'tenure' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Every name, loaded or not."""
+    return sorted({*globals(), *_LAZY})

@@ -265,10 +265,25 @@ def _declared_state(cls: type[Agent[Any]]) -> type[State] | None:
     return cls.__tenure_state__
 
 
+class _NoLoop:
+    """Stands for the event loop while `cmd` runs an action: whatever the action wants of it, it would have to wait."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+
+    def __getattr__(self, _: str) -> NoReturn:
+        raise NotPure(f"{self._label} waits for something: cmd runs an action to its end at once; call it at a runtime")
+
+
 def _drive(method: Method[..., Any], draft: Agent[Any], scope: Scope, arguments: Mapping[str, Any]) -> None:
     """Run the body to its end without an event loop. Raises NotPure if it would wait."""
+    import asyncio  # noqa: PLC0415 - a tenth of the time of `import tenure`, and only needed by what runs agents
+
     token = current_scope.set(scope)
     context = Context(scope)
+    no_loop = _NoLoop(method.label)
+    outer = asyncio._get_running_loop()  # noqa: SLF001 - asyncio's interface for whoever drives coroutines
+    asyncio._set_running_loop(cast(Any, no_loop))  # noqa: SLF001 - the same
     try:
         if method.blocking:
             first = (draft, context) if method.signature.takes_context else (draft,)
@@ -280,10 +295,7 @@ def _drive(method: Method[..., Any], draft: Agent[Any], scope: Scope, arguments:
         except StopIteration:
             return
         body.close()
-        _impure(method)
+        no_loop.waited()
     finally:
+        asyncio._set_running_loop(outer)  # noqa: SLF001 - the same
         current_scope.reset(token)
-
-
-def _impure(method: Method[..., Any]) -> NoReturn:
-    raise NotPure(f"{method.label} waits for something: cmd runs an action to its end at once; call it at a runtime")

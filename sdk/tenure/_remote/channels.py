@@ -29,6 +29,15 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+_REFUSALS: dict[grpc.StatusCode, type[errors.CallError]] = {
+    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: errors.PermissionDenied,
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidArguments,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.UNIMPLEMENTED: errors.VersionSkew,  # a request that the peer does not know
+}
+
+
 def open_channel(
     address: str,
     expected: str,
@@ -45,17 +54,12 @@ def open_channel(
 def translate(error: RpcError, what: str) -> errors.CallError:
     """One of our errors for one of gRPC's. What the peer did about the request is unknown to gRPC."""
     code, details = error.code(), error.details() or "no details"
-    if code is grpc.StatusCode.UNAUTHENTICATED:
-        return errors.Unauthenticated(f"{what}: {details}")
-    if code is grpc.StatusCode.PERMISSION_DENIED:
-        return errors.PermissionDenied(f"{what}: {details}")
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return errors.VersionSkew(f"{what}: the peer does not know this request ({details})")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineExceeded(f"{what}: no answer in time", outcome="unknown")
     if _is_foreign(details):
         return errors.Unauthenticated(f"{what}: the certificates are not of one cluster ({details})")
-    return errors.Unavailable(f"{what}: {details}", outcome="unknown")
+    known = _REFUSALS.get(code)
+    return known(f"{what}: {details}") if known else errors.Unavailable(f"{what}: {details}", outcome="unknown")
 
 
 def is_transient(error: RpcError) -> bool:

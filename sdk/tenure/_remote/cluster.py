@@ -143,10 +143,10 @@ class Remote:
         """Create or change agents; one result each, in their order. Raises CallError."""
         request = registry_pb2.ApplyAgentsRequest(agents=specs, managed_by=managed_by, command_id=_command_id())
 
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ApplyAgentsResponse:
-            return await stub.ApplyAgents(request, timeout=seconds)
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> Sequence[registry_pb2.RowResult]:
+            return (await stub.ApplyAgents(request, timeout=seconds)).results
 
-        return (await self._ask("apply", ask, timeout_s)).results
+        return await self._ask("apply", ask, timeout_s, again=_undecided)
 
     async def delete_agents(
         self,
@@ -158,10 +158,10 @@ class Remote:
         """Stop agents and remove them; one result each, in their order. Raises CallError."""
         request = registry_pb2.DeleteAgentsRequest(ids=ids, managed_by=managed_by, command_id=_command_id())
 
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.DeleteAgentsResponse:
-            return await stub.DeleteAgents(request, timeout=seconds)
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> Sequence[registry_pb2.RowResult]:
+            return (await stub.DeleteAgents(request, timeout=seconds)).results
 
-        return (await self._ask("delete", ask, timeout_s)).results
+        return await self._ask("delete", ask, timeout_s, again=_undecided)
 
     async def create(self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes) -> None:
         """Create one agent, or leave it as it is. Raises CallError."""
@@ -255,9 +255,17 @@ class Remote:
         return answer
 
     async def _ask(
-        self, what: str, ask: Callable[[registry_pb2_grpc.RegistryStub, float], Awaitable[T]], timeout_s: float | None
+        self,
+        what: str,
+        ask: Callable[[registry_pb2_grpc.RegistryStub, float], Awaitable[T]],
+        timeout_s: float | None,
+        *,
+        again: Callable[[T], bool] = lambda _: False,
     ) -> T:
-        """Ask servers in turn until one answers. Requests carry a command id: a repetition changes nothing twice."""
+        """Ask servers in turn until one answers, and answers for good. Raises CallError.
+
+        Requests that change something carry a command id: a repetition changes nothing twice.
+        """
         clock = asyncio.get_running_loop().time
         deadline = clock() + (self._timeout_s if timeout_s is None else timeout_s)
         pause = 0.02
@@ -265,12 +273,15 @@ class Remote:
             server = self._server_address()
             stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
             try:
-                # Waits longer each time: a large apply may need it, a frozen server must not hold it up.
-                return await ask(stub, min(ATTEMPT_S + 20 * pause, max(0.05, deadline - clock())))
+                # Longer each time: a large apply may need it, and a frozen server must not hold it up.
+                answer = await ask(stub, min(ATTEMPT_S + 20 * pause, max(0.05, deadline - clock())))
             except RpcError as error:
-                self._turn_server(server)
                 if not channels.is_transient(error) or clock() + pause >= deadline:
                     raise channels.translate(error, f"{what} at {server}") from error
+            else:
+                if not again(answer) or clock() + pause >= deadline:
+                    return answer
+            self._turn_server(server)
             await asyncio.sleep(pause)
             pause = min(0.5, pause * 2)
 
@@ -290,6 +301,11 @@ class Remote:
             channel = channels.open_channel(address, expected, here.authority_pem, here.certificate_pem, here.key_pem)
             self._channels[key] = channel
         return channel
+
+
+def _undecided(results: Sequence[registry_pb2.RowResult]) -> bool:
+    """The servers could not decide some row: the same command may be sent again."""
+    return any(result.error.retryable for result in results)
 
 
 def _raise_refused(results: Sequence[registry_pb2.RowResult]) -> None:
