@@ -72,6 +72,44 @@ async def test_an_empty_disk_rejoins_without_a_vote_and_gets_it_back(servers: Se
     assert servers.machines[lost].commands == [b"before", b"meanwhile"]
 
 
+async def test_an_entry_of_a_leader_is_not_taken_by_its_successor(servers: Servers) -> None:
+    """Protocol 1, leader: a tick or an expiry means something in its own term only."""
+    await servers.start()
+    leader = await servers.elected()
+    term = servers.roles()[leader].term
+    follower = next(n for n in servers.names if n != leader)
+    assert isinstance(await servers.running[leader].propose(b"x", 5, term=term), Applied)
+    assert isinstance(await servers.running[leader].propose(b"x", 5, term=term - 1), NotApplied)
+    assert isinstance(await servers.running[follower].propose(b"x", 5, term=term), NotApplied)
+
+
+async def test_a_follower_without_a_leader_says_so_and_is_not_ready(servers: Servers) -> None:
+    await servers.start()
+    leader = await servers.elected()
+    survivor, other = (n for n in servers.names if n != leader)
+    await servers.kill(leader)
+    await servers.kill(other)
+    await servers.until(lambda: servers.roles()[survivor].leader is None and not servers.roles()[survivor].ready)
+
+
+async def test_a_stopping_server_answers_what_it_can_and_takes_nothing_more(servers: Servers) -> None:
+    await servers.start()
+    leader = await servers.elected()
+    calls = [asyncio.ensure_future(servers.running[leader].propose(b"%d" % n, 5)) for n in range(20)]
+    stopped = servers.running[leader]
+    follower = next(n for n in servers.names if n != leader)
+    calls += [asyncio.ensure_future(servers.running[follower].propose(b"%d" % n, 5)) for n in range(20, 40)]
+    await servers.write(leader, b"first")
+    await servers.stop(leader)
+    outcomes = [await call for call in calls]
+    assert isinstance(await stopped.propose(b"x", 5), NotApplied)
+    successor = await servers.elected()
+    assert isinstance(await servers.running[successor].barrier(5), Applied)
+    kept = set(servers.machines[successor].commands)
+    assert {b"%d" % n for n, o in enumerate(outcomes) if isinstance(o, Applied)} <= kept
+    assert not {b"%d" % n for n, o in enumerate(outcomes) if isinstance(o, NotApplied)} & kept
+
+
 async def test_stop_hands_leadership_over(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()

@@ -73,10 +73,12 @@ class Consensus:
         self._writer: LogWriter | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._inbox: deque[tuple[str, bytes]] = deque()
+        self._connected: set[str] = set()  # streams that were there before the engine was
         self._kicked = False
         self._waiting: set[asyncio.Future[Outcome]] = set()
         self._barrier: asyncio.Future[Outcome] | None = None
-        self._stopping = False
+        self._stopping = False  # no new proposals
+        self._silent = False  # no more turns
         self._failed: BaseException | None = None
         self._role: Role | None = None
         self._role_changed: asyncio.Event = asyncio.Event()
@@ -114,6 +116,8 @@ class Consensus:
             birth=time.time_ns,
         )
         self._engine = Engine(self._config, seams)
+        for peer in sorted(self._connected):
+            self._engine.connected(peer)
         self._tick()
 
     async def stop(self) -> None:
@@ -125,12 +129,11 @@ class Consensus:
             await self._hand_over()
         if self._ticker is not None:
             self._ticker.cancel()
-        self._give_up("this server is stopping")
-        engine, self._engine = self._engine, None
+        self._silent = True
         if self._writer is not None:
-            await asyncio.to_thread(self._writer.close)
-        if engine is not None:
-            engine.outbox.clear()
+            await asyncio.to_thread(self._writer.close)  # its last sync still lets answers go, before this returns
+        self._engine = None
+        self._give_up("this server is stopping")
 
     async def _hand_over(self) -> None:
         if self._engine is None or not self._config.peers or not self.role().is_leader:
@@ -211,13 +214,15 @@ class Consensus:
             self._kick()
 
     def connected(self, peer: str) -> None:
-        """Frames for `peer` are now queued rather than dropped."""
+        """Frames for `peer` are now queued rather than dropped. May come before `start`."""
+        self._connected.add(peer)
         if self._engine is not None and self._failed is None:
             self._engine.connected(peer)
             self._kick()
 
     def disconnected(self, peer: str) -> None:
         """The stream to `peer` is gone with everything in it. What came from it before was delivered before."""
+        self._connected.discard(peer)
         if self._engine is not None and self._failed is None:
             self._engine.disconnected(peer)
             self._kick()
@@ -231,19 +236,15 @@ class Consensus:
             self._loop.call_soon(self._turn)
 
     def _tick(self) -> None:
-        if self._loop is not None and not self._stopping_done:
+        if self._loop is not None and not self._silent and self._failed is None:
             self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
             self._turn()
-
-    @property
-    def _stopping_done(self) -> bool:
-        return self._engine is None or self._failed is not None
 
     def _turn(self) -> None:
         self._kicked = False
         self._barrier = None  # a caller after this must not share an entry that is already placed
         engine = self._engine
-        if engine is None or self._failed is not None:
+        if engine is None or self._silent or self._failed is not None:
             return
         try:
             self._take_frames(engine)

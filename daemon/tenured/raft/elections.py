@@ -62,6 +62,13 @@ class Elections(Replication):
         self.poll_term = 0
         self.defer_election()
 
+    def forget_silent_leader(self) -> None:
+        """Once a tick. A leader that is silent for the longest election timeout is none to forward to, or to show."""
+        silent = self.now() - self.heard_leader_at > self.config.election_max_s
+        if self.state == State.FOLLOWER and self.leader is not None and silent:
+            self.leader = None
+            self.forget_forwarded()
+
     def on_hint(self, peer: Peer, message: Hint) -> None:
         """The higher term was taken over before this was called; there is nothing else in a hint."""
 

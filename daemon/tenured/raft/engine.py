@@ -150,6 +150,7 @@ class Engine(Rejoining):
         """Timers, commits, applying, sending. The leader says news in the turn in which it is news."""
         self.enter()
         self.rejoin()
+        self.forget_silent_leader()
         self.doTick(0)
         if self.state == State.LEADER and (self.news() != self.told_news or self.has_unsent()):
             self.send_entries()

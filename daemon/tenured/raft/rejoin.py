@@ -22,6 +22,9 @@ from tenured.raft.messages import Rejoin, RejoinReply
 
 logger = logging.getLogger(__name__)
 
+ASKS_A_LINE = 20
+"""Log what an empty disk waits for at every so many questions: some seconds."""
+
 StandingName = Literal["member", "virgin", "empty"]
 
 
@@ -33,6 +36,7 @@ class Rejoining(Elections):
         self.settled = False  # this life knows every term that a lost disk may have voted in; means nothing for a voter
         self.nonce = self.rng.getrandbits(60)
         self.ask_at = float("-inf")
+        self.asked = 0
         self.told: dict[str, RejoinReply] = {}  # the newest answer of each other server that has a vote
         self.untouched: set[str] = set()  # who answered this nonce: empty or virgin
 
@@ -66,8 +70,17 @@ class Rejoining(Elections):
             logger.info("%s has its vote back at term %d", self.config.name, self.current_term)
             self.log.set_standing(voter=True, born=self.log.born)
         elif self.now() > self.ask_at:
-            self.ask_at = self.now() + self.config.election_min_s
-            self.say_to_all(Rejoin(term=self.current_term, nonce=self.nonce, born=self.log.born))
+            self.ask()
+
+    def ask(self) -> None:
+        """Again and again: answers change, and get lost."""
+        self.ask_at = self.now() + self.config.election_min_s
+        self.say_to_all(Rejoin(term=self.current_term, nonce=self.nonce, born=self.log.born))
+        self.asked += 1
+        if self.asked % ASKS_A_LINE == 0:
+            silent = sorted(set(self.peers) - set(self.told) - self.untouched)
+            waits_for = f"an answer of {', '.join(silent)}" if silent else "the entries that the others have"
+            logger.info("%s has an empty disk and no vote yet; it waits for %s", self.config.name, waits_for)
 
     def settle(self) -> None:
         """Take over the highest term of n - majority + 1 others, with the vote in it spent.
