@@ -55,6 +55,10 @@ _REFUSALS = frozenset(
 )
 
 
+# With TLS 1.3 a client's certificate is judged after the client believes itself connected: all it sees is the end.
+_CUT = ("socket closed", "connection reset", "broken pipe")
+
+
 def wrap(error: aio.AioRpcError, peer: str, *, sent: bool) -> TransportError:
     """The typed error for a status of gRPC. `sent`: a request may have reached the peer before."""
     code, details = error.code(), error.details() or "no details"
@@ -77,6 +81,8 @@ def _why_no_connection(peer: str, details: str) -> str:
         return f"Who answers at the address of {peer} is not {peer}: its certificate has another name"
     if "handshake" in text or "ssl" in text or "certificate" in text:
         return f"No TLS connection to {peer}: its certificate or ours is not of this cluster's authority ({details})"
+    if "failed to connect to all addresses" in text and any(sign in text for sign in _CUT):
+        return f"{peer} closed the connection at once: our certificate is not of its cluster's authority ({details})"
     if "failed to connect to all addresses" in text:
         return f"No connection to {peer}: {details}"
     return ""
