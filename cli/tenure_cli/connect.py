@@ -12,7 +12,7 @@ from tenure_cli.kube.discovery import find_cluster, ready_servers
 from tenure_cli.kube.forward import Forward
 from tenure_cli.kube.kubectl import Kubectl
 from tenure_cli.ports import Cluster
-from tenure_cli.remote import RemoteCluster
+from tenure_cli.remote import RemoteCluster, check
 
 
 @asynccontextmanager
@@ -32,7 +32,8 @@ async def connect(context: contexts.Context, namespace: str) -> AsyncGenerator[C
 
 @asynccontextmanager
 async def opened(endpoint: Endpoint) -> AsyncGenerator[RemoteCluster]:
-    """The SDK's client behind our interface."""
+    """The SDK's client behind our interface. Raises CliError when the certificate is of another cluster."""
+    check(endpoint)
     cluster = RemoteCluster(endpoint)
     try:
         yield cluster

@@ -1,16 +1,21 @@
 """`tenure_cli.ports.Cluster` over the SDK's client."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
+from tenure import errors
 from tenure._remote import Endpoint, Remote
+from tenure_cli.errors import CliError
 from tenure_cli.ports import CallResult, Rows
 from tenure_proto.v1 import calls_pb2, registry_pb2
 
-ASK_S = 10.0
-"""How long a read or a write of the registry may take before the command fails."""
+ASK_S = 6.0
+"""How long a read of the registry may take before the command fails: longer than an election."""
 
 
 class RemoteCluster:
@@ -25,17 +30,27 @@ class RemoteCluster:
 
     async def status(self) -> registry_pb2.StatusResponse:
         """Who leads, which servers are up."""
-        return await self.remote.status(timeout_s=ASK_S)
+        with self._reading():
+            return await self.remote.status(timeout_s=ASK_S)
 
     async def watch(self) -> AsyncIterator[Rows]:
         """The registry: complete at first, then again after each change."""
         rows, complete = Rows(), False
-        async for batch in self.remote.watch(patience_s=ASK_S):
-            rows.merge(batch)
-            # After a reconnect a snapshot comes again, perhaps in pieces: half of it is shown to nobody.
-            complete = (complete and not batch.snapshot) or batch.synced
-            if complete:
-                yield rows
+        with self._reading():
+            async for batch in self.remote.watch(patience_s=ASK_S):
+                rows.merge(batch)
+                # After a reconnect a snapshot comes again, perhaps in pieces: half of it is shown to nobody.
+                complete = (complete and not batch.snapshot) or batch.synced
+                if complete:
+                    yield rows
+
+    @contextmanager
+    def _reading(self) -> Generator[None]:
+        """A read has no outcome that could be unknown: what went wrong is that nobody answered."""
+        try:
+            yield
+        except (errors.Unavailable, errors.DeadlineExceeded) as error:
+            raise unreachable(self.remote.endpoint, error.message) from error
 
     async def apply_agents(self, specs: Sequence[registry_pb2.AgentSpec]) -> Sequence[registry_pb2.RowResult]:
         """Create or change agents; one result each, in their order."""
@@ -58,3 +73,33 @@ class RemoteCluster:
     def logs(self, agent: str, tail: int, *, follow: bool) -> AsyncIterator[calls_pb2.LogLine]:
         """What the agent logged."""
         return self.remote.logs(agent, tail=tail, follow=follow)
+
+
+def check(endpoint: Endpoint) -> None:
+    """Raises CliError when the certificate is of another cluster than the authority.
+
+    The server would refuse it too, but in TLS 1.3 it closes the connection without a word that reaches us.
+    """
+    if not fits(endpoint.certificate_pem, endpoint.authority_pem):
+        raise CliError(
+            f"The client's certificate is not one of {endpoint.cluster}: another authority signed it.",
+            "Take ca.crt, tls.crt and tls.key of this cluster (TENURE_TLS), or let `tenure` find it by --context.",
+        )
+
+
+def unreachable(endpoint: Endpoint, details: str) -> CliError:
+    """No server answered: in one sentence, with the addresses."""
+    return CliError(
+        f"No server of {endpoint.cluster} answers at {', '.join(endpoint.servers)}: {details}",
+        "Check the address and that the servers run; `tenure -v doctor` says which context was chosen.",
+    )
+
+
+def fits(certificate_pem: bytes, authority_pem: bytes) -> bool:
+    """Whether the authority signed the certificate."""
+    try:
+        authority = x509.load_pem_x509_certificate(authority_pem)
+        x509.load_pem_x509_certificate(certificate_pem).verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

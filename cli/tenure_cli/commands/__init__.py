@@ -1,1 +1,1 @@
-"""One module per group of commands. A command reads its options, asks the cluster, and prints; nothing more."""
+"""One module per group of commands. A command reads its options, asks the cluster, and prints; no more than that."""
