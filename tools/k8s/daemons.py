@@ -44,6 +44,7 @@ class Daemon:
                 env={**os.environ, **(env or {})},
             )
         self.file.write_text(f"{process.pid} {started_at(process.pid)}")
+        process.returncode = 0  # it outlives this object on purpose: no warning that it still runs
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 10.0) -> None:
         """Signal it, and kill it when it has not ended after `seconds`."""
