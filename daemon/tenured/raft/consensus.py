@@ -80,7 +80,7 @@ class Consensus:
         self._stopping = False  # no new proposals
         self._silent = False  # no more turns
         self._failed: BaseException | None = None
-        self._role: Role | None = None
+        self._outline: object = None
         self._role_changed: asyncio.Event = asyncio.Event()
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -271,18 +271,12 @@ class Consensus:
                 self._kick()
 
     def _tell_role(self, engine: Engine) -> None:
-        role, before = engine.role(), self._role
-        self._role = role
-        if before is None or (role.leader, role.term, role.ready, role.is_leader, role.voter) != (
-            before.leader,
-            before.term,
-            before.ready,
-            before.is_leader,
-            before.voter,
-        ):
+        outline = engine.outline()
+        if outline != self._outline:
+            self._outline = outline
             self._role_changed.set()
             if self.on_role is not None:
-                self.on_role(role)
+                self.on_role(engine.role())
 
     # ---- the end -------------------------------------------------------------------------------------------------
 

@@ -68,13 +68,17 @@ class State(IntEnum):
 class Peer(pysyncobj.Node):  # type: ignore[misc]
     """Another voter. Its hash is the same in every process: the order of sets decides the order of sending."""
 
-    def __hash__(self) -> int:
-        return zlib.crc32(self.name.encode())
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._hash = zlib.crc32(name.encode())
+        parent: Any = pysyncobj.Node
+        parent.__init__(self, name)
 
-    @property
-    def name(self) -> str:
-        """The server's name."""
-        return str(self.id)
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Peer) and self.name == other.name)
 
 
 def check_version(installed: str = pysyncobj.VERSION) -> None:

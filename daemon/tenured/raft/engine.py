@@ -186,20 +186,32 @@ class Engine(Rejoining):
 
     # ---- what it looks like --------------------------------------------------------------------------------------
 
+    @property
+    def lag(self) -> int:
+        """Entries known to be committed and not applied here."""
+        return max(self.commit_index, self.leader_commit or 0) - self.applied_index
+
+    @property
+    def ready(self) -> bool:
+        """It votes, knows a leader, and has what that leader had committed."""
+        return bool(self.log.voter and self.leader is not None and self.isReady() and self.lag <= READY_LAG)
+
+    def outline(self) -> tuple[Peer | None, int, State, bool, bool]:
+        """What of the role is worth a call when it changes. Cheap: looked at in every turn."""
+        return self.leader, self.current_term, self.state, self.ready, self.log.voter
+
     def role(self) -> Role:
         """A view of this moment."""
         leads = self.state == State.LEADER
-        known = max(self.commit_index, self.leader_commit or 0)
-        lag = known - self.applied_index
         return Role(
             name=self.config.name,
             term=self.current_term,
             leader=None if self.leader is None else self.leader.name,
             is_leader=leads,
-            ready=bool(self.log.voter and self.leader is not None and self.isReady() and lag <= READY_LAG),
+            ready=self.ready,
             commit_index=self.commit_index,
             applied_index=self.applied_index,
-            lag=lag,
+            lag=self.lag,
             voter=self.log.voter,
             peers={name: self.peer_status(peer, leads) for name, peer in self.peers.items()},
         )
