@@ -32,7 +32,7 @@ LEASE_S = 15.0
 async def servers(tmp_path_factory):
     """Three real servers for all stories."""
     async with LocalServers(tmp_path_factory.mktemp("matrix"), profile="Balanced") as cluster:
-        await cluster.ready()
+        await cluster.ready(within_s=60)
         yield cluster
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -34,14 +35,17 @@ ROOTS = ("operator", "daemon", "sdk", "api", "cli", "proto/gen")
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        found: list[int] = []
-        for _ in range(count):
-            sock = stack.enter_context(socket.socket())
-            sock.bind(("127.0.0.1", 0))
-            found.append(int(sock.getsockname()[1]))
-        return found
+    """Ports that nobody listens on now, below the kernel's ephemeral range: no outgoing connection takes one of them
+    before (or between two lives of) the process that it is for.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(12_000, 32_000), 2_000):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 @dataclass

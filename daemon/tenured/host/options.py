@@ -58,7 +58,8 @@ class Options:
 def parse(arguments: list[str], environment: Mapping[str, str] | None = None) -> Options:
     """Options from flags, then `TENURE_<FLAG>`. Exits with status 2 and a sentence when they make no sense."""
     environment = os.environ if environment is None else environment
-    parser = _parser(environment)
+    lists: dict[str, list[str]] = {}
+    parser = _parser(environment, lists)
     given = parser.parse_args(arguments)
     try:
         token = Path(given.token)
@@ -67,8 +68,8 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             cluster=given.cluster,
             pool=given.pool,
             node=given.node,
-            servers=_pairs(given.server, "--server"),
-            enrol=tuple(given.enrol),
+            servers=_pairs(given.server or lists["server"], "--server"),
+            enrol=tuple(given.enrol or lists["enrol"]),
             token=token,
             ca=Path(given.ca) if given.ca else token.with_name("ca.crt"),
             run=Path(given.run),
@@ -80,7 +81,7 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             cpu_milli=int(given.cpu_milli),
             memory_bytes=int(given.memory_bytes),
             workers=max(1, int(given.workers)),
-            labels=_pairs(given.label, "--label"),
+            labels=_pairs(given.label or lists["label"], "--label"),
             exit_deadline_s=float(given.exit_deadline),
             log_format=_log_format(given.log_format),
             worker_uids=frozenset(int(uid) for uid in given.worker_uid.split(",") if uid),
@@ -89,16 +90,15 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
         parser.error(str(error))
 
 
-def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def _parser(environment: Mapping[str, str], lists: dict[str, list[str]]) -> argparse.ArgumentParser:
+    """`lists`: filled with the environment's values of the flags that may be repeated; a flag replaces them all."""
     parser = argparse.ArgumentParser(prog="tenured host", allow_abbrev=False)
 
     def flag(name: str, default: str | None, text: str) -> None:
         known = environment.get(f"TENURE_{name.upper().replace('-', '_')}")
         if name in _LISTS:
-            values = known.split(",") if known else []
-            parser.add_argument(
-                f"--{name}", action="append", default=values, help=text, required=default is None and not values
-            )
+            lists[name] = known.split(",") if known else []
+            parser.add_argument(f"--{name}", action="append", help=text, required=default is None and not known)
         else:
             value = default if known is None else known
             parser.add_argument(f"--{name}", default=value, help=text, required=value is None)

@@ -1,0 +1,63 @@
+"""The command line of a host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tenured.host.options import parse
+
+FLAGS = (
+    "--name h --cluster shop/demo --pool default --node n --server s0=127.0.0.1:1 --server s1=127.0.0.1:2 "
+    "--enrol 127.0.0.1:3 --token /t/token --advertise 127.0.0.1:4 --run /r"
+).split()
+
+
+def test_flags():
+    """What architecture.md lists; the authority's certificate lies beside the token unless told otherwise."""
+    options = parse(FLAGS, {})
+    assert options.servers == {"s0": "127.0.0.1:1", "s1": "127.0.0.1:2"}
+    assert (options.ca, options.profile.name, options.workers) == (Path("/t/ca.crt"), "Balanced", 1)
+    assert parse([*FLAGS, "--ca", "/c"], {}).ca == Path("/c")
+    assert parse([*FLAGS, "--label", "a=b"], {}).labels == {"a": "b"}
+
+
+def test_environment():
+    """Every flag can be given as TENURE_<FLAG>; lists are comma-separated; a flag wins."""
+    environment = {
+        "TENURE_NAME": "e",
+        "TENURE_SERVER": "s0=a:1,s1=b:2",
+        "TENURE_HTTP_PORT": "9",
+        "TENURE_EXIT_DEADLINE": "3",
+    }
+    without = [flag for flag in FLAGS if flag not in ("--server", "s0=127.0.0.1:1", "s1=127.0.0.1:2")]
+    options = parse(without, environment)
+    assert options.servers == {"s0": "a:1", "s1": "b:2"}
+    assert parse(FLAGS, environment).servers == {"s0": "127.0.0.1:1", "s1": "127.0.0.1:2"}
+    assert (options.name, options.http_port, options.exit_deadline_s) == ("h", 9, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--server", "nonsense"], "expected NAME=VALUE"),
+        (["--profile", "Brisk"], "there are Fast, Balanced, Calm"),
+        (["--port", "many"], "many"),
+        (["--nmae", "x"], "unrecognized"),
+        (["--log-format", "xml"], "text and json"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_a_sentence(flags, sentence, capsys):
+    """Exit status 2."""
+    with pytest.raises(SystemExit) as caught:
+        parse([*FLAGS, *flags], {})
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_what_is_missing_is_named(capsys):
+    """Not found out later by a KeyError."""
+    with pytest.raises(SystemExit):
+        parse(["--name", "h"], {})
+    assert "--cluster" in capsys.readouterr().err
