@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenured.raft import EngineUnsupported, RaftConfig
+from tenured.raft import Applied, EngineUnsupported, NotApplied, RaftConfig, Unknown
+from tenured.raft.commands import APPLY_LIMIT
 from tenured.raft.core import Seams, check_version, pysyncobj
 from tenured.raft.engine import Engine
 from tenured.raft.journal import Journal
@@ -23,6 +24,7 @@ from tenured.raft.messages import (
     BadFrame,
     Forward,
     Hint,
+    PreVote,
     RequestVote,
     Vote,
     decode_frame,
@@ -30,6 +32,7 @@ from tenured.raft.messages import (
 )
 from tenured.raft.outbox import Outbox
 from tenured.raft.records import Entry, LogState, Standing, encode_record
+from tenured.raft.replication import BATCH_ENTRIES, BURST, WINDOW
 from tenured.raft.snapshots import NoSnapshots, Snapshots
 
 
@@ -57,9 +60,10 @@ class Nothing:
 class Bench:
     """One engine, and what it said."""
 
-    def __init__(self, state: LogState | None = None) -> None:
+    def __init__(self, state: LogState | None = None, *, peers: tuple[str, ...] = ("b", "c"), seed: int = 1) -> None:
         self.said: list[tuple[str, Any]] = []
         self.time = 0.0
+        self.deaf = False
         state = LogState(voter=True, born=1) if state is None else state
         seams = Seams(
             machine=Nothing(),
@@ -67,14 +71,14 @@ class Bench:
             snapshots=Snapshots(NoSnapshots(), lambda: b""),
             outbox=Outbox(self.send),
             clock=lambda: self.time,
-            rng=random.Random(1),
+            rng=random.Random(seed),
             birth=lambda: 1,
         )
-        self.engine = Engine(RaftConfig("a", ("b", "c"), Path("/nowhere"), 0.3, 0.6), seams)
+        self.engine = Engine(RaftConfig("a", peers, Path("/nowhere"), 0.3, 0.6), seams)
 
     def send(self, peer: str, frame: bytes) -> bool:
         self.said += [(peer, message) for message in decode_frame(frame)]
-        return True
+        return not self.deaf
 
     def hear(self, peer: str, *messages: Any) -> list[tuple[str, Any]]:
         self.said = []
@@ -224,3 +228,167 @@ def test_a_restart_keeps_term_and_vote_k6() -> None:
     bench = Bench(state)
     assert bench.hear("b", RequestVote(term=7, last_index=1, last_term=0)) == []
     assert bench.engine.current_term == 7
+
+
+# ---- leaders -------------------------------------------------------------------------------------------------------
+
+
+def lead(bench: Bench) -> int:
+    """Make the engine of `bench` leader with the votes of the others, pre-vote first; returns its term."""
+    for peer in ("b", "c"):
+        bench.engine.connected(peer)
+    bench.time += 1
+    turn(bench)
+    assert bench.engine.current_term == 0, "no term is burnt before a majority would vote"
+    bench.hear("b", PreVote(term=1))
+    bench.time += 0.01
+    said = turn(bench)
+    assert ("b", RequestVote(term=1, last_index=1, last_term=0)) in said
+    bench.hear("b", Vote(term=1))
+    assert bench.engine.role().is_leader
+    return bench.engine.current_term
+
+
+def turn(bench: Bench) -> list[tuple[str, Any]]:
+    bench.said = []
+    bench.engine.tick()
+    bench.engine.end_turn()
+    bench.engine.synced(0)  # the sink numbers nothing: all is durable
+    return bench.said
+
+
+def test_without_answers_no_term_is_burnt_k10() -> None:
+    bench = Bench()
+    bench.engine.connected("b")
+    for _ in range(100):
+        bench.time += 0.1
+        turn(bench)
+    assert bench.engine.current_term == 0
+
+
+def test_a_copy_of_a_vote_is_no_second_voter_k4() -> None:
+    bench = Bench(peers=("b", "c", "d", "e"))
+    bench.engine.connected("b")
+    bench.time += 1
+    turn(bench)
+    bench.hear("b", PreVote(term=1))
+    bench.hear("c", PreVote(term=1))
+    bench.time += 0.01
+    turn(bench)
+    bench.hear("b", Vote(term=1), Vote(term=1), Vote(term=1))
+    assert not bench.engine.role().is_leader
+    bench.hear("c", Vote(term=1))
+    assert bench.engine.role().is_leader
+
+
+def test_an_ack_of_an_earlier_reign_or_of_an_older_disk_counts_nothing_k3_k11() -> None:
+    bench = Bench()
+    lead(bench)
+    peer = bench.engine.peers["b"]
+    bench.hear("b", Ack(term=0, next_index=3, success=True, born=5))
+    assert bench.engine.match_index[peer] == 0
+    bench.hear("b", Ack(term=1, next_index=3, success=True, born=5))
+    assert bench.engine.match_index[peer] == 2
+    bench.hear("b", Ack(term=1, next_index=2, success=False, born=6))
+    assert bench.engine.match_index[peer] == 0
+    bench.hear("b", Ack(term=1, next_index=3, success=True, born=5))
+    assert bench.engine.match_index[peer] == 0
+
+
+def test_a_refusal_moves_next_index_only_back_and_a_success_only_forward_k1_n4() -> None:
+    bench = Bench()
+    lead(bench)
+    peer = bench.engine.peers["b"]
+    for _ in range(20):
+        bench.engine.propose(b"x", lambda _: None)
+    turn(bench)
+    end = bench.engine.next_index[peer]
+    bench.hear("b", Ack(term=1, next_index=3, success=True, born=5))
+    assert bench.engine.next_index[peer] == end
+    bench.hear("b", Ack(term=1, next_index=9, success=False, born=5))
+    bench.hear("b", Ack(term=1, next_index=15, success=False, born=5))
+    assert bench.engine.next_index[peer] == 9
+
+
+def test_request_ids_of_two_lives_do_not_meet_n3() -> None:
+    first, second = Bench(seed=1).engine.request_id, Bench(seed=2).engine.request_id
+    assert abs(first - second) > 1 << 30
+
+
+def test_the_leader_says_its_commit_index_in_the_turn_in_which_it_advances() -> None:
+    bench = Bench()
+    lead(bench)
+    bench.engine.propose(b"x", lambda _: None)
+    turn(bench)
+    bench.engine.received("b", encode_frame([Ack(term=1, next_index=4, success=True, born=5)]))
+    said = turn(bench)
+    assert [m.commit_index for peer, m in said if peer == "c" and isinstance(m, AppendEntries)][-1] == 3
+
+
+def test_proposals_of_one_turn_travel_in_one_message() -> None:
+    bench = Bench()
+    lead(bench)
+    for _ in range(50):
+        bench.engine.propose(b"x", lambda _: None)
+    said = [m for peer, m in turn(bench) if peer == "b"]
+    assert len([m for m in said if m.entries]) == 1
+    assert len(said[-1].entries) == 50
+
+
+def test_what_goes_to_a_silent_follower_is_bounded() -> None:
+    bench = Bench()
+    lead(bench)
+    for _ in range(6000):
+        bench.engine.propose(b"x", lambda _: None)
+    counts = [len([m for peer, m in turn(bench) if peer == "b"]) for _ in range(60)]
+    assert max(counts) <= BURST
+    peer = bench.engine.peers["b"]
+    assert bench.engine.next_index[peer] - bench.engine.match_index[peer] <= WINDOW + BATCH_ENTRIES
+    assert not bench.engine.has_unsent()
+
+
+def test_applying_a_long_log_takes_many_short_turns() -> None:
+    state = LogState(voter=True, born=1, commit=5000)
+    state.entries = entries((1, 0), *((index, 1) for index in range(2, 5001)))
+    bench = Bench(state)
+    turns = 0
+    while bench.engine.behind:
+        turn(bench)
+        turns += 1
+    assert bench.engine.applied_index == 5000
+    assert turns >= 5000 // APPLY_LIMIT
+
+
+def test_a_command_that_raises_is_unknown_and_stops_nobody_k8() -> None:
+    bench = Bench()
+    lead(bench)
+    outcomes: list[Any] = []
+
+    def raising(_index: int, command: bytes) -> bytes:
+        if command == b"bad":
+            raise ValueError("a bug")
+        return b"fine"
+
+    def answer(outcome: Any) -> None:
+        outcomes.append(outcome)
+        raise ValueError("another bug")
+
+    bench.engine.machine.apply = raising
+    for command in (b"bad", b"good"):
+        bench.engine.propose(command, answer)
+    turn(bench)
+    bench.hear("b", Ack(term=1, next_index=5, success=True, born=5))
+    turn(bench)
+    assert [type(o) for o in outcomes] == [Unknown, Applied]
+    assert outcomes[1].result == b"fine"
+
+
+def test_a_forwarded_command_that_never_left_is_certainly_not_applied() -> None:
+    bench = Bench()
+    bench.hear("b", append(1, (1, 0)))
+    outcomes: list[Any] = []
+    bench.engine.propose(b"x", outcomes.append)
+    bench.deaf = True
+    turn(bench)
+    turn(bench)
+    assert [type(o) for o in outcomes] == [NotApplied]
