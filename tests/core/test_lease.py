@@ -86,6 +86,15 @@ def test_a_new_leader_waits_from_its_own_first_commit(world: World, leases: Lead
     assert silent(leases, world, 1000 + EXPIRY) == ["h0.1"]
 
 
+def test_a_host_that_registers_late_is_silent_from_then_on(world: World, leases: LeaderLeases) -> None:
+    """It had no lease before; else it would be expired before its first heartbeat arrives."""
+    world.host("late")
+    leases.registered(5 * EXPIRY, "late.1")
+    leases.registered(9 * EXPIRY, "late.1")
+    assert silent(leases, world, 6 * EXPIRY - 1) == ["h0.1"]
+    assert silent(leases, world, 6 * EXPIRY) == ["h0.1", "late.1"]
+
+
 def test_a_leader_that_stood_still_waits_anew(world: World, leases: LeaderLeases) -> None:
     """Leader 6: heartbeats lie unread in its sockets."""
     leases.stalled(500)

@@ -53,6 +53,7 @@ class ClusterSim:
         self.chosen: list[Entry] = []
         self.changes: list[tuple[Change, ...]] = []
         self.truth = Registry()
+        self.known_at: dict[str, int] = {}
         self.ready_at: dict[str, int] = {}
         self.ended_at: dict[str, int] = {}
         self.stalled_until = 0
@@ -64,6 +65,7 @@ class ClusterSim:
         self.starts = 0
         self.epochs: dict[str, int] = {}
         self.agents = agents
+        self.eager = self.rng.random() < 0.3
 
     # --- the machine ------------------------------------------------------------------------------------------
 
@@ -133,11 +135,15 @@ class ClusterSim:
         for key in applied.changed.changed:
             if key.kind == "host" and self.truth.ended(key.name):
                 self.ended_at.setdefault(key.name, index)
-            elif key.kind == "host" and self.truth.hosts[key.name].ready:
-                self.ready_at.setdefault(key.name, index)
+            elif key.kind == "host":
+                self.known_at.setdefault(key.name, index)
+                if self.truth.hosts[key.name].ready:
+                    self.ready_at.setdefault(key.name, index)
         self.changes.append(tuple(self.change(uid) for uid in found))
         for server in self.servers.values():
-            far = self.now < FAULTS_END and server.term != self.term and self.rng.random() < 0.2
+            # An old leader is cut off, more often than not: it learns late of what was chosen.
+            chance = 0.2 if not server.term else 0.0 if server.term == self.term else 0.6
+            far = self.now < FAULTS_END and self.rng.random() < chance
             at = max(server.learn_at, self.now + self.rng.randrange(1, 3000 if far else 12) * MS)
             server.learn_at = at
             self.after(at - self.now, lambda server=server: self.learn(server, index))
@@ -157,13 +163,13 @@ class ClusterSim:
 
     def elect(self, name: str) -> None:
         """A new leader. It has all that was chosen and any prefix of what was under way."""
+        self.term += 1
         for _ in range(self.rng.randrange(len(self.pending) + 1)):
             self.commit(self.pending.popleft())
         self.pending.clear()
-        self.term += 1
         for server in self.servers.values():
             if server.term and server.name != name:  # it goes on believing for a while
-                self.after(self.delay(1500), lambda server=server, term=server.term: self.depose(server, term))
+                self.after(self.delay(2500), lambda server=server, term=server.term: self.depose(server, term))
         server = self.servers[name]
         self.learn(server, len(self.chosen))
         server.term, server.last_tick = self.term, None
@@ -182,8 +188,11 @@ class ClusterSim:
             entry = self.chosen[server.applied]
             server.applied += 1
             before = server.registry.placement_version
-            machine.apply(server.registry, server.applied, c.decode(entry.data))
+            applied = machine.apply(server.registry, server.applied, c.decode(entry.data))
             clock = server.clock.at(self.now)
+            for key in applied.changed.changed:
+                if server.term and key.kind == "host" and server.registry.alive(key.name):
+                    server.leases.registered(clock, key.name)
             if entry.server != server.name:
                 continue
             server.planner.settled(entry.command)
@@ -214,7 +223,7 @@ class ClusterSim:
 
     def send_ack(self, server: Server, ack: Ack) -> None:
         process = self.processes.get(ack.incarnation)
-        if process is None or self.cut(process) or self.lost():
+        if process is None or self.cut(process, server) or self.lost():
             return
         for _ in range(2 if self.rng.random() < 0.02 else 1):
             self.after(self.delay(), lambda: self.receive_ack(process, ack))
@@ -225,13 +234,14 @@ class ClusterSim:
         self.starts += 1
         incarnation = f"{slot}.{self.starts}"
         process = Process(slot, incarnation, self.clocks[slot], HostLease(FAST, incarnation), dead_before=dead)
+        process.eager = self.eager
         self.processes[incarnation] = process
         self.note(f"{incarnation} starts, names {dead} dead")
         self.after(1, lambda: self.watch(process, len(self.chosen)))
         self.after(self.rng.randrange(FAST.tick_ns), lambda: self.process_tick(process))
 
-    def cut(self, process: Process) -> bool:
-        return self.now < process.cut_until
+    def cut(self, process: Process, server: Server) -> bool:
+        return self.now < process.cut_until and server.name in process.cut_from
 
     def process_tick(self, process: Process) -> None:
         """Heartbeat, and say again whatever the registry does not show yet."""
@@ -240,8 +250,9 @@ class ClusterSim:
         self.after(int(FAST.tick_ns / process.clock.rate), lambda: self.process_tick(process))
         if self.now < process.paused_until:
             return
-        sent_at = process.clock.at(self.now)
-        self.to_servers(process, lambda server: self.heartbeat(server, process, sent_at))
+        if process.known or process.eager:
+            sent_at = process.clock.at(self.now)
+            self.to_servers(process, lambda server: self.heartbeat(server, process, sent_at))
         if not process.registered:
             self.ask(
                 process,
@@ -268,7 +279,7 @@ class ClusterSim:
 
     def to_servers(self, process: Process, event: Callable[[Server], None]) -> None:
         for server in self.servers.values():
-            if not self.cut(process) and not self.lost():
+            if not self.cut(process, server) and not self.lost():
                 self.after(self.delay(), lambda server=server: self.at_server(server, event))
 
     def at_server(self, server: Server, event: Callable[[Server], None]) -> None:
@@ -295,8 +306,8 @@ class ClusterSim:
         """The process reads the registry's changes up to `index`."""
         if not process.alive or process.stopped or process.seen >= index:
             return
-        if self.now < max(process.paused_until, process.cut_until):
-            wait = max(process.paused_until, process.cut_until) - self.now
+        wait = max(process.paused_until, process.watch_after) - self.now
+        if wait > 0:
             self.after(wait, lambda: self.watch(process, index))
             return
         for changes in self.changes[process.seen : index]:
@@ -306,6 +317,7 @@ class ClusterSim:
                     del process.view[change.uid]
         process.seen = index
         process.changed()
+        process.known = self.known_at.get(process.incarnation, index + 1) <= index
         process.registered = self.ready_at.get(process.incarnation, index + 1) <= index
         if self.ended_at.get(process.incarnation, index + 1) <= index:
             self.replace(process)
@@ -340,11 +352,17 @@ class ClusterSim:
 
     def pause(self, process: Process) -> None:
         process.paused_until = self.now + self.rng.randrange(100, 3000) * MS
+        process.watch_after = process.paused_until + self.rng.randrange(600) * MS
         self.note(f"{process.incarnation} is frozen until {process.paused_until / NS:.3f}")
 
     def cut_off(self, process: Process) -> None:
-        process.cut_until = self.now + self.rng.randrange(100, 3000) * MS
-        self.note(f"{process.incarnation} is cut off until {process.cut_until / NS:.3f}")
+        process.cut_until = self.now + self.rng.randrange(100, 4000) * MS
+        process.watch_after = process.cut_until + self.rng.randrange(600) * MS
+        names = sorted(self.servers)
+        process.cut_from = frozenset(self.rng.sample(names, self.rng.choice([2, 2, 3])))
+        self.note(
+            f"{process.incarnation} is cut off from {sorted(process.cut_from)} until {process.cut_until / NS:.3f}"
+        )
 
     def second(self, process: Process) -> None:
         """A forced pod delete: a second process of the same name, while the first goes on."""
@@ -421,7 +439,10 @@ class ClusterSim:
             self.epochs[change.uid] = max(change.epoch, self.epochs.get(change.uid, 0))
 
     def check_end(self) -> None:
-        """The faults stopped a while ago: every agent is held by a live process with a lease, and ready."""
+        """The faults stopped a while ago: every host is back, every agent is held by one with a lease, and ready."""
+        back = {p.slot for p in self.processes.values() if p.alive and p.lease.held(p.clock.at(self.now))}
+        if back != set(self.clocks):
+            self.fail(f"only {sorted(back)} are back at the end")
         for uid, row in self.truth.agents.items():
             process = self.processes.get(row.incarnation)
             held = process is not None and process.alive and process.lease.held(process.clock.at(self.now))

@@ -78,10 +78,19 @@ class Process:
     """It has ended itself, or was told that it ended: it serves nothing more."""
     paused_until: int = 0
     cut_until: int = 0
+    cut_from: frozenset[str] = frozenset()
+    """Servers that it cannot reach until then."""
+    watch_after: int = 0
+    """After a pause or a cut the watch comes back later than the heartbeats."""
     dead_before: tuple[str, ...] = ()
     seen: int = 0
     view: dict[str, Change] = field(default_factory=dict)
+    eager: bool = False
+    """It beats before it is registered."""
+    known: bool = False
+    """It has read that it is registered."""
     registered: bool = False
+    """And that its worker is known to be ready."""
     released: dict[str, int] = field(default_factory=dict)
     """uid -> epoch that it gave up."""
 
@@ -101,6 +110,6 @@ class Process:
 
 
 def some_clock(rng: random.Random, profile: Profile) -> Clock:
-    """Rates at both ends of what the margin bears, and right ones."""
+    """Mostly rates at both ends of what the margin bears."""
     rho = profile.drift * 0.99
-    return Clock(rng.choice([1 - rho, 1.0, 1 + rho]), rng.randrange(10**12))
+    return Clock(rng.choice([1 - rho, 1 - rho, 1.0, 1 + rho, 1 + rho]), rng.randrange(10**12))
