@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _STALL_TICKS = 2
 """Of the own loop; after that heartbeats may lie unread (protocol 1, leader 6)."""
+_FORGET_TICKS = 256
 
 
 class Proposer(Protocol):
@@ -66,9 +67,12 @@ class Leader:
         self._planner = Planner()
         self._term: int | None = None
         self._last_tick_ns = 0
+        self._ticks = 0
         self._ticker: asyncio.TimerHandle | None = None
         self._planning = False
         self._planned_version = -1
+        self._known: set[str] = set()
+        """Incarnations that have a row; in this leadership."""
         self._tasks: set[asyncio.Task[None]] = set()
         # An entry is given up after a lease: by then its outcome does not matter to any host.
         self._timeout_s = profile.ttl_ns / NS
@@ -120,6 +124,7 @@ class Leader:
         self._term = term
         self.leases.elected()
         self._planner.reset()
+        self._known = set(self._replica.registry.hosts)
         self._last_tick_ns = self._clock()
         self._spawn(self._first(term))
 
@@ -135,9 +140,12 @@ class Leader:
                 return
 
     def _schedule(self) -> None:
-        self._ticker = asyncio.get_running_loop().call_later(self._profile.tick_ns / NS, self._tick)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._ticker = asyncio.get_running_loop().call_later(self._profile.tick_ns / NS, self.tick)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Propose a tick that covers the heartbeats that wait now (leader 2). Calls itself again after `tick_ns`."""
         term = self._term
         if term is None:
             return
@@ -146,6 +154,10 @@ class Leader:
         self._notice_stall(now)
         step = now - self._last_tick_ns
         self._last_tick_ns = now
+        self._ticks += 1
+        if self._ticks % _FORGET_TICKS == 0:
+            self.leases.forget(self._replica.registry)
+            self._known &= self._replica.registry.hosts.keys()
         token = self.leases.tick_proposed()
         self._spawn(self._commit_tick(term, token, step))
         self._plan_soon()

@@ -1,0 +1,170 @@
+"""The leader's duties with a log that the test decides for, and a clock that it moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tenured.core import commands
+from tenured.core.lease import Ack, Load
+from tenured.core.profile import FAST
+from tenured.raft import Applied, NotApplied, Outcome, Role
+from tenured.server.leading import Leader
+from tenured.server.replica import Replica
+
+
+class Log:
+    """Places entries at once while `open`; keeps what was proposed with its term."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.index = 0
+        self.open = True
+        self.proposed: list[tuple[int | None, commands.Command]] = []
+        self.news = asyncio.Event()
+
+    async def propose(self, command: bytes, timeout_s: float, *, term: int | None = None) -> Outcome:
+        self.proposed.append((term, commands.decode(command)))
+        self.news.set()
+        await asyncio.sleep(0)
+        if not self.open:
+            return NotApplied("closed")
+        return self.place(commands.decode(command))
+
+    def place(self, command: commands.Command) -> Applied:
+        self.index += 1
+        return Applied(self.index, self.replica.apply(self.index, commands.encode(command)))
+
+    def kinds(self) -> list[str]:
+        return [type(command).__name__ for _, command in self.proposed]
+
+    async def until(self, kind: str) -> commands.Command:
+        async with asyncio.timeout(5):
+            while kind not in self.kinds():
+                self.news.clear()
+                await self.news.wait()
+        return next(command for _, command in self.proposed if type(command).__name__ == kind)
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 1_000_000_000_000
+        self.replica = Replica()
+        self.log = Log(self.replica)
+        self.acks: asyncio.Queue[Ack] = asyncio.Queue()
+        self.leader = Leader(
+            FAST, self.replica, self.log, self.acks.put_nowait, clock=lambda: self.now, wall=lambda: 1.0
+        )
+        self.replica.listen(self.leader)
+        self.log.place(commands.ApplyPools(pools=()))
+        self.log.place(commands.RegisterHost(name="h0", incarnation="i0", pool="default", node="n0"))
+
+    async def lead(self, term: int) -> None:
+        """Elected, and its first entry committed."""
+        self.leader.role_changed(self.role(term))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert self.leader.leading
+
+    def pass_ticks(self, number: int) -> None:
+        for _ in range(number):
+            self.now += FAST.tick_ns
+            self.leader.tick()
+
+    def role(self, term: int, *, leads: bool = True) -> Role:
+        return Role("s0", term, "s0" if leads else "s1", leads, True, self.log.index, self.log.index, 0, True)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.leader.stop()
+
+
+async def test_a_heartbeat_is_acknowledged_only_after_a_tick_proposed_later(world: World) -> None:
+    """protocol 1, leader 2 and 3 [after, commit]."""
+    await world.lead(1)
+    world.leader.heartbeat("i0", 42, Load())
+    assert world.acks.empty()
+    async with asyncio.timeout(5):
+        ack = await world.acks.get()
+    assert (ack.incarnation, ack.sent_at_ns, ack.gone) == ("i0", 42, False)
+    assert ack.index == world.log.index
+
+
+async def test_a_tick_that_is_not_decided_acknowledges_nothing(world: World) -> None:
+    await world.lead(1)
+    world.log.open = False
+    world.leader.heartbeat("i0", 42, Load())
+    count = len(world.log.proposed)
+    async with asyncio.timeout(5):
+        while len(world.log.proposed) < count + 2:
+            world.log.news.clear()
+            await world.log.news.wait()
+    assert world.acks.empty()
+
+
+async def test_a_follower_counts_no_heartbeats(world: World) -> None:
+    """protocol 1, leader 5 [no_relay_ack]."""
+    world.leader.role_changed(world.role(1, leads=False))
+    world.leader.heartbeat("i0", 42, Load())
+    await world.lead(2)
+    world.log.news.clear()
+    await world.log.news.wait()
+    assert world.acks.empty()
+
+
+async def test_everything_a_leader_proposes_is_bound_to_its_term(world: World) -> None:
+    """In a successor's log a tick would confirm heartbeats that it never saw, an expiry would ignore its leases."""
+    await world.lead(7)
+    world.pass_ticks(13)
+    await world.log.until("ExpireHost")
+    assert {term for term, _ in world.log.proposed} == {7}
+
+
+async def test_a_silent_host_is_expired_only_after_lease_and_margin(world: World) -> None:
+    """protocol 1, leader 4 [margin, wait_new]."""
+    await world.lead(1)
+    world.pass_ticks(11)
+    await asyncio.sleep(0)
+    assert "ExpireHost" not in world.log.kinds()
+    world.pass_ticks(2)
+    expired = await world.log.until("ExpireHost")
+    assert isinstance(expired, commands.ExpireHost)
+    assert expired.incarnation == "i0"
+
+
+async def test_a_leader_that_stood_still_begins_its_wait_anew(world: World) -> None:
+    """protocol 1, leader 6: heartbeats may lie unread in its sockets."""
+    await world.lead(1)
+    world.now += 20 * FAST.expiry_ns
+    world.leader.replaced()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert "ExpireHost" not in world.log.kinds()
+
+
+async def test_the_first_tick_of_a_leader_adds_no_time(world: World) -> None:
+    """protocol 1, cluster time: the step is the leader's own, 0 for its first."""
+    world.leader.role_changed(world.role(1))
+    first = await world.log.until("Tick")
+    assert isinstance(first, commands.Tick)
+    assert first.step_ns == 0
+
+
+async def test_agents_are_placed_without_waiting_for_a_tick(world: World) -> None:
+    from tenured.core.model import AgentClass, AgentSpec, Pool
+
+    world.log.place(commands.ApplyPools(pools=(Pool(name="default"),)))
+    report = commands.ReportHost(incarnation="i0", ready=True, classes=(AgentClass(name="Counter"),))
+    world.log.place(report)
+    await world.lead(1)
+    world.leader.heartbeat("i0", 1, Load())
+    agents = tuple(AgentSpec(id=f"shop/a{number}", class_name="Counter") for number in range(200))
+    world.log.place(commands.ApplyAgents(agents=agents, managed_by="API"))
+    assigned = await world.log.until("Assign")
+    assert isinstance(assigned, commands.Assign)
+    assert len(assigned.items) == 200

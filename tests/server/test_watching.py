@@ -1,0 +1,202 @@
+"""The watch hub without a network: what a watcher is sent, and when one is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tenure_api.identity import Identity, Role
+from tenure_proto.v1.registry_pb2 import WatchBatch, WatchRequest
+from tenured.core import commands
+from tenured.core.model import AgentClass, AgentSpec, Pool
+from tenured.server.replica import Replica
+from tenured.server.watching import WatchHub
+
+
+class Stream:
+    """What gRPC would send; `stuck` takes nothing, like a watcher that does not read."""
+
+    def __init__(self) -> None:
+        self.batches: asyncio.Queue[WatchBatch] = asyncio.Queue()
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+
+    async def write(self, encoded: bytes) -> None:
+        await self.flowing.wait()
+        self.batches.put_nowait(WatchBatch.FromString(encoded))
+
+    async def next(self) -> WatchBatch:
+        async with asyncio.timeout(5):
+            return await self.batches.get()
+
+    async def synced(self) -> list[WatchBatch]:
+        """The snapshot, up to and with the batch that says so."""
+        found = [await self.next()]
+        while not found[-1].synced:
+            found.append(await self.next())
+        return found
+
+
+class World:
+    def __init__(self) -> None:
+        self.replica = Replica()
+        self.hub = WatchHub(self.replica)
+        self.replica.listen(self.hub)
+        self.index = 0
+        self.place(commands.ApplyPools(pools=(Pool(name="default"),)))
+        self.place(commands.RegisterHost(name="h0", incarnation="i0", pool="default", node="n0"))
+        self.place(commands.ReportHost(incarnation="i0", ready=True, classes=(AgentClass(name="Counter"),)))
+
+    def place(self, command: commands.Command) -> None:
+        self.index += 1
+        self.replica.apply(self.index, commands.encode(command))
+
+    def create(self, *names: str) -> list[str]:
+        agents = tuple(AgentSpec(id=f"shop/{name}", class_name="Counter") for name in names)
+        self.place(commands.ApplyAgents(agents=agents, managed_by="API"))
+        return [self.replica.registry.by_id[agent.id] for agent in agents]
+
+    def assign(self, uid: str) -> None:
+        item = commands.Assignment(uid=uid, epoch=0, incarnation="i0", reason="Scheduled")
+        self.place(commands.Assign(items=(item,)))
+
+    @asynccontextmanager
+    async def watching(self, request: WatchRequest | None = None, role: Role = Role.CLIENT) -> AsyncIterator[Stream]:
+        stream = Stream()
+        peer = Identity("demo.shop", role, "h0")
+        task = asyncio.ensure_future(self.hub.serve(peer, request or WatchRequest(), stream))  # type: ignore[arg-type]
+        yield stream
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.hub.open()
+    return made
+
+
+async def test_nobody_is_told_anything_before_the_registry_is_caught_up() -> None:
+    """An empty snapshot of a server that has just started would say that nothing exists."""
+    world = World()
+    async with world.watching() as stream:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert stream.batches.empty()
+        world.hub.open()
+        assert (await stream.next()).snapshot
+
+
+async def test_a_snapshot_then_deltas(world: World) -> None:
+    world.create("a")
+    async with world.watching() as stream:
+        batches = await stream.synced()
+        assert batches[0].snapshot
+        assert [row.spec.id for batch in batches for row in batch.agents] == ["shop/a"]
+        assert batches[-1].revision == world.replica.registry.revision
+        await stream.next()  # where all others are
+        world.create("b")
+        delta = await stream.next()
+        assert ([row.spec.id for row in delta.agents], delta.snapshot) == (["shop/b"], False)
+
+
+async def test_a_large_snapshot_comes_in_chunks_and_misses_nothing_that_changes_meanwhile(world: World) -> None:
+    world.create(*(f"a{number}" for number in range(900)))
+    async with world.watching() as stream:
+        first = await stream.next()
+        assert len(first.agents) <= 200
+        world.create("meanwhile")
+        seen = {row.spec.id for row in first.agents}
+        while "shop/meanwhile" not in seen:
+            seen |= {row.spec.id for row in (await stream.next()).agents}
+        assert len(seen) == 901
+
+
+async def test_changes_of_one_moment_share_a_batch(world: World) -> None:
+    async with world.watching() as stream:
+        await stream.synced()
+        await stream.next()
+        for number in range(50):
+            world.create(f"a{number}")
+        assert len((await stream.next()).agents) == 50
+
+
+async def test_an_assignment_goes_to_its_holder_at_once(world: World) -> None:
+    (uid,) = world.create("a")
+    async with world.watching(role=Role.HOST) as holder, world.watching() as other:
+        for stream in (holder, other):
+            await stream.synced()
+            await stream.next()
+        world.assign(uid)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert other.batches.empty()
+        told = holder.batches.get_nowait()
+        assert [(row.uid, row.incarnation, row.epoch) for row in told.agents] == [(uid, "i0", 1)]
+        assert told.revision < world.replica.registry.revision  # the rest has not been sent yet
+        assert (await other.next()).revision == world.replica.registry.revision
+
+
+async def test_a_watch_is_resumed_without_a_snapshot(world: World) -> None:
+    world.create("a")
+    revision = world.replica.registry.revision
+    world.create("b")
+    async with world.watching(WatchRequest(from_revision=revision)) as stream:
+        batch = await stream.next()
+        assert (batch.snapshot, [row.spec.id for row in batch.agents]) == (False, ["shop/b"])
+
+
+async def test_a_revision_that_is_no_longer_held_restarts_with_a_snapshot(world: World) -> None:
+    world.create("a")
+    world.replica.restore(world.replica.snapshot())  # the history does not reach back over it
+    world.create("b")
+    async with world.watching(WatchRequest(from_revision=1)) as stream:
+        assert (await stream.next()).snapshot
+
+
+async def test_what_is_gone_is_said(world: World) -> None:
+    (uid,) = world.create("a")
+    async with world.watching() as stream:
+        await stream.synced()
+        await stream.next()
+        world.place(commands.DeleteAgents(ids=("shop/a",), managed_by="API"))
+        assert list((await stream.next()).gone_agents) == [uid]
+
+
+async def test_only_the_kinds_asked_for_are_sent(world: World) -> None:
+    world.create("a")
+    async with world.watching(WatchRequest(kinds=["hosts"])) as stream:
+        batches = await stream.synced()
+        assert not any(batch.agents or batch.pools for batch in batches)
+        assert [row.name for batch in batches for row in batch.hosts] == ["h0"]
+
+
+async def test_a_watcher_that_does_not_read_is_cut_off(world: World) -> None:
+    async with world.watching() as stream:
+        await stream.synced()
+        await stream.next()
+        stream.flowing.clear()
+        for number in range(700):
+            world.create(f"a{number}")
+            world.hub.flush()
+            await asyncio.sleep(0)
+        assert len(world.hub) == 1
+        stream.flowing.set()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(world.hub) == 0
+
+
+async def test_sentences_that_depend_on_a_host_follow_it(world: World) -> None:
+    (uid,) = world.create("a")
+    world.assign(uid)
+    async with world.watching() as stream:
+        await stream.synced()
+        await stream.next()
+        world.place(commands.ReportHost(incarnation="i0", worker_error="no module shop", worker_reason="ImportFailed"))
+        (row,) = (await stream.next()).agents
+        assert "no module shop" in row.summary
