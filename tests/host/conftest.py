@@ -1,4 +1,6 @@
-"""Fixtures for the host and its supervisor: real processes where death and freezing are the subject, a fake worker elsewhere."""
+"""Fixtures for the host and its supervisor: real processes where death and freezing are the subject, a fake worker
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +33,7 @@ class FakeProcess:
     def say(self, frame: tenure_link.Frame) -> None:
         self.writer.write(tenure_link.encode(frame))
 
-    async def hear(self, kind, *, skip=()):
+    async def hear(self, kind: Any, *, skip: Any = ()) -> Any:
         """The next frame, which must be of this kind; pings are answered on the way."""
         while True:
             frame = await self._next()
@@ -49,7 +53,7 @@ class FakeProcess:
             while await self._reader.read(65536):
                 pass
 
-    async def _next(self):
+    async def _next(self) -> Any:
         async with asyncio.timeout(DEADLINE_S):
             while not self._ready:
                 data = await self._reader.read(65536)
@@ -59,11 +63,11 @@ class FakeProcess:
 
 
 @pytest.fixture
-async def dial():
+async def dial() -> AsyncIterator[Any]:
     """dial(path) -> FakeProcess; closed at the end of the test."""
     opened = []
 
-    async def connect(path) -> FakeProcess:
+    async def connect(path: Path) -> FakeProcess:
         reader, writer = await asyncio.open_unix_connection(str(path))
         opened.append(writer)
         return FakeProcess(reader, writer)
@@ -73,7 +77,9 @@ async def dial():
         writer.close()
 
 
-def hello(kind="worker", pid=4711, version=tenure_link.LINK_VERSION, **more) -> tenure_link.Hello:
+def hello(
+    kind: Any = "worker", pid: int = 4711, version: int = tenure_link.LINK_VERSION, **more: Any
+) -> tenure_link.Hello:
     """A good Hello, unless told otherwise."""
     return tenure_link.Hello(
         link_version=version, kind=kind, pid=pid, sdk_version="0.1.0", python_version="3.11", **more
@@ -81,11 +87,11 @@ def hello(kind="worker", pid=4711, version=tenure_link.LINK_VERSION, **more) -> 
 
 
 @pytest.fixture
-def make_hello():
+def make_hello() -> Any:
     return hello
 
 
-async def eventually(condition, deadline_s: float = DEADLINE_S):
+async def eventually(condition: Any, deadline_s: float = DEADLINE_S) -> Any:
     """Polls a condition of another process until it is true; its value."""
     end = time.monotonic() + deadline_s
     while not (value := condition()):
@@ -95,7 +101,7 @@ async def eventually(condition, deadline_s: float = DEADLINE_S):
 
 
 @pytest.fixture(name="eventually")
-def eventually_fixture():
+def eventually_fixture() -> Any:
     return eventually
 
 
@@ -110,11 +116,11 @@ class Group:
 
 
 @pytest.fixture
-async def spawn(tmp_path: Path):
+async def spawn(tmp_path: Path) -> AsyncIterator[Any]:
     """spawn(args, env) -> asyncio process with its output in .log; its whole group is killed at the end."""
     started = []
 
-    async def start(*arguments: str, env=None, log_name="out.log"):
+    async def start(*arguments: str, env: Any = None, log_name: Any = "out.log") -> Any:
         log = tmp_path / log_name
         with log.open("ab") as out:
             process = await asyncio.create_subprocess_exec(

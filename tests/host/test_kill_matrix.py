@@ -1,7 +1,7 @@
 """The process tree and its kill matrix (docs/processes.md): who dies or freezes, and what must follow.
 
-Real processes: three servers, one or two hosts with their whole trees. Every story ends with the same check: what was acknowledged
-is there, once. Limits are generous against a busy machine; the bench measures.
+Real processes: three servers, one or two hosts with their whole trees. Every story ends with the same check: what was
+acknowledged is there, once. Limits are generous against a busy machine; the bench measures.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from local_hosts import LocalHost, alive, eventually
 from local_servers import LocalServers
 
-import msgspec
 from tenure._remote import Remote, from_tls_directory
 from tenure.errors import CallError
 from tenure_proto.v1 import registry_pb2
@@ -29,7 +31,7 @@ LEASE_S = 15.0
 
 
 @pytest.fixture(scope="module")
-async def servers(tmp_path_factory):
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
     """Three real servers for all stories."""
     async with LocalServers(tmp_path_factory.mktemp("matrix"), profile="Balanced") as cluster:
         await cluster.ready(within_s=60)
@@ -37,7 +39,7 @@ async def servers(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-async def remote(servers):
+async def remote(servers: LocalServers) -> AsyncIterator[Any]:
     """A client of the cluster."""
     files = servers.tls("client", "tester")
     api = tuple(server.api for server in servers.servers.values())
@@ -69,7 +71,9 @@ class Story:
         empty = msgspec.msgpack.encode({})
         await self.remote.create(agent or self.agent, "Victim", pool=self.pool, state=empty, config=empty)
 
-    async def call(self, method: str, *, agent: str = "", kind: str = "action", within_s: float = SOON_S, **arguments):
+    async def call(
+        self, method: str, *, agent: str = "", kind: str = "action", within_s: float = SOON_S, **arguments: Any
+    ) -> Any:
         reply = await self.remote.call(
             agent or self.agent, kind, method, msgspec.msgpack.encode(arguments), timeout_s=within_s
         )
@@ -91,7 +95,7 @@ class Story:
 
 
 @pytest.fixture
-async def story(remote, servers, request):
+async def story(remote: Remote, servers: LocalServers, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """The story of this test; everything that it started ends with it."""
     name = request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-")
     told = Story(remote, servers, name)
@@ -113,8 +117,8 @@ async def begin(story: Story, hosts: int = 1) -> None:
     assert story.epoch == 1
 
 
-async def test_daemon_killed(story):
-    """The supervisor starts another; its exclusive lock proves the death; the agent answers under the next epoch, here."""
+async def test_daemon_killed(story: Story) -> None:
+    """PID 1 of the workers kills them at the end of the lease; another host takes over; thawed, the daemon begins anew."""
     await begin(story)
     host = story.holder
     os.kill(host.daemon(), signal.SIGKILL)
@@ -123,7 +127,7 @@ async def test_daemon_killed(story):
     assert "proven dead: " in host.log
 
 
-async def test_daemon_frozen(story):
+async def test_daemon_frozen(story: Story) -> None:
     """Its lease ends by time; PID 1 kills its workers when it does; another host takes over; thawed, it begins anew."""
     await begin(story, hosts=2)
     host, worker = story.holder, await story.worker()
@@ -137,7 +141,7 @@ async def test_daemon_frozen(story):
     await story.count()
 
 
-async def test_worker_killed(story):
+async def test_worker_killed(story: Story) -> None:
     """PID 1 reports the death and starts another; the agent goes on under the same epoch."""
     await begin(story)
     os.kill(await story.worker(), signal.SIGKILL)
@@ -145,7 +149,7 @@ async def test_worker_killed(story):
     assert story.epoch == 1
 
 
-async def test_worker_frozen(story):
+async def test_worker_frozen(story: Story) -> None:
     """No answer to five pings: killed; the same epoch goes on in another process."""
     await begin(story)
     frozen = await story.worker()
@@ -155,8 +159,8 @@ async def test_worker_frozen(story):
     assert not alive(frozen)
 
 
-async def test_pid_1_of_the_workers_killed(story):
-    """Its workers die with it; the supervisor starts it again within the 2 s after which the agents would be given up."""
+async def test_pid_1_of_the_workers_killed(story: Story) -> None:
+    """It could not kill workers at the end of the lease: they lose their sockets, and another host takes over."""
     await begin(story)
     host, worker = story.holder, await story.worker()
     os.kill(host.pid_1(), signal.SIGKILL)
@@ -165,7 +169,7 @@ async def test_pid_1_of_the_workers_killed(story):
     await eventually(host.pid_1)
 
 
-async def test_pid_1_of_the_workers_frozen(story):
+async def test_pid_1_of_the_workers_frozen(story: Story) -> None:
     """It could not kill workers at the end of the lease: they lose their sockets, and another host gets the agent."""
     await begin(story, hosts=2)
     host = story.holder
@@ -175,7 +179,7 @@ async def test_pid_1_of_the_workers_frozen(story):
     assert (story.held_by != host.name, story.epoch) == (True, 2)
 
 
-async def test_supervisor_killed(story):
+async def test_supervisor_killed(story: Story) -> None:
     """As when PID 1 of a container dies: everything under it ends, and the lease ends by time."""
     await begin(story, hosts=2)
     host, tree = story.holder, [story.holder.daemon(), story.holder.pid_1(), await story.worker()]
@@ -185,7 +189,7 @@ async def test_supervisor_killed(story):
     assert (story.held_by != host.name, story.epoch) == (True, 2)
 
 
-async def test_supervisor_frozen(story):
+async def test_supervisor_frozen(story: Story) -> None:
     """Nobody needs it while the daemon lives; a daemon that dies meanwhile is replaced by another host."""
     await begin(story, hosts=2)
     host = story.holder
@@ -199,7 +203,7 @@ async def test_supervisor_frozen(story):
     await eventually(host.daemon)
 
 
-async def test_power_cut_and_return(story):
+async def test_power_cut_and_return(story: Story) -> None:
     """The whole tree goes silent; the agent answers elsewhere; the tree that comes back holds nothing."""
     await begin(story, hosts=2)
     host, worker = story.holder, await story.worker()
@@ -213,7 +217,7 @@ async def test_power_cut_and_return(story):
     assert story.epoch == 2
 
 
-async def test_drain(story):
+async def test_drain(story: Story) -> None:
     """SIGTERM: the running turn ends and is kept, the agent moves with its state, the host leaves with status 0."""
     await begin(story, hosts=2)
     host = story.holder
@@ -227,8 +231,8 @@ async def test_drain(story):
     assert (story.held_by != host.name, story.epoch) == (True, 2)
 
 
-async def test_a_call_that_ends_its_worker(story):
-    """Tried once more alone, then WorkerCrashed, not applied; the agent backs off and says why; its neighbour goes on."""
+async def test_a_call_that_ends_its_worker(story: Story) -> None:
+    """Tried once more alone, then WorkerCrashed, not applied; the agent backs off and says why; others go on."""
     await begin(story)
     neighbour = f"{story.agent}-neighbour"
     await story.create(neighbour)
@@ -249,7 +253,7 @@ async def test_a_call_that_ends_its_worker(story):
     assert story.epoch == 1
 
 
-async def test_a_turn_that_raises(story):
+async def test_a_turn_that_raises(story: Story) -> None:
     """ActionFailed, not applied: the change of the failed turn is gone, the agent goes on."""
     await begin(story)
     with pytest.raises(CallError, match="ValueError in refuse: not today") as caught:
@@ -258,7 +262,7 @@ async def test_a_turn_that_raises(story):
     await story.count()
 
 
-async def test_a_turn_that_blocks_its_worker(story):
+async def test_a_turn_that_blocks_its_worker(story: Story) -> None:
     """A frozen event loop is a frozen worker: killed after five pings, tried alone, then the caller is told."""
     await begin(story)
     with pytest.raises(CallError) as caught:
@@ -267,7 +271,7 @@ async def test_a_turn_that_blocks_its_worker(story):
     await story.count(within_s=20)
 
 
-async def test_modules_that_cannot_be_imported(story, tmp_path):
+async def test_modules_that_cannot_be_imported(story: Story, tmp_path: Path) -> None:
     """The host says ImportFailed with file and line and takes no agents; another host of the pool serves."""
     (tmp_path / "broken_agents.py").write_text("import tenure\n\nimport no_such_module\n")
     broken = await story.host(modules="broken_agents", code=tmp_path)
@@ -276,7 +280,7 @@ async def test_modules_that_cannot_be_imported(story, tmp_path):
     await story.count(within_s=30)
     assert story.held_by != broken.name
 
-    async def reported():
+    async def reported() -> Any:
         stream = story.servers.registry("client").Watch(registry_pb2.WatchRequest(kinds=["hosts"]))
         async for batch in stream:
             for row in batch.hosts:
@@ -291,10 +295,10 @@ async def test_modules_that_cannot_be_imported(story, tmp_path):
     assert "no_such_module" in row.worker_error
 
 
-async def test_one_durable_turn_with_a_server_down(story):
+async def test_one_durable_turn_with_a_server_down(story: Story) -> None:
     """Committed on a majority: a dead server costs nothing, and the next holder adopts the state from the others."""
     await begin(story)
-    name = sorted(story.servers.servers)[-1]
+    name = max(story.servers.servers)
     await story.servers.kill(name)
     try:
         await story.count()
@@ -306,7 +310,7 @@ async def test_one_durable_turn_with_a_server_down(story):
         await story.servers.ready(name)
 
 
-async def test_a_repeated_call_id_is_answered_from_the_record(story):
+async def test_a_repeated_call_id_is_answered_from_the_record(story: Story) -> None:
     """The same call id, also at the next holder, returns the recorded reply and counts once."""
     await begin(story)
     await story.remote.call(story.agent, "action", "increment", msgspec.msgpack.encode({}), timeout_s=SOON_S)
@@ -318,5 +322,3 @@ async def test_a_repeated_call_id_is_answered_from_the_record(story):
     story.remote._next_key -= 1
     again = await story.remote.call(story.agent, "action", "increment", msgspec.msgpack.encode({}), timeout_s=LEASE_S)
     assert (msgspec.msgpack.decode(again.value), again.recorded, again.epoch) == (story.acknowledged, True, 2)
-
-

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tenured.host.options import parse
 
-FLAGS = (
-    "--name h --cluster shop/demo --pool default --node n --server s0=127.0.0.1:1 --server s1=127.0.0.1:2 "
-    "--enrol 127.0.0.1:3 --token /t/token --advertise 127.0.0.1:4 --run /r"
-).split()
+FLAGS = [
+    "--name",
+    "h",
+    "--cluster",
+    "shop/demo",
+    "--pool",
+    "default",
+    "--node",
+    "n",
+    "--server",
+    "s0=127.0.0.1:1",
+    "--server",
+    "s1=127.0.0.1:2",
+    "--enrol",
+    "127.0.0.1:3",
+    "--token",
+    "/t/token",
+    "--advertise",
+    "127.0.0.1:4",
+    "--run",
+    "/r",
+]
 
 
-def test_flags():
+def test_flags() -> None:
     """What architecture.md lists; the authority's certificate lies beside the token unless told otherwise."""
     options = parse(FLAGS, {})
     assert options.servers == {"s0": "127.0.0.1:1", "s1": "127.0.0.1:2"}
@@ -23,7 +42,7 @@ def test_flags():
     assert parse([*FLAGS, "--label", "a=b"], {}).labels == {"a": "b"}
 
 
-def test_environment():
+def test_environment() -> None:
     """Every flag can be given as TENURE_<FLAG>; lists are comma-separated; a flag wins."""
     environment = {
         "TENURE_NAME": "e",
@@ -48,7 +67,9 @@ def test_environment():
         (["--log-format", "xml"], "text and json"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_a_sentence(flags, sentence, capsys):
+def test_what_makes_no_sense_is_told_in_a_sentence(
+    flags: Any, sentence: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Exit status 2."""
     with pytest.raises(SystemExit) as caught:
         parse([*FLAGS, *flags], {})
@@ -56,7 +77,7 @@ def test_what_makes_no_sense_is_told_in_a_sentence(flags, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
-def test_what_is_missing_is_named(capsys):
+def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """Not found out later by a KeyError."""
     with pytest.raises(SystemExit):
         parse(["--name", "h"], {})

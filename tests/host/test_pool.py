@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,12 +44,12 @@ class Heard:
 
 
 @pytest.fixture
-def heard():
+def heard() -> Any:
     return Heard()
 
 
 @pytest.fixture
-async def pool(tmp_path, heard):
+async def pool(tmp_path: Path, heard: Heard) -> AsyncIterator[Any]:
     """A pool that listens on tmp_path/worker.sock."""
     workers = WorkerPool("inc-1", str(tmp_path / "inc-1.lock"), 2, heard)
     server = await link.listen(tmp_path / "worker.sock", workers)
@@ -55,7 +58,7 @@ async def pool(tmp_path, heard):
 
 
 @pytest.fixture
-async def supervisor(pool, dial, make_hello, tmp_path):
+async def supervisor(pool: WorkerPool, dial: Callable[..., Any], make_hello: Callable[..., Any], tmp_path: Path) -> Any:
     """A connected PID 1 with two workers alive."""
     process = await dial(tmp_path / "worker.sock")
     process.say(make_hello("supervisor", pid=1))
@@ -66,7 +69,7 @@ async def supervisor(pool, dial, make_hello, tmp_path):
 
 
 @pytest.fixture
-async def worker(pool, dial, make_hello, tmp_path):
+async def worker(pool: WorkerPool, dial: Callable[..., Any], make_hello: Callable[..., Any], tmp_path: Path) -> Any:
     """A connected worker, PID 11."""
     process = await dial(tmp_path / "worker.sock")
     process.say(make_hello("worker", pid=11, classes=CLASSES))
@@ -74,15 +77,15 @@ async def worker(pool, dial, make_hello, tmp_path):
     return process
 
 
-def activate(uid="7"):
+def activate(uid: str = "7") -> Any:
     return tenure_link.Activate(uid=uid, epoch=1, id="shop/a", class_name="Counter")
 
 
-def turn(number=1, uid="7"):
+def turn(number: int = 1, uid: str = "7") -> Any:
     return tenure_link.Turn(turn=number, uid=uid, kind="action", method="m", arguments=b"\x80", deadline_ns=0)
 
 
-async def test_a_worker_makes_the_pool_ready_and_teaches_its_classes(pool, worker):
+async def test_a_worker_makes_the_pool_ready_and_teaches_its_classes(pool: WorkerPool, worker: Any) -> None:
     """Readiness, and which methods are queries."""
     assert pool.ready
     assert pool.classes == CLASSES
@@ -90,7 +93,7 @@ async def test_a_worker_makes_the_pool_ready_and_teaches_its_classes(pool, worke
     assert pool.is_query("Counter", "what") is None
 
 
-async def test_activation_and_turn(pool, worker):
+async def test_activation_and_turn(pool: WorkerPool, worker: Any) -> None:
     """Frames out, answers back."""
     chosen = await pool.pick()
     asked = asyncio.ensure_future(chosen.activate(activate()))
@@ -103,7 +106,7 @@ async def test_activation_and_turn(pool, worker):
     assert (await running).reply == b"r"
 
 
-async def test_a_refused_activation_says_why(pool, worker):
+async def test_a_refused_activation_says_why(pool: WorkerPool, worker: Any) -> None:
     """The fault of user code reaches the host."""
     chosen = await pool.pick()
     asked = asyncio.ensure_future(chosen.activate(activate()))
@@ -120,7 +123,9 @@ async def test_a_refused_activation_says_why(pool, worker):
     [b"\x00\x00\x00\x05hello", b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", tenure_link.encode(tenure_link.Pong(n=1))],
     ids=["not msgpack", "too large", "invalid byte", "before Hello"],
 )
-async def test_garbage_ends_the_connection_and_nothing_else(pool, worker, dial, tmp_path, garbage):
+async def test_garbage_ends_the_connection_and_nothing_else(
+    pool: WorkerPool, worker: Any, dial: Callable[..., Any], tmp_path: Path, garbage: Any
+) -> None:
     """A process that speaks nonsense is cut off; the others go on."""
     process = await dial(tmp_path / "worker.sock")
     process.writer.write(garbage)
@@ -138,7 +143,9 @@ async def test_garbage_ends_the_connection_and_nothing_else(pool, worker, dial, 
     ],
     ids=["a turn never asked for", "neither reply nor fault", "not a worker's", "not a worker's either"],
 )
-async def test_a_worker_that_answers_nonsense_is_killed(pool, supervisor, worker, nonsense):
+async def test_a_worker_that_answers_nonsense_is_killed(
+    pool: WorkerPool, supervisor: Any, worker: Any, nonsense: Any
+) -> None:
     """It is user code and trusted with nothing but its own agents; what runs there ends as lost."""
     chosen = await pool.pick()
     running = asyncio.ensure_future(chosen.turn(turn()))
@@ -149,7 +156,9 @@ async def test_a_worker_that_answers_nonsense_is_killed(pool, supervisor, worker
         await running
 
 
-async def test_another_link_version_is_refused_and_reported(pool, dial, make_hello, tmp_path):
+async def test_another_link_version_is_refused_and_reported(
+    pool: WorkerPool, dial: Callable[..., Any], make_hello: Callable[..., Any], tmp_path: Path
+) -> None:
     """VersionSkew, in words; gone once a good worker comes."""
     process = await dial(tmp_path / "worker.sock")
     process.say(make_hello(version=99))
@@ -163,14 +172,18 @@ async def test_another_link_version_is_refused_and_reported(pool, dial, make_hel
     assert pool.fault is None
 
 
-async def test_the_version_before_is_served(pool, dial, make_hello, tmp_path):
+async def test_the_version_before_is_served(
+    pool: WorkerPool, dial: Callable[..., Any], make_hello: Callable[..., Any], tmp_path: Path
+) -> None:
     """A daemon serves N and N - 1."""
     process = await dial(tmp_path / "worker.sock")
     process.say(make_hello(version=tenure_link.LINK_VERSION - 1))
     assert (await process.hear(tenure_link.Welcome)).link_version == tenure_link.LINK_VERSION - 1
 
 
-async def test_a_stranger_is_refused_by_its_credentials(tmp_path, dial, heard, monkeypatch):
+async def test_a_stranger_is_refused_by_its_credentials(
+    tmp_path: Path, dial: Callable[..., Any], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SO_PEERCRED: processes of other users get nothing but the end."""
     monkeypatch.setattr(link.os, "geteuid", lambda: os.getuid() + 1)
     workers = WorkerPool("inc-1", "lock", 1, heard)
@@ -185,7 +198,7 @@ async def test_a_stranger_is_refused_by_its_credentials(tmp_path, dial, heard, m
     allowed.close()
 
 
-async def test_a_lost_worker_is_dead_once_pid_1_has_reaped_it(pool, supervisor, worker):
+async def test_a_lost_worker_is_dead_once_pid_1_has_reaped_it(pool: WorkerPool, supervisor: Any, worker: Any) -> None:
     """Protocol additions 3: the same epoch goes on elsewhere only after PID 1 reported the end."""
     chosen = await pool.pick()
     running = asyncio.ensure_future(chosen.turn(turn()))
@@ -199,7 +212,9 @@ async def test_a_lost_worker_is_dead_once_pid_1_has_reaped_it(pool, supervisor, 
         await chosen.dead.wait()
 
 
-async def test_a_worker_without_its_socket_that_lives_on_is_killed(pool, supervisor, worker, monkeypatch):
+async def test_a_worker_without_its_socket_that_lives_on_is_killed(
+    pool: WorkerPool, supervisor: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It should end by itself within 1 s; PID 1 is told to help."""
     monkeypatch.setattr(pool_module, "REAP_LIMIT_S", 0.05)
     await pool.pick()
@@ -207,7 +222,9 @@ async def test_a_worker_without_its_socket_that_lives_on_is_killed(pool, supervi
     assert (await supervisor.hear(tenure_link.Kill)).pid == 11
 
 
-async def test_a_frozen_worker_is_killed_after_five_pings(pool, supervisor, worker, monkeypatch):
+async def test_a_frozen_worker_is_killed_after_five_pings(
+    pool: WorkerPool, supervisor: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No Pong for 5 s: the agents of that worker must not wait for ever."""
     monkeypatch.setattr(pool_module, "PING_EVERY_S", 0.02)
     pinging = asyncio.ensure_future(pool.keep_pinging())
@@ -216,8 +233,12 @@ async def test_a_frozen_worker_is_killed_after_five_pings(pool, supervisor, work
     pinging.cancel()
 
 
-async def test_a_frozen_pid_1_costs_the_workers_their_sockets(pool, supervisor, worker, heard, monkeypatch):
-    """It could not kill them when the lease lapses: without sockets they end by themselves; then the agents are given up."""
+async def test_a_frozen_pid_1_costs_the_workers_their_sockets(
+    pool: WorkerPool, supervisor: Any, worker: Any, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not kill them when the lease lapses: without sockets they end by themselves; then the agents are given
+    up.
+    """
     monkeypatch.setattr(pool_module, "PING_EVERY_S", 0.02)
     monkeypatch.setattr(pool_module, "AWAY_LIMIT_S", 0.1)
     supervisor.answer_pings = False
@@ -232,7 +253,9 @@ async def test_a_frozen_pid_1_costs_the_workers_their_sockets(pool, supervisor, 
     pinging.cancel()
 
 
-async def test_workers_away_with_pid_1_for_two_seconds_are_given_up(pool, supervisor, worker, heard, monkeypatch):
+async def test_workers_away_with_pid_1_for_two_seconds_are_given_up(
+    pool: WorkerPool, supervisor: Any, worker: Any, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Container dead: away longer than the limit and the host releases its agents; the lost worker counts as dead."""
     monkeypatch.setattr(pool_module, "AWAY_LIMIT_S", 0.05)
     chosen = await pool.pick()
@@ -244,8 +267,14 @@ async def test_workers_away_with_pid_1_for_two_seconds_are_given_up(pool, superv
 
 
 async def test_pid_1_that_comes_back_in_time_keeps_the_agents(
-    pool, supervisor, worker, heard, dial, make_hello, tmp_path
-):
+    pool: WorkerPool,
+    supervisor: Any,
+    worker: Any,
+    heard: Heard,
+    dial: Callable[..., Any],
+    make_hello: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
     """A worker is connected again before the limit: nothing is given up."""
     supervisor.writer.close()
     worker.writer.close()
@@ -257,7 +286,9 @@ async def test_pid_1_that_comes_back_in_time_keeps_the_agents(
     assert not heard.gone.is_set()
 
 
-async def test_import_errors_are_told(pool, dial, make_hello, tmp_path):
+async def test_import_errors_are_told(
+    pool: WorkerPool, dial: Callable[..., Any], make_hello: Callable[..., Any], tmp_path: Path
+) -> None:
     """From Hello and from Workers; gone when the modules import again."""
     fault = tenure_link.Fault(code="ImportFailed", message="shop/agents.py, line 3: no module named x")
     process = await dial(tmp_path / "worker.sock")
@@ -271,8 +302,8 @@ async def test_import_errors_are_told(pool, dial, make_hello, tmp_path):
 
 
 async def test_a_lease_reaches_pid_1_at_each_renewal_and_when_it_comes_back(
-    pool, supervisor, dial, make_hello, tmp_path
-):
+    pool: WorkerPool, supervisor: Any, dial: Callable[..., Any], make_hello: Callable[..., Any], tmp_path: Path
+) -> None:
     """Protocol additions 4: PID 1 kills the workers when it passes."""
     pool.lease(1000)
     assert (await supervisor.hear(tenure_link.Lease)).until_ns == 1000
@@ -282,7 +313,14 @@ async def test_a_lease_reaches_pid_1_at_each_renewal_and_when_it_comes_back(
     assert (await again.hear(tenure_link.Lease)).until_ns == 1000
 
 
-async def test_a_trial_gets_a_worker_of_its_own(pool, supervisor, worker, dial, make_hello, tmp_path):
+async def test_a_trial_gets_a_worker_of_its_own(
+    pool: WorkerPool,
+    supervisor: Any,
+    worker: Any,
+    dial: Callable[..., Any],
+    make_hello: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
     """Protocol additions 15: one more worker, which takes no other agent and goes afterwards."""
     asked = asyncio.ensure_future(pool.trial_worker())
     assert (await supervisor.hear(tenure_link.Spawn)).workers == 3

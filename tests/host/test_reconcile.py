@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, HostRow, WatchBatch
@@ -11,13 +13,13 @@ from tenured.host.reconcile import Why, compare
 ME = "inc-me"
 
 
-def row(uid: str, epoch: int = 1, **more) -> AgentRow:
+def row(uid: str, epoch: int = 1, **more: Any) -> AgentRow:
     """A row that this incarnation holds, unless told otherwise."""
     fields = {"incarnation": ME, "host": "me", **more}
     return AgentRow(uid=uid, epoch=epoch, spec=AgentSpec(id=f"shop/a{uid}"), **fields)
 
 
-def changes(mine, running=None, given_up=(), *, releasing=False):
+def changes(mine: Any, running: Any = None, given_up: Any = (), *, releasing: bool = False) -> Any:
     found = compare({each.uid: each for each in mine}, running or {}, set(given_up), releasing=releasing)
     return [each.uid for each in found.start], found.stop, found.report
 
@@ -49,12 +51,12 @@ def changes(mine, running=None, given_up=(), *, releasing=False):
         "given up, and assigned anew: start",
     ],
 )
-def test_compare(mine, running, given_up, releasing, expected):
+def test_compare(mine: Any, running: Any, given_up: Any, releasing: bool, expected: Any) -> None:
     """One line of the table."""
     assert changes(mine, running, given_up, releasing=releasing) == expected
 
 
-def test_the_mirror_knows_what_is_mine():
+def test_the_mirror_knows_what_is_mine() -> None:
     """Rows of this incarnation only: epochs of other process starts are not ours [epoch_once]."""
     mirror = Mirror(ME)
     assert mirror.apply(WatchBatch(revision=5, snapshot=True, agents=[row("1"), row("2", incarnation="other")]))
@@ -66,14 +68,14 @@ def test_the_mirror_knows_what_is_mine():
     assert not mirror.mine
 
 
-def test_a_batch_about_others_touches_nothing():
+def test_a_batch_about_others_touches_nothing() -> None:
     """No reconcile for what is not ours."""
     mirror = Mirror(ME)
     mirror.apply(WatchBatch(revision=1, snapshot=True, synced=True))
     assert not mirror.apply(WatchBatch(revision=2, agents=[row("9", incarnation="other")]))
 
 
-def test_routes_lead_to_the_holders_address():
+def test_routes_lead_to_the_holders_address() -> None:
     """As far as this host knows; without a holder there is no address."""
     mirror = Mirror(ME)
     mirror.apply(
@@ -89,7 +91,7 @@ def test_routes_lead_to_the_holders_address():
     assert mirror.route(mirror.agent("shop/a2")).address == ""
 
 
-def test_a_new_agent_of_an_old_name_is_another_one():
+def test_a_new_agent_of_an_old_name_is_another_one() -> None:
     """The uid counts: the row of the deleted one may go before or after the new one comes."""
     mirror = Mirror(ME)
     mirror.apply(WatchBatch(revision=1, snapshot=True, agents=[row("1")]))
@@ -101,7 +103,7 @@ def test_a_new_agent_of_an_old_name_is_another_one():
     assert set(mirror.mine) == {"2"}
 
 
-def test_a_snapshot_replaces_everything():
+def test_a_snapshot_replaces_everything() -> None:
     """What is not in it is gone."""
     mirror = Mirror(ME)
     mirror.apply(WatchBatch(revision=9, snapshot=True, synced=True, agents=[row("1")]))

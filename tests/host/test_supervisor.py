@@ -9,13 +9,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tenured.supervisor import plan
 
 
-def test_restarts_at_once_unless_it_dies_young_again_and_again():
+def test_restarts_at_once_unless_it_dies_young_again_and_again() -> None:
     """0.1 s doubling to 5 s, for lives under a second only; one long life forgives."""
     restarts = plan.Restarts()
     young, old = plan.SECOND // 2, 2 * plan.SECOND
@@ -34,7 +37,7 @@ def test_restarts_at_once_unless_it_dies_young_again_and_again():
         (["--worker-modules=a", "--", "host"], (["a"], ["host"])),
     ],
 )
-def test_parses_its_own_flags_and_leaves_the_rest(arguments, expected):
+def test_parses_its_own_flags_and_leaves_the_rest(arguments: Any, expected: Any) -> None:
     """What stands after `--` is the daemon's."""
     assert plan.parse(arguments, {}) == expected
 
@@ -42,13 +45,13 @@ def test_parses_its_own_flags_and_leaves_the_rest(arguments, expected):
 @pytest.mark.parametrize(
     "arguments", [[], ["host"], ["--"], ["--worker-modules", "--", "host"], ["--what", "--", "host"]]
 )
-def test_refuses_a_command_line_that_makes_no_sense(arguments):
+def test_refuses_a_command_line_that_makes_no_sense(arguments: Any) -> None:
     """With a sentence that says what was expected."""
     with pytest.raises(plan.UsageError, match=r"expected|needs"):
         plan.parse(arguments, {})
 
 
-def test_finds_the_run_directory():
+def test_finds_the_run_directory() -> None:
     """Where the worker socket lies: the daemon's flag, then the environment, then the default."""
     assert plan.run_directory(["host", "--run", "/a"], {}) == "/a"
     assert plan.run_directory(["host", "--run=/b"], {"TENURE_RUN": "/c"}) == "/b"
@@ -56,7 +59,7 @@ def test_finds_the_run_directory():
     assert plan.run_directory(["host"], {}) == "/run/tenure"
 
 
-def test_imports_nothing_heavy():
+def test_imports_nothing_heavy() -> None:
     """It must start in less than 100 ms: no asyncio, no grpc, no subprocess."""
     program = "import sys, tenured.supervisor.process; print(' '.join(sys.modules))"
     out = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True).stdout
@@ -64,7 +67,7 @@ def test_imports_nothing_heavy():
 
 
 @pytest.fixture
-def stand_in(tmp_path):
+def stand_in(tmp_path: Path) -> Any:
     """A `tenured` whose host does what a test says, so that the supervisor alone is tried."""
 
     def make(program: str) -> dict[str, str]:
@@ -85,22 +88,29 @@ while True:
     signal.pause()
 """
 
-_SUPERVISE = "import sys; sys.path.insert(0, {daemon!r}); from tenured.supervisor import process; sys.exit(process.main(['--', 'host']))"
+_SUPERVISE = """
+import sys
+sys.path.insert(0, {daemon!r})
+from tenured.supervisor import process
+sys.exit(process.main(["--", "host"]))
+"""
 
 
-async def _supervise(spawn, stand_in, program=HOST):
+async def _supervise(spawn: Callable[..., Any], stand_in: Callable[..., Any], program: str = HOST) -> Any:
     """The real supervisor; the daemon that it starts is a stand-in."""
     import tenured
 
-    daemon = os.path.dirname(os.path.dirname(tenured.__file__))
+    daemon = str(Path(tenured.__file__).parent.parent)
     return await spawn("-c", _SUPERVISE.format(daemon=daemon), env=stand_in(program))
 
 
-def _hosts(process) -> list[int]:
+def _hosts(process: Any) -> list[int]:
     return [int(pid) for pid in re.findall(r"^host (\d+) ", process.log.read_text(), re.MULTILINE)]
 
 
-async def test_restarts_a_killed_daemon_at_once(spawn, stand_in, eventually):
+async def test_restarts_a_killed_daemon_at_once(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
     """Daemon killed: a new one runs within half a second."""
     process = await _supervise(spawn, stand_in)
     first = (await eventually(lambda: _hosts(process)))[0]
@@ -111,7 +121,9 @@ async def test_restarts_a_killed_daemon_at_once(spawn, stand_in, eventually):
     assert "daemon ended: signal 9" in process.log.read_text()
 
 
-async def test_passes_sigterm_on_and_exits_with_the_daemons_status(spawn, stand_in, eventually):
+async def test_passes_sigterm_on_and_exits_with_the_daemons_status(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
     """A requested stop is no death: nothing is started again."""
     process = await _supervise(spawn, stand_in)
     await eventually(lambda: _hosts(process))
@@ -120,16 +132,20 @@ async def test_passes_sigterm_on_and_exits_with_the_daemons_status(spawn, stand_
     assert len(_hosts(process)) == 1
 
 
-async def test_takes_the_daemon_with_it_when_killed(spawn, stand_in, eventually):
+async def test_takes_the_daemon_with_it_when_killed(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
     """PID 1 killed: in a container the kernel ends the rest; here PR_SET_PDEATHSIG does."""
     process = await _supervise(spawn, stand_in)
     (host,) = await eventually(lambda: _hosts(process))
     process.kill()
     await process.wait()
-    await eventually(lambda: not os.path.exists(f"/proc/{host}"), 2)
+    await eventually(lambda: not Path(f"/proc/{host}").exists(), 2)
 
 
-async def test_spaces_out_the_restarts_of_a_daemon_that_cannot_start(spawn, stand_in, eventually):
+async def test_spaces_out_the_restarts_of_a_daemon_that_cannot_start(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
     """A broken daemon does not burn the processor."""
     process = await _supervise(
         spawn, stand_in, "import os\nprint('host', os.getpid(), '', flush=True)\nraise SystemExit(2)\n"
@@ -138,7 +154,9 @@ async def test_spaces_out_the_restarts_of_a_daemon_that_cannot_start(spawn, stan
     assert process.log.read_text().count("next start at once") == 1
 
 
-async def test_reaps_processes_that_are_left_to_it(spawn, stand_in, eventually):
+async def test_reaps_processes_that_are_left_to_it(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
     """Orphans of the daemon become children of PID 1; zombies must not pile up."""
     program = """
 import ctypes, os, signal, sys
@@ -156,10 +174,10 @@ os.waitpid(child, 0)
 signal.pause()
 """
     # The supervisor of this test is no PID 1: PR_SET_CHILD_SUBREAPER makes it one for its descendants.
-    subreaper = "import ctypes, os; ctypes.CDLL(None).prctl(36, 1); os.environ['SUPERVISOR'] = str(os.getpid()); "
+    subreaper = "import ctypes, os; ctypes.CDLL(None).prctl(36, 1); os.environ['SUPERVISOR'] = str(os.getpid())"
     import tenured
 
-    daemon = os.path.dirname(os.path.dirname(tenured.__file__))
+    daemon = str(Path(tenured.__file__).parent.parent)
     process = await spawn("-c", subreaper + _SUPERVISE.format(daemon=daemon), env=stand_in(program))
     orphan = await eventually(lambda: re.search(r"orphan (\d+)", process.log.read_text()))
-    await eventually(lambda: not os.path.exists(f"/proc/{orphan.group(1)}"), 2)
+    await eventually(lambda: not Path(f"/proc/{orphan.group(1)}").exists(), 2)

@@ -1,13 +1,17 @@
-"""One agent on one host: real Owner, real store client, in-memory servers; the worker and the lease are the test's to play."""
+"""One agent on one host: real Owner, real store client, in-memory servers; the worker and the lease are the test's to
+play.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
-
-import pytest
+from typing import Any
 
 import msgspec
+import pytest
+
 import tenure_link
 from tenure_proto.v1 import hostlink_pb2 as wire
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
@@ -29,7 +33,7 @@ pack = msgspec.msgpack.encode
 
 
 class MemoryServers:
-    """Three servers of the store behind the host's links; a test may cut one off, or hold back the answers to writes."""
+    """Three servers of the store behind the links; a test may cut one off, or hold back the answers to writes."""
 
     def __init__(self) -> None:
         self.names = SERVERS
@@ -42,10 +46,10 @@ class MemoryServers:
         self._tasks: set[asyncio.Task] = set()
 
     @property
-    def connected(self):
+    def connected(self) -> Any:
         return frozenset(SERVERS) - self.away
 
-    def submit(self, server, frame, timeout_s):
+    def submit(self, server: str, frame: Any, timeout_s: float) -> Any:
         if server in self.away:
             raise NotConnected(server)
         self.frames.append((server, frame))
@@ -59,7 +63,7 @@ class MemoryServers:
             cell, entries = self.cells[name].get(uid, (register.Cell(), {}))
             self.cells[name][uid] = (register.Cell(epoch, cell.version), entries)
 
-    async def _answer(self, server, frame):
+    async def _answer(self, server: str, frame: Any) -> Any:
         if frame.WhichOneof("body") == "seal":
             items = [self._seal(server, item) for item in frame.seal.items]
             return wire.ServerFrame(sealed=wire.SealedMany(items=items))
@@ -67,7 +71,7 @@ class MemoryServers:
         await self.writes_answer.wait()
         return wire.ServerFrame(written=wire.WrittenMany(items=items))
 
-    def _seal(self, server, item):
+    def _seal(self, server: str, item: Any) -> Any:
         cell, entries = self.cells[server].get(item.uid, (register.Cell(), {}))
         decision = register.guard_seal(cell, item.epoch)
         self.cells[server][item.uid] = (decision.cell, entries)
@@ -80,7 +84,7 @@ class MemoryServers:
             record=wire.Record(uid=item.uid, version=version, entries=entries),
         )
 
-    def _write(self, server, item):
+    def _write(self, server: str, item: Any) -> Any:
         cell, entries = self.cells[server].get(item.uid, (register.Cell(), {}))
         version = register.Version(item.version.epoch, item.version.seq)
         base = register.Version(item.base.epoch, item.base.seq) if item.HasField("base") else None
@@ -120,10 +124,12 @@ class PlayedWorker:
         self.refusal: tenure_link.Fault | None = None
         self.worker = Worker(self, 11)
 
-    def send(self, frame) -> None:
+    def send(self, frame: Any) -> None:
         self.frames.append(frame)
         if isinstance(frame, tenure_link.Activate):
-            answer = tenure_link.Activated(uid=frame.uid, epoch=frame.epoch, state=None if frame.state else pack({"n": 0}))
+            answer = tenure_link.Activated(
+                uid=frame.uid, epoch=frame.epoch, state=None if frame.state else pack({"n": 0})
+            )
             if self.refusal is not None:
                 answer = tenure_link.ActivationFailed(uid=frame.uid, epoch=frame.epoch, fault=self.refusal)
             asyncio.get_running_loop().call_soon(self.worker.answered, answer)
@@ -134,10 +140,10 @@ class PlayedWorker:
         async with asyncio.timeout(5):
             return await self.turns.get()
 
-    def done(self, turn, **what) -> None:
+    def done(self, turn: Any, **what: Any) -> None:
         assert self.worker.answered(tenure_link.TurnDone(turn=turn.turn, **what))
 
-    def heard(self, kind) -> list:
+    def heard(self, kind: Any) -> list:
         return [frame for frame in self.frames if isinstance(frame, kind)]
 
 
@@ -148,15 +154,15 @@ class FakePool:
         self.played = played
         self.killed: list[str] = []
 
-    async def pick(self):
+    async def pick(self) -> Any:
         if self.played.worker.lost:
             await asyncio.get_running_loop().create_future()  # none comes
         return self.played.worker
 
-    def is_query(self, class_name, method):
+    def is_query(self, class_name: Any, method: str) -> Any:
         return None
 
-    def kill(self, worker, reason) -> None:
+    def kill(self, worker: Any, reason: str) -> None:
         self.killed.append(reason)
         worker.abandon(reason)
         worker.dead.set()
@@ -169,17 +175,17 @@ class FakeReports:
         self.said: list[tuple] = []
         self.first = asyncio.Event()
 
-    def ready(self, uid, epoch) -> None:
+    def ready(self, uid: str, epoch: int) -> None:
         self.said.append(("ready", uid, epoch))
         self.first.set()
 
-    def trouble(self, uid, epoch, trouble) -> None:
+    def trouble(self, uid: str, epoch: int, trouble: Any) -> None:
         self.said.append(("trouble", trouble.reason, trouble.message, trouble.attempt, trouble.retry_in_seconds))
         self.first.set()
 
 
 @pytest.fixture
-async def scene():
+async def scene() -> AsyncIterator[Any]:
     """Everything around one agent; `start()` makes the holder."""
     servers, played, lease = MemoryServers(), PlayedWorker(), FakeLease()
     made: list[Holder] = []
@@ -196,7 +202,7 @@ async def scene():
         metrics=Metrics(),
     )
 
-    async def start(epoch=1, **row) -> Holder:
+    async def start(epoch: int = 1, **row: Any) -> Holder:
         reports.first.clear()
         fields = {"uid": "7", "epoch": epoch, "spec": AgentSpec(id="shop/a", **{"class": "C"}), **row}
         made.append(Holder(site, AgentRow(**fields)))
@@ -204,29 +210,31 @@ async def scene():
             await reports.first.wait()
         return made[-1]
 
-    yield SimpleNamespace(servers=servers, played=played, lease=lease, site=site, start=start, reports=reports, pool=pool)
+    yield SimpleNamespace(
+        servers=servers, played=played, lease=lease, site=site, start=start, reports=reports, pool=pool
+    )
     for holder in made:
         await holder.stop(finish_turn=False)
 
 
-def submit(holder, key=1, kind=CALL_KIND_ACTION, client="c", within_s=5.0):
+def submit(holder: Any, key: int = 1, kind: Any = CALL_KIND_ACTION, client: str = "c", within_s: float = 5.0) -> Any:
     call = Call(agent="shop/a", kind=kind, method="m", arguments=b"\x80", client_id=client, key=key, born=99.0)
     return holder.submit(call, "spiffe://x", boot_ns() + int(within_s * 1e9))
 
 
-async def reply_of(job):
+async def reply_of(job: Any) -> Any:
     async with asyncio.timeout(5):
         return await job.reply
 
 
-async def test_the_first_state_is_durable_before_ready(scene):
+async def test_the_first_state_is_durable_before_ready(scene: SimpleNamespace) -> None:
     """Ready means that user code has answered and that its first state is at a majority."""
     await scene.start()
     assert scene.reports.said == [("ready", "7", 1)]
     assert len(scene.servers.stored("7", "s")) >= 2
 
 
-async def test_a_turn_is_durable_before_its_reply(scene):
+async def test_a_turn_is_durable_before_its_reply(scene: SimpleNamespace) -> None:
     """State, mark and reply at a majority; then Commit to the worker; then the caller."""
     holder = await scene.start()
     scene.servers.writes_answer.clear()
@@ -241,7 +249,7 @@ async def test_a_turn_is_durable_before_its_reply(scene):
     assert len(scene.played.heard(tenure_link.Commit)) == 1
 
 
-async def test_a_lapsed_lease_starts_no_turn(scene):
+async def test_a_lapsed_lease_starts_no_turn(scene: SimpleNamespace) -> None:
     """Protocol 1, host 3: answer Fenced, not applied, and the worker hears nothing."""
     holder = await scene.start()
     scene.lease.held = False
@@ -250,8 +258,10 @@ async def test_a_lapsed_lease_starts_no_turn(scene):
     assert not scene.played.heard(tenure_link.Turn)
 
 
-async def test_a_lease_that_lapses_after_the_commit_holds_the_reply_back(scene):
-    """Protocol 1, host 2: the check is after the commit. Kept in the store, unknown to the caller; a repetition reads it."""
+async def test_a_lease_that_lapses_after_the_commit_holds_the_reply_back(scene: SimpleNamespace) -> None:
+    """Protocol 1, host 2: the check is after the commit. Kept in the store, unknown to the caller; a repetition reads
+    it.
+    """
     holder = await scene.start()
     job = submit(holder)
     turn = await scene.played.turn()
@@ -265,7 +275,7 @@ async def test_a_lease_that_lapses_after_the_commit_holds_the_reply_back(scene):
     assert len(scene.played.heard(tenure_link.Turn)) == 1
 
 
-async def test_a_lease_that_lapses_during_a_read_holds_the_answer_back(scene):
+async def test_a_lease_that_lapses_during_a_read_holds_the_answer_back(scene: SimpleNamespace) -> None:
     """The check is after the read; a read has no effect, so: not applied."""
     holder = await scene.start()
     job = submit(holder, kind=CALL_KIND_QUERY)
@@ -276,7 +286,7 @@ async def test_a_lease_that_lapses_during_a_read_holds_the_answer_back(scene):
     assert (error.code, error.outcome) == ("Fenced", OUTCOME_NOT_APPLIED)
 
 
-async def test_a_query_commits_nothing(scene):
+async def test_a_query_commits_nothing(scene: SimpleNamespace) -> None:
     """No frame to any server."""
     holder = await scene.start()
     before = len(scene.servers.frames)
@@ -286,7 +296,7 @@ async def test_a_query_commits_nothing(scene):
     assert len(scene.servers.frames) == before
 
 
-async def test_a_failed_turn_changes_nothing(scene):
+async def test_a_failed_turn_changes_nothing(scene: SimpleNamespace) -> None:
     """The fault reaches the caller, the worker drops its draft, no server hears of it; the traceback is in the log."""
     holder = await scene.start()
     before = len(scene.servers.frames)
@@ -301,7 +311,7 @@ async def test_a_failed_turn_changes_nothing(scene):
     assert lines == ["ValueError in m: no", "Traceback ..."]
 
 
-async def test_signals_leave_with_the_state(scene):
+async def test_signals_leave_with_the_state(scene: SimpleNamespace) -> None:
     """In the agent's log, after the commit."""
     holder = await scene.start()
     job = submit(holder)
@@ -312,7 +322,7 @@ async def test_signals_leave_with_the_state(scene):
     assert lines == ['signal counter.changed {"count":1}']
 
 
-async def test_a_deadline_before_the_write_is_not_applied_and_stays_so(scene):
+async def test_a_deadline_before_the_write_is_not_applied_and_stays_so(scene: SimpleNamespace) -> None:
     """The worker may end the turn later: its result is dropped, never written."""
     holder = await scene.start()
     before = len(scene.servers.frames)
@@ -327,13 +337,13 @@ async def test_a_deadline_before_the_write_is_not_applied_and_stays_so(scene):
     assert len(scene.servers.frames) == before
 
 
-async def test_a_deadline_during_the_write_is_unknown(scene):
+async def test_a_deadline_during_the_write_is_unknown(scene: SimpleNamespace) -> None:
     """Then a repetition of the call id finds out."""
     holder = await scene.start()
     scene.servers.writes_answer.clear()
     job = submit(holder)
     scene.played.done(await scene.played.turn(), reply=pack(1), state=pack({"n": 1}))
-    while len(scene.servers.frames) < 9:  # 3 seals, 3 first states, 3 writes
+    while len(scene.servers.frames) < 9:  # noqa: ASYNC110 - 3 seals, 3 first states, 3 writes
         await asyncio.sleep(0)
     job.out_of_time()
     error = (await reply_of(job)).error
@@ -342,7 +352,7 @@ async def test_a_deadline_during_the_write_is_unknown(scene):
     assert (await reply_of(submit(holder))).recorded
 
 
-async def test_the_queue_is_bounded(scene):
+async def test_the_queue_is_bounded(scene: SimpleNamespace) -> None:
     """Busy, not applied, beyond the limit."""
     holder = await scene.start()
     submit(holder, key=0)
@@ -353,7 +363,7 @@ async def test_the_queue_is_bounded(scene):
     assert not any(job.answered for job in waiting)
 
 
-async def test_a_holder_that_lost_its_epoch_says_unknown_once_and_serves_nobody(scene):
+async def test_a_holder_that_lost_its_epoch_says_unknown_once_and_serves_nobody(scene: SimpleNamespace) -> None:
     """Protocol 2, owner 5: a refused owner stops; its last write may or may not be adopted."""
     holder = await scene.start()
     scene.servers.seal_above("7", 2)
@@ -365,7 +375,7 @@ async def test_a_holder_that_lost_its_epoch_says_unknown_once_and_serves_nobody(
     assert scene.servers.stored("7", "s").count(pack({"n": 1})) == 0
 
 
-async def test_one_server_away_costs_nothing(scene):
+async def test_one_server_away_costs_nothing(scene: SimpleNamespace) -> None:
     """A majority is enough."""
     scene.servers.away.add("s2")
     holder = await scene.start()
@@ -374,7 +384,7 @@ async def test_one_server_away_costs_nothing(scene):
     assert (await reply_of(job)).value == pack(1)
 
 
-async def test_the_next_holder_goes_on_where_the_last_one_was(scene):
+async def test_the_next_holder_goes_on_where_the_last_one_was(scene: SimpleNamespace) -> None:
     """State and marks are adopted: the worker gets the committed bytes, a repeated call its recorded reply."""
     first = await scene.start()
     job = submit(first)
@@ -386,7 +396,7 @@ async def test_the_next_holder_goes_on_where_the_last_one_was(scene):
     assert (await reply_of(submit(second))).recorded
 
 
-async def test_nothing_where_there_was_something_is_no_beginning(scene):
+async def test_nothing_where_there_was_something_is_no_beginning(scene: SimpleNamespace) -> None:
     """The registry says that an earlier epoch was Ready, the store has nothing: stay down with the reason."""
     holder = await scene.start(epoch=2, ready_epoch=1)
     assert scene.reports.said[-1][:2] == ("trouble", "StateUnreadable")
@@ -394,7 +404,7 @@ async def test_nothing_where_there_was_something_is_no_beginning(scene):
     assert (await reply_of(submit(holder))).error.code == "NotReady"
 
 
-async def test_a_record_that_cannot_be_read_is_no_beginning(scene):
+async def test_a_record_that_cannot_be_read_is_no_beginning(scene: SimpleNamespace) -> None:
     """Damaged marks: the agent stays down, and the record is left alone."""
     for cells in scene.servers.cells.values():
         cells["7"] = (register.Cell(1, register.Version(1, 1)), {"s": pack({"n": 1}), "c": b"\xc1"})
@@ -402,7 +412,7 @@ async def test_a_record_that_cannot_be_read_is_no_beginning(scene):
     assert scene.reports.said[-1][:2] == ("trouble", "StateUnreadable")
 
 
-async def test_a_refused_activation_backs_off_and_says_why(scene):
+async def test_a_refused_activation_backs_off_and_says_why(scene: SimpleNamespace) -> None:
     """The attempt goes on from where the registry says that the last holder was."""
     scene.played.refusal = tenure_link.Fault(code="StateInvalid", message="n: not a number")
     holder = await scene.start(attempt=2)
@@ -411,7 +421,7 @@ async def test_a_refused_activation_backs_off_and_says_why(scene):
     assert (error.code, error.message) == ("NotReady", "shop/a: backing off (attempt 3, next in 4 s): n: not a number")
 
 
-async def test_stopping_lets_the_running_turn_end(scene):
+async def test_stopping_lets_the_running_turn_end(scene: SimpleNamespace) -> None:
     """Drain: the turn is committed and answered; what waits is refused, not applied; the worker forgets the agent."""
     holder = await scene.start()
     job, waiting = submit(holder), submit(holder, key=2)
@@ -426,7 +436,7 @@ async def test_stopping_lets_the_running_turn_end(scene):
     assert len(scene.played.heard(tenure_link.Deactivate)) == 1
 
 
-async def test_stopping_at_once_drops_the_running_turn(scene):
+async def test_stopping_at_once_drops_the_running_turn(scene: SimpleNamespace) -> None:
     """Moved away: nothing of the turn is written, its caller hears so."""
     holder = await scene.start()
     before = len(scene.servers.frames)
@@ -437,7 +447,9 @@ async def test_stopping_at_once_drops_the_running_turn(scene):
     assert len(scene.servers.frames) == before
 
 
-async def test_a_turn_that_runs_on_after_its_deadline_costs_the_worker_its_life(scene, monkeypatch):
+async def test_a_turn_that_runs_on_after_its_deadline_costs_the_worker_its_life(
+    scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would block its agent for good."""
     monkeypatch.setattr("tenured.host.turning.STUCK_LIMIT_S", 0.05)
     holder = await scene.start()
