@@ -118,7 +118,7 @@ async def begin(story: Story, hosts: int = 1) -> None:
 
 
 async def test_daemon_killed(story: Story) -> None:
-    """PID 1 of the workers kills them at the end of the lease; another host takes over; thawed, the daemon begins anew."""
+    """The supervisor starts another; its exclusive lock proves the death; the agent answers here under the next epoch."""
     await begin(story)
     host = story.holder
     os.kill(host.daemon(), signal.SIGKILL)
@@ -160,7 +160,7 @@ async def test_worker_frozen(story: Story) -> None:
 
 
 async def test_pid_1_of_the_workers_killed(story: Story) -> None:
-    """It could not kill workers at the end of the lease: they lose their sockets, and another host takes over."""
+    """Its workers die with it; the supervisor starts it again within the 2 s after which agents would be given up."""
     await begin(story)
     host, worker = story.holder, await story.worker()
     os.kill(host.pid_1(), signal.SIGKILL)
