@@ -1,8 +1,10 @@
 """The public surface: what `import tenure` gives, what it costs, and how each misuse reads."""
 
+import re
 import resource
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 
@@ -80,3 +82,14 @@ def test_an_unknown_code_from_the_wire_is_kept() -> None:
     assert type(error) is tenure.CallError
     assert (error.code, error.outcome) == ("FromTheFuture", "unknown")
     assert "unknown" in str(error)
+
+
+def test_the_guide_runs() -> None:
+    """The Python of docs/sdk.md that needs no cluster does what it says."""
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "sdk.md").read_text(), re.DOTALL)
+    agent, local, pure, remote = blocks
+    assert "tenure.connect" in remote
+    program = (
+        f"{agent}\nimport asyncio\nasync def main():\n{textwrap.indent(local, '    ')}\nasyncio.run(main())\n{pure}"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

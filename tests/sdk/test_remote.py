@@ -1,0 +1,321 @@
+"""`tenure._remote` against gRPC servers of this process: one call, one id, until the deadline."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import msgspec
+import pytest
+from sdk_cluster import TOKEN, Calls, FakeCluster, error, fake_cluster, silent, value
+
+from tenure import errors
+from tenure._remote import Remote, discover, enrol, parse_url
+from tenure_api import identity
+from tenure_proto.v1 import common_pb2, registry_pb2
+
+AGENT = "shop/c"
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[FakeCluster]:
+    async with fake_cluster() as fake:
+        yield fake
+
+
+@contextlib.asynccontextmanager
+async def client(cluster: FakeCluster, **options: bool) -> AsyncIterator[Remote]:
+    async with Remote(cluster.endpoint(**options), timeout_s=10) as remote:
+        yield remote
+
+
+async def call(remote: Remote, timeout_s: float | None = None, agent: str = AGENT) -> object:
+    packed = msgspec.msgpack.encode({"by": 2})
+    return msgspec.msgpack.decode((await remote.call(agent, "action", "increment", packed, timeout_s=timeout_s)).value)
+
+
+def ids(calls: Calls) -> set[tuple[str, int, float]]:
+    return {(one.client_id, one.key, one.born) for one in calls.seen}
+
+
+async def test_a_call_goes_straight_to_the_host(cluster: FakeCluster) -> None:
+    """The route comes from a server; the call carries its id, born at the cluster's time."""
+    host = await cluster.host("host-0", value(3))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        assert await call(remote) == 3
+        assert await call(remote) == 3
+    first, second = host.seen
+    assert (first.agent, first.method, msgspec.msgpack.decode(first.arguments)) == (AGENT, "increment", {"by": 2})
+    assert (first.key, second.key, first.born) == (1, 2, 5.0)
+    assert len(first.client_id) == 16
+    assert 0 < first.timeout_ms <= 10_000
+    assert cluster.server.seen == []
+
+
+async def test_many_calls_share_messages(cluster: FakeCluster) -> None:
+    """A hundred calls at once are a few messages."""
+    host = await cluster.host("host-0", value(3))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        await call(remote)
+        assert await asyncio.gather(*(call(remote) for _ in range(100))) == [3] * 100
+    assert host.batches < 30
+
+
+async def test_a_lost_stream_repeats_the_same_id(cluster: FakeCluster) -> None:
+    """The host went away under the call: the same id is sent again."""
+    host = await cluster.host("host-0", value(3))
+    host.drop = True
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        assert await call(remote) == 3
+    assert len(host.seen) == 2
+    assert len(ids(host)) == 1
+
+
+async def test_a_frozen_host_is_left_when_the_route_changes(cluster: FakeCluster) -> None:
+    """No answer, no RST: the long poll tells of the next epoch, and the same id goes there at once."""
+    frozen, other = await cluster.host("host-0", silent), await cluster.host("host-1", value(3, epoch=2))
+    await cluster.place(AGENT, frozen)
+    async with client(cluster) as remote:
+        calling = asyncio.create_task(call(remote))
+        await frozen.came.wait()
+        start = time.monotonic()
+        await cluster.place(AGENT, other, epoch=2)
+        assert await calling == 3
+        assert time.monotonic() - start < 2
+    assert ids(frozen) == ids(other)
+    assert len(other.seen) == 1
+
+
+async def test_moved_says_where(cluster: FakeCluster) -> None:
+    """The old host knows better than the client."""
+    other = await cluster.host("host-1", value(3, epoch=2))
+    old = await cluster.host("host-0", error("Moved", moved_to=cluster.route(AGENT, other, 2)))
+    await cluster.place(AGENT, old)
+    async with client(cluster) as remote:
+        assert await call(remote) == 3
+        assert await call(remote) == 3
+    assert (len(old.seen), len(other.seen)) == (1, 2)
+
+
+@pytest.mark.parametrize("code", ["NotReady", "Fenced", "Busy", "NoQuorum"])
+async def test_transient_answers_are_repeated(cluster: FakeCluster, code: str) -> None:
+    """Until the host is ready, under one id."""
+    host = await cluster.host("host-0", error(code), error(code, unknown=True), value(3))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        assert await call(remote) == 3
+    assert (len(host.seen), len(ids(host))) == (3, 1)
+
+
+async def test_final_answers_end_the_call(cluster: FakeCluster) -> None:
+    """The error is that of the host, at once."""
+    host = await cluster.host("host-0", error("ActionFailed"))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        with pytest.raises(errors.ActionFailed, match="it is ActionFailed") as caught:
+            await call(remote)
+    assert (caught.value.outcome, caught.value.agent, len(host.seen)) == ("not_applied", AGENT, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "outcome"),
+    [
+        (silent, errors.DeadlineExceeded, "unknown"),
+        (error("NotReady"), errors.NotReady, "not_applied"),
+        (error("Fenced", unknown=True), errors.Fenced, "unknown"),
+    ],
+)
+async def test_the_deadline_says_what_is_known(cluster: FakeCluster, answer, kind, outcome: str) -> None:  # noqa: ANN001
+    """Invariant 5: an outcome is known, or said to be unknown; nothing waits for ever."""
+    host = await cluster.host("host-0", answer)
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        with pytest.raises(kind) as caught:
+            await call(remote, timeout_s=0.4)
+    assert caught.value.outcome == outcome
+
+
+async def test_a_host_that_was_never_reached_did_nothing(cluster: FakeCluster) -> None:
+    """Refused connections are "not applied"; so is a certificate that is not that host's."""
+    host = await cluster.host("host-0", value(3))
+    gone = common_pb2.Route(agent=AGENT, uid="7", host="host-1", address="127.0.0.1:1", epoch=1, ready=True)
+    await cluster.registry.move(gone)
+    async with client(cluster) as remote:
+        with pytest.raises(errors.Unavailable) as caught:
+            await call(remote, timeout_s=0.5)
+        assert caught.value.outcome == "not_applied"
+        posing = common_pb2.Route(agent="shop/d", uid="8", host="host-1", address=host.address, epoch=1, ready=True)
+        await cluster.registry.move(posing)
+        with pytest.raises(errors.Unavailable) as caught:
+            await call(remote, timeout_s=1.0, agent="shop/d")
+    assert host.seen == []
+
+
+async def test_no_agent(cluster: FakeCluster) -> None:
+    """Not found at once; an agent that goes while a call is open leaves that call's fate unknown."""
+    host = await cluster.host("host-0", silent)
+    async with client(cluster) as remote:
+        with pytest.raises(errors.NotFound) as caught:
+            await call(remote)
+        assert caught.value.outcome == "not_applied"
+        await cluster.place(AGENT, host)
+        calling = asyncio.create_task(call(remote))
+        await host.came.wait()
+        await cluster.registry.delete(AGENT)
+        with pytest.raises(errors.NotFound) as caught:
+            await calling
+        assert caught.value.outcome == "unknown"
+
+
+async def test_an_agent_without_a_host_is_waited_for(cluster: FakeCluster) -> None:
+    """The call goes out when the agent is placed."""
+    await cluster.registry.move(common_pb2.Route(agent=AGENT, uid="7", summary="Waiting for a host"))
+    host = await cluster.host("host-0", value(3))
+    async with client(cluster) as remote:
+        with pytest.raises(errors.NotReady, match="Waiting for a host"):
+            await call(remote, timeout_s=0.3)
+        calling = asyncio.create_task(call(remote))
+        await asyncio.sleep(0)
+        await cluster.place(AGENT, host)
+        assert await calling == 3
+
+
+async def test_proxied_calls_go_through_a_server(cluster: FakeCluster) -> None:
+    """Behind a port-forward hosts have no address that could be reached."""
+    host = await cluster.host("host-0", value(1))
+    cluster.server.answers = [value(3)]
+    await cluster.place(AGENT, host)
+    async with client(cluster, proxied=True) as remote:
+        assert await call(remote) == 3
+        cluster.server.drop = True
+        assert await call(remote) == 3
+    assert host.seen == []
+
+
+async def test_a_stranger_is_refused(cluster: FakeCluster) -> None:
+    """A certificate of another cluster gets no answer, within the time given."""
+    stranger = cluster.endpoint(authority=identity.make_authority("main.shop"))
+    async with Remote(stranger) as remote:
+        with pytest.raises((errors.Unavailable, errors.Unauthenticated)):
+            await remote.status(timeout_s=1)
+
+
+async def test_an_apply_is_repeated_under_one_command_id(cluster: FakeCluster) -> None:
+    """A server that fails, and servers that cannot decide: the same command again; a refusal is final."""
+    undecided = common_pb2.Error(code="NoQuorum", message="later", retryable=True)
+    conflict = common_pb2.Error(code="Conflict", message="use kubectl", outcome=common_pb2.OUTCOME_NOT_APPLIED)
+    cluster.registry.fail = [grpc.StatusCode.UNAVAILABLE]
+    cluster.registry.refuse = [undecided]
+    async with client(cluster) as remote:
+        await remote.create(AGENT, "Counter", pool="default", state=b"\x80", config=b"\x80")
+        assert len(cluster.registry.applied) == 3
+        assert len({request.command_id for request in cluster.registry.applied}) == 1
+        cluster.registry.refuse = [conflict]
+        with pytest.raises(errors.Conflict, match="use kubectl"):
+            await remote.create(AGENT, "Counter", pool="default", state=b"\x80", config=b"\x80")
+
+
+async def test_a_watch_goes_on_where_it_was(cluster: FakeCluster) -> None:
+    """After a loss it resumes at the revision it has, but a snapshot that broke off begins anew."""
+    half = registry_pb2.WatchBatch(revision=7, snapshot=True)
+    whole = registry_pb2.WatchBatch(revision=8, snapshot=True, synced=True)
+    delta = registry_pb2.WatchBatch(revision=9)
+    cluster.registry.batches = [half, whole, delta]
+    cluster.registry.fail = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE]
+    revisions: list[int] = []
+    async with client(cluster) as remote, contextlib.aclosing(remote.watch()) as batches:
+        async for batch in batches:
+            revisions.append(batch.revision)
+            if batch.revision == 9:
+                break
+    assert revisions == [7, 8, 9]
+    assert cluster.registry.watched_from == [0, 0, 8]
+
+
+async def test_logs(cluster: FakeCluster) -> None:
+    """The last lines, from the host that holds the agent."""
+    host = await cluster.host("host-0", value(3))
+    host.lines = ["one", "two", "three"]
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        assert [line.text async for line in remote.logs(AGENT, tail=2)] == ["two", "three"]
+
+
+async def test_enrolment(cluster: FakeCluster) -> None:
+    """A token becomes a certificate; a wrong one is refused with the server's words."""
+    address = parse_url(f"tenure://{cluster.api}/shop/main?enrol=127.0.0.1:1,{cluster.enrol}")
+    endpoint = await enrol(address, TOKEN, cluster.authority.certificate_pem)
+    assert identity.parse_identity(endpoint.certificate_pem).holder == "alice"
+    assert "key_pem" not in repr(endpoint)
+    async with Remote(endpoint) as remote:
+        assert (await remote.status()).leader == "server-0"
+    with pytest.raises(errors.Unauthenticated, match="who are you"):
+        await enrol(address, "another", cluster.authority.certificate_pem)
+
+
+async def test_discovery(cluster: FakeCluster, tmp_path: Path) -> None:
+    """An URL with an identity in files or a token; a local cluster that runs; and what is said when there is none."""
+    files = cluster.directory(tmp_path)
+    url = f"tenure://{cluster.api}/shop/main"
+    found = await discover(None, {"TENURE_URL": url, "TENURE_TLS": str(files)})
+    assert (found.cluster, found.servers, found.why) == ("shop/main", (cluster.api,), "TENURE_URL is set")
+    token = tmp_path / "token"
+    token.write_text(TOKEN + "\n")
+    environment = {"TENURE_TOKEN_FILE": str(token), "TENURE_CA": str(files / "ca.crt")}
+    found = await discover(f"{url}?enrol={cluster.enrol}", environment)
+    assert identity.parse_identity(found.certificate_pem).holder == "alice"
+    home = tmp_path / "tenure" / "dev" / "dev"
+    home.mkdir(parents=True)
+    (home / "cluster.json").write_text(
+        json.dumps({"cluster": "shop/main", "servers": [cluster.api], "tls": str(files)})
+    )
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert (await discover(None, {"XDG_STATE_HOME": str(tmp_path)})).servers == (cluster.api,)
+    with pytest.raises(errors.ConfigurationError, match=r"no cluster to connect to.*TENURE_URL"):
+        await discover(None, {"XDG_STATE_HOME": str(tmp_path)})
+    with pytest.raises(errors.ConfigurationError, match=r"no identity.*TENURE_TLS"):
+        await discover(url, {})
+
+
+@pytest.mark.parametrize("url", ["http://a/b/c", "tenure://", "tenure://host:1/shop", "tenure://host/a/b?x=1"])
+def test_bad_urls(url: str) -> None:
+    """The message shows the form."""
+    with pytest.raises(errors.ConfigurationError, match=r"names no cluster|is not known"):
+        parse_url(url)
+
+
+def test_urls() -> None:
+    """Ports have their defaults."""
+    address = parse_url("tenure://a,b:1/shop/main")
+    assert address.servers == ("a:7443", "b:1")
+    assert address.enrol == ("a:7446", "b:7446")
+
+
+async def test_the_sync_client(cluster: FakeCluster, tmp_path: Path) -> None:
+    """Typed calls without an event loop, from a process of its own (gRPC serves one loop a process)."""
+    host = await cluster.host("host-0", value(3))
+    await cluster.place(AGENT, host)
+    code = """
+import tenure, sdk_agents
+with tenure.Client() as client:
+    ref = client.agent(sdk_agents.Counter, "c")
+    assert ref.call(sdk_agents.Counter.increment(by=2)) == 3
+    assert ref.call_by_name("increment", {"by": 2}) == 3
+    ref.send(sdk_agents.Counter.increment())
+    assert client.create(sdk_agents.Counter, "c").id == "shop/c"
+"""
+    environment = {**os.environ, "TENURE_URL": f"tenure://{cluster.api}/shop/main"}
+    environment |= {"TENURE_TLS": str(cluster.directory(tmp_path)), "PYTHONPATH": str(Path(__file__).parent)}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env=environment)
+    assert await process.wait() == 0
+    assert len(host.seen) == 3
