@@ -1,8 +1,9 @@
 """What a user is told when a command cannot do its work.
 
-CliError            one sentence, and the next step
- +- UsageError      the command line or a manifest is wrong: exit status 2
- +- ManifestError   the same, with the file and the line
+CliError                one sentence, and the next step
+├── Unreachable         no server answered
+└── UsageError          the command line or a manifest is wrong: exit status 2
+    └── ManifestError   the same, with the file and the line
 """
 
 from pathlib import Path
@@ -20,6 +21,10 @@ class CliError(Exception):
 
     def __str__(self) -> str:
         return f"{self.sentence} {self.next_step}".strip()
+
+
+class Unreachable(CliError):
+    """Nobody answered. It may pass by itself."""
 
 
 class UsageError(CliError):

@@ -198,7 +198,9 @@ def _resource(name: str, node: yaml.Node, value: object) -> Agent | AgentCluster
         cause = error.__cause__
         path: tuple[str | int, ...] = ()
         if isinstance(cause, ValidationError):
-            path = cause.errors()[0]["loc"]
+            # A misspelt field is often reported as a missing one too: the misspelling is the place to look at.
+            problems = sorted(cause.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+            path = problems[0]["loc"]
         elif "apiVersion" in str(error):
             path = ("apiVersion",)
         raise ManifestError(name, line_of(node, path), f"{error}".rstrip(".") + ".") from error

@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 
 from tenure import errors
 from tenure._remote import Endpoint, Remote
-from tenure_cli.errors import CliError
+from tenure_cli.errors import CliError, Unreachable
 from tenure_cli.ports import CallResult, Rows
 from tenure_proto.v1 import calls_pb2, registry_pb2
 
@@ -87,9 +87,9 @@ def check(endpoint: Endpoint) -> None:
         )
 
 
-def unreachable(endpoint: Endpoint, details: str) -> CliError:
+def unreachable(endpoint: Endpoint, details: str) -> Unreachable:
     """No server answered: in one sentence, with the addresses."""
-    return CliError(
+    return Unreachable(
         f"No server of {endpoint.cluster} answers at {', '.join(endpoint.servers)}: {details}",
         "Check the address and that the servers run; `tenure -v doctor` says which context was chosen.",
     )

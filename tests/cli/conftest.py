@@ -1,4 +1,4 @@
-"""Fixtures for the command line: no cluster; a fake one behind `tenure_cli.ports.Cluster`, and programs of three lines."""
+"""Fixtures for the command line: a fake cluster behind `tenure_cli.ports.Cluster`, and programs of three lines."""
 
 import sys
 import textwrap

@@ -114,7 +114,8 @@ async def test_nothing_outlives_the_manager(tmp_path: Path, number: signal.Signa
             dog = Watchdog()
             dog.remove_at_end(Path({str(marker)!r}))
             command = [sys.executable, "-c", "import time; time.sleep(600)"]
-            process = Process(Spec("stub", command, Path("/"), {{}}, Path({str(tmp_path / "l")!r})), dog, lambda *_: None)
+            spec = Spec("stub", command, Path("/"), {{}}, Path({str(tmp_path / "l")!r}))
+            process = Process(spec, dog, lambda *_: None)
             await process.start()
             process.freeze()
             print(process.pid, flush=True)

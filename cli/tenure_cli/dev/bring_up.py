@@ -9,7 +9,7 @@ from tenure_cli import contexts
 from tenure_cli.dev import state
 from tenure_cli.dev.cluster import DevCluster, Options
 from tenure_cli.dev.setup import Setup
-from tenure_cli.errors import CliError
+from tenure_cli.errors import CliError, Unreachable
 from tenure_cli.ports import Cluster
 from tenure_cli.ready import wait_until_ready
 from tenure_cli.render.tables import host_status
@@ -40,6 +40,8 @@ async def wait_for_leader(cluster: Cluster, timeout_s: float = LEADER_S) -> regi
                     status = await cluster.status()
                 except Transient as error:
                     last = error.message
+                except Unreachable as error:
+                    last = error.sentence
                 else:
                     if status.leader and status.quorum_ready * 2 > len(status.servers):
                         return status

@@ -34,6 +34,8 @@ class Forward:
         self.api_port, self.enrol_port = free_ports(2)
         self.pod = ""
         """The server that it leads to now."""
+        self.reopened = asyncio.Event()
+        """Set once it has been lost and opened again."""
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -100,6 +102,7 @@ class Forward:
                 await self._close()
                 await asyncio.sleep(REOPEN_S)
             else:
+                self.reopened.set()
                 return
 
     async def _lost(self) -> None:

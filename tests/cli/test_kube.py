@@ -1,0 +1,146 @@
+"""kubectl's words in ours, and the choice of cluster and server."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tenure._remote import Endpoint
+from tenure_api import identity
+from tenure_cli.errors import CliError
+from tenure_cli.kube import certificate, discovery
+from tenure_cli.kube.discovery import ClusterRef
+from tenure_cli.kube.forward import Forward
+from tenure_cli.kube.kubectl import Kubectl, explain
+from tenure_cli.remote import fits
+
+FORBIDDEN = (
+    'Error from server (Forbidden): serviceaccounts "counter-client" is forbidden: User "ann" cannot create resource '
+    '"serviceaccounts/token" in API group "" in the namespace "shop"'
+)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "sentence"),
+    [
+        ("The connection to the server 10.0.0.1:6443 was refused - did you specify the right host", "does not answer"),
+        ("Unable to connect to the server: dial tcp 10.0.0.1:6443: i/o timeout", "does not answer"),
+        ('error: the server doesn\'t have a resource type "agentclusters"', "Tenure is not installed"),
+        ('error: context "prod" does not exist', "The kubeconfig has no context 'prod'."),
+        ("error: You must be logged in to the server (Unauthorized)", "does not accept the credentials"),
+        (FORBIDDEN, "Kubernetes does not let ann create serviceaccounts/token in namespace shop."),
+        ('Error from server (NotFound): pods "x" not found', 'kubectl get failed: pods "x" not found.'),
+        ("", "kubectl get failed: it gave no reason."),
+    ],
+)
+def test_kubectls_errors_become_one_sentence(stderr: str, sentence: str) -> None:
+    """Whatever kubectl says, the user reads what it means and what to do."""
+    assert sentence in explain(stderr, "prod", ("get",)).sentence
+
+
+def test_the_only_cluster_is_chosen() -> None:
+    """None and several are errors with a way out."""
+    one = {"metadata": {"namespace": "shop", "name": "counter"}}
+    two = {"metadata": {"namespace": "shop", "name": "other"}}
+    assert discovery.choose({"items": [one]}, "Namespace shop") == ClusterRef("shop", "counter")
+    with pytest.raises(CliError, match="Namespace shop has no AgentCluster"):
+        discovery.choose({"items": []}, "Namespace shop")
+    with pytest.raises(CliError, match="several AgentClusters: shop/counter, shop/other"):
+        discovery.choose({"items": [one, two]}, "Namespace shop")
+
+
+def test_only_ready_pods_that_stay_are_servers() -> None:
+    """Neither one that starts nor one that leaves."""
+
+    def pod(name: str, ready: str, **metadata: str) -> dict[str, object]:
+        return {
+            "metadata": {"name": name} | metadata,
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }
+
+    pods = [pod("a", "True"), pod("b", "False"), pod("c", "True", deletionTimestamp="now"), {"metadata": {"name": "d"}}]
+    assert discovery.ready_pods(pods) == ["a"]
+
+
+def test_a_kept_certificate_lasts_an_hour_and_is_private(tmp_path: Path) -> None:
+    """Mode 0600; not used when the cluster has another authority, nor when it is torn."""
+    authority = identity.make_authority("counter.shop")
+    issued = identity.issue_with_key(authority, identity.Role.CLIENT, "ann")
+    made = Endpoint("shop/counter", (), authority.certificate_pem, issued.certificate_pem, issued.key_pem)
+    file = tmp_path / "kept" / "counter.json"
+    certificate.store(file, made)
+    assert file.stat().st_mode & 0o777 == 0o600
+    now = file.stat().st_mtime
+    assert certificate.load(file, authority.certificate_pem, now + 3500) == (issued.certificate_pem, issued.key_pem)
+    assert certificate.load(file, authority.certificate_pem, now + 3700) is None
+    assert certificate.load(file, b"another", now) is None
+    file.write_text("{")
+    assert certificate.load(file, authority.certificate_pem, now) is None
+
+
+def test_a_strangers_certificate_does_not_fit() -> None:
+    """It is found before a server is asked."""
+    ours, theirs = identity.make_authority("counter.shop"), identity.make_authority("counter.shop")
+    issued = identity.issue_with_key(theirs, identity.Role.CLIENT, "ann")
+    assert fits(issued.certificate_pem, theirs.certificate_pem)
+    assert not fits(issued.certificate_pem, ours.certificate_pem)
+
+
+KUBECTL = """#!{python}
+import os, signal, sys, time
+with open({log!r}, "a") as log:
+    log.write(" ".join(sys.argv[1:]) + "\\n")
+pod = next(word for word in sys.argv if word.startswith("pod/"))
+if pod == "pod/closed":
+    sys.exit("error: unable to forward port because pod is not running. Current status=Pending")
+print("Forwarding from 127.0.0.1:1 -> 7443\\nForwarding from 127.0.0.1:2 -> 7446", flush=True)
+time.sleep(0 if pod == "pod/leaving" else 600)
+"""
+
+
+@pytest.fixture
+def kubectl_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kubectl that writes down how it was called; pods behave as they are named."""
+    log = tmp_path / "calls"
+    program = tmp_path / "kubectl"
+    program.write_text(KUBECTL.format(python=sys.executable, log=str(log)))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return log
+
+
+async def test_a_lost_forward_is_opened_again_on_the_same_ports(kubectl_log: Path) -> None:
+    """gRPC then reconnects by itself, and its calls keep their ids. Another server is preferred."""
+
+    async def servers() -> list[str]:
+        return ["leaving", "staying"]
+
+    async with Forward(Kubectl("prod"), ClusterRef("shop", "counter"), servers) as forward:
+        assert forward.pod == "leaving"
+        async with asyncio.timeout(20):
+            await forward.reopened.wait()
+        assert forward.pod == "staying"
+        ports = f"{forward.api_port}:7443 {forward.enrol_port}:7446"
+    calls = await asyncio.to_thread(lambda: kubectl_log.read_text().splitlines())
+    assert [call.split("127.0.0.1 ")[1] for call in calls] == [f"pod/leaving {ports}", f"pod/staying {ports}"]
+    assert calls[0].startswith("--context prod port-forward -n shop --address 127.0.0.1")
+
+
+async def test_a_forward_that_cannot_be_opened_says_why(kubectl_log: Path) -> None:
+    """In kubectl's words, as one sentence."""
+
+    async def servers() -> list[str]:
+        return ["closed"]
+
+    with pytest.raises(CliError, match="pod is not running"):
+        async with Forward(Kubectl(), ClusterRef("shop", "counter"), servers):
+            pass
+
+
+async def test_without_kubectl_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that there is another way."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(CliError, match="kubectl is not installed"):
+        await Kubectl().run("version")
