@@ -3,6 +3,7 @@
 import pytest
 from core_world import World
 
+from tenured.core import lease as lease_module
 from tenured.core import profile as p
 from tenured.core.lease import OPEN_TICKS, Ack, HostLease, LeaderLeases, Load
 from tenured.core.profile import FAST, NS, Profile
@@ -113,11 +114,16 @@ def test_hosts_not_heard_of_lately_are_suspected(world: World, leases: LeaderLea
     assert leases.loads()["h0.1"].agents == 3
 
 
-def test_memory_of_forgotten_hosts_is_freed(world: World, leases: LeaderLeases) -> None:
+def test_memory_of_forgotten_hosts_is_freed(
+    world: World,
+    leases: LeaderLeases,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Bounded by the rows of the registry."""
-    leases.heartbeat(10, "unknown", 5, Load())
-    leases.heartbeat(10, "h0.1", 5, Load())
-    leases.forget(world.registry)
+    monkeypatch.setattr(lease_module, "UNKNOWN_KEPT", 1)
+    for name in ("h0.1", "unknown", "stranger"):
+        leases.heartbeat(10, name, 5, Load())
+    leases.tick_committed(leases.tick_proposed(), 3, world.registry)
     assert list(leases.loads()) == ["h0.1"]
 
 

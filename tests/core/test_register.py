@@ -215,3 +215,44 @@ def test_other_refusals_are_kept_for_status_and_repeated() -> None:
     assert [send.server for send in own.tick(r.RETRY_NS).sends] == ["a", "b", "c"]
     assert own.tick(2 * r.RETRY_NS).sends == []
     assert len(own.tick(3 * r.RETRY_NS).sends) == 3
+
+
+def test_what_makes_no_sense_is_ignored() -> None:
+    """Servers that are none of ours, answers of another kind or out of their time, views that are over."""
+    own, asked = owner()
+    written = r.Written(verdict=r.Verdict.OK)
+    assert own.answered(0, "z", asked["a"], sealed()) == r.Output()
+    assert own.answered(0, "a", asked["a"], written) == r.Output()
+    assert own.answered(0, "a", r.Read(uid="7", view=1), r.Record()) == r.Output()
+    own.lost("z")
+    assert own.restored(0, "z") == r.Output()
+    assert own.view_changed(0, 1) == r.Output()
+    own.lost("a")
+    own.lost("b")
+    own.lost("c")
+    assert not own.busy
+    assert [send.server for send in own.restored(1, "b").sends] == ["b"]
+
+
+def test_a_large_record_is_fetched_from_a_server_that_has_it() -> None:
+    """The answer to the seal left it out; another version than the sealed one is no answer."""
+    own, asked = owner(2)
+    old = r.Version(1, 4)
+    large = r.Sealed(verdict=r.Verdict.OK, sealed=2, version=old)
+    own.answered(0, "a", asked["a"], large)
+    reads = own.answered(0, "b", asked["b"], large).sends
+    assert [(send.server, type(send.request)) for send in reads] == [("a", r.Read), ("b", r.Read)]
+    assert own.answered(0, "a", reads[0].request, r.Record(version=r.Version(1, 5))) == r.Output()
+    assert own.trouble
+    output = own.answered(0, "b", reads[1].request, r.Record(version=old, entries={"s": b"x"}))
+    assert output.outcomes == [r.Adopted(old, {"s": b"x"})]
+
+
+def test_a_server_that_is_away_gets_nothing_until_it_is_back() -> None:
+    """Then the whole record, as of the last write."""
+    own = ready_owner()
+    own.lost("c")
+    _, output = own.write(0, {"s": b"1"})
+    assert [send.server for send in output.sends] == ["a", "b"]
+    (back,) = own.restored(1, "c").sends
+    assert (back.server, back.request.base, dict(back.request.puts)) == ("c", None, {"s": b"1"})

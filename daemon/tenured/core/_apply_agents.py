@@ -196,8 +196,6 @@ def _assign_error(agent: Agent | None, host: Host | None, item: commands.Assignm
         return f"the epoch is {agent.epoch}, not {item.epoch}"
     if agent.held:  # rule R (protocol 4): only a release or the end of the incarnation takes it from there
         return f"{agent.host} holds it and has neither released it nor expired"
-    if agent.deleting:
-        return "the agent is being deleted"
     if host is None or not host.alive:
         return f"incarnation {item.incarnation} is not registered, or has ended"
     return ""

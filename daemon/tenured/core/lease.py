@@ -18,6 +18,8 @@ from tenured.core.registry import Registry
 
 OPEN_TICKS = 64
 """Ticks that may be under way at once; older ones are given up (their heartbeats are repeated by the hosts anyway)."""
+UNKNOWN_KEPT = 1000
+"""Incarnations without a row that are remembered before they are forgotten."""
 SUSPECT_TICKS = 3
 """Heartbeats missed before a host is avoided. It keeps what it holds: only the end of its lease moves agents."""
 
@@ -135,6 +137,8 @@ class LeaderLeases:
                 acks.append(Ack(incarnation, sent_at, index, gone=True))
             elif registry.alive(incarnation):
                 acks.append(Ack(incarnation, sent_at, index))
+        if len(self._last) > len(registry.hosts) + UNKNOWN_KEPT:
+            self.forget(registry)
         return tuple(acks)
 
     def expirable(self, now: int, registry: Registry) -> list[Silence]:
@@ -163,7 +167,7 @@ class LeaderLeases:
         )
 
     def forget(self, registry: Registry) -> None:
-        """Drop what is kept of incarnations that have no row; call now and then, it bounds the memory."""
+        """Drop what is kept of incarnations that have no row: it bounds the memory."""
         for incarnation in [name for name in (*self._last, *self._registered) if name not in registry.hosts]:
             self._last.pop(incarnation, None)
             self._registered.pop(incarnation, None)

@@ -125,7 +125,7 @@ def test_each_lease_guard_that_is_off_is_caught(leases: type[LeaderLeases]) -> N
 
 @pytest.mark.parametrize(("leases", "outlives"), [(LeaderLeases, False), (NoAfter, True)])
 def test_a_commit_from_before_the_election_that_is_learned_late(leases: type[LeaderLeases], outlives: bool) -> None:
-    """Protocol 1 [after], too rare for random seeds: only the old leader hears the host, and learns late of its tick."""
+    """Protocol 1 [after], rare at random: only the old leader hears the host, and learns of its tick late."""
     registry = Registry()
     machine.apply(registry, 1, commands.RegisterHost(name="h", incarnation="h.1", pool="p", node="n"))
     old, new, host = leases(FAST), leases(FAST), HostLease(FAST, "h.1")
