@@ -258,6 +258,8 @@ async def test_a_full_disk_stops_the_server_without_an_acknowledgement(tmp_path:
     assert isinstance(outcome, Unknown)
     assert isinstance(await asyncio.wait_for(fatal.get(), WAIT_S), OSError)
     assert isinstance(await server.propose(b"y", WAIT_S), NotApplied)
+    assert not server.role().ready
+    assert not server.role().is_leader
     await server.stop()
 
 

@@ -100,10 +100,12 @@ class Consensus:
 
     def _begin(self, loop: asyncio.AbstractEventLoop, state: LogState, file: LogFile, size: int) -> None:
         def synced(sequence: int) -> None:
-            loop.call_soon_threadsafe(self._synced, sequence)
+            with suppress(RuntimeError):  # the loop is closed: the process is on its way out without stop()
+                loop.call_soon_threadsafe(self._synced, sequence)
 
         def broken(error: OSError) -> None:
-            loop.call_soon_threadsafe(self._fail, error)
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._fail, error)
 
         self._writer = LogWriter(file, size, synced, broken)
         seams = Seams(
@@ -162,7 +164,11 @@ class Consensus:
         engine = self._engine
         if engine is None or self._stopping or self._failed is not None:
             return NotApplied(self._why_not())
-        return await self._wait(self._submit(lambda answer: engine.propose(command, answer, term)), timeout_s)
+        future = self._submit(lambda answer: engine.propose(command, answer, term))
+        try:
+            return await self._wait(future, timeout_s)
+        finally:
+            future.cancel()  # nobody waits any more; an answer that comes later is dropped
 
     async def barrier(self, timeout_s: float) -> Outcome:
         """A read of the local state after Applied sees every write acknowledged before the call, on any server.
@@ -177,8 +183,8 @@ class Consensus:
         return await self._wait(self._barrier, timeout_s)
 
     def role(self) -> Role:
-        """How this server stands now. Before `start` and after `stop`: no leader, not ready."""
-        if self._engine is not None:
+        """How this server stands now. Before `start`, after `stop` and after a failure: no leader, not ready."""
+        if self._engine is not None and self._failed is None:
             return self._engine.role()
         peers: Mapping[str, PeerStatus] = {name: PeerStatus(connected=False, lag=None) for name in self._config.peers}
         return Role(self._config.name, 0, None, False, False, 0, 0, 0, False, peers)
@@ -208,7 +214,10 @@ class Consensus:
     # ---- the transport -------------------------------------------------------------------------------------------
 
     def received(self, peer: str, frame: bytes) -> None:
-        """A frame from `peer`, whose identity the transport has checked."""
+        """A frame from `peer`, whose identity the transport has checked.
+
+        What waits here is bounded by what peers may have under way: WINDOW entries each, and QUEUE_LIMIT commands.
+        """
         if self._engine is not None:
             self._inbox.append((peer, frame))
             self._kick()

@@ -108,6 +108,6 @@ class Elections(Replication):
 
     def on_timeout_now(self, peer: Peer, message: TimeoutNow) -> None:
         """The leader asks this server to take over: stand at the next tick, and let its heartbeats not prevent it."""
-        if message.term >= self.current_term and peer == self.leader:
+        if message.term >= self.current_term and peer == self.leader and self.log.voter:
             self.election_deadline = 0
             self.transferring = True

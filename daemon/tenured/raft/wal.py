@@ -137,7 +137,9 @@ def open_log(path: Path, name: str) -> tuple[LogState, DiskFile, int]:
 
 def _create(path: Path, name: str) -> None:
     """Make the log appear whole or not at all, and survive a power cut with its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        sync_directory(path.parent.parent)
     temporary = path.with_suffix(".new")
     with temporary.open("wb") as file:
         file.write(new_log(name))
