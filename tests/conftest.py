@@ -163,3 +163,12 @@ def crds(api_server: ApiServer) -> ApiServer:
     names = ["crd/agents.tenure.dev", "crd/agentclusters.tenure.dev"]
     api_server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
     return api_server
+
+
+@pytest.fixture(scope="session")
+def installed(api_server: ApiServer) -> ApiServer:
+    """The API server with the chart installed by helm (there are no nodes, so nothing of it runs)."""
+    api_server.helm("install", "tenure", "charts/tenure", "-n", "tenure-system", "--create-namespace")
+    names = ["crd/agents.tenure.dev", "crd/agentclusters.tenure.dev"]
+    api_server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    return api_server

@@ -20,6 +20,7 @@ def start() -> int:
         print(error, file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
     kopf.configure(log_format=kopf.LogFormat.JSON if chosen.json_logs else kopf.LogFormat.FULL)
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # "handler succeeded" for every event
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every request otherwise
     asyncio.run(main.run(chosen))
     return 0

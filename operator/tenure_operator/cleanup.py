@@ -43,7 +43,7 @@ async def stop_operator(kubernetes: Kubernetes, namespace: str, deployment: str)
         return
     labels = {"app.kubernetes.io/instance": deployment, "app.kubernetes.io/component": "operator"}
     async with asyncio.timeout(STOP_S):
-        while await kubernetes.list_all(kinds.POD, namespace, labels):
+        while await kubernetes.list_all(kinds.POD, namespace, labels):  # noqa: ASYNC110 - nobody could set an event
             await asyncio.sleep(POLL_S)
 
 

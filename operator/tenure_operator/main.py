@@ -9,6 +9,7 @@ from typing import Any
 
 import kopf
 
+from tenure_api.identity import Authority
 from tenure_operator import health
 from tenure_operator.context import NODES, Context, Key
 from tenure_operator.handlers import agents, clusters, events, nodes
@@ -16,6 +17,7 @@ from tenure_operator.handlers.resync import Resync
 from tenure_operator.kubernetes import client
 from tenure_operator.kubernetes.errors import KubernetesError
 from tenure_operator.registry.client import GrpcRegistry
+from tenure_operator.registry.values import Registry
 from tenure_operator.settings import Settings
 
 WORKERS = 8
@@ -42,11 +44,15 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 
 async def run(
-    settings: Settings, *, ready: Callable[[], None] | None = None, stop: asyncio.Event | None = None
+    settings: Settings,
+    *,
+    connect: Callable[[str, Authority], Registry] = GrpcRegistry,
+    ready: Callable[[], None] | None = None,
+    stop: asyncio.Event | None = None,
 ) -> None:
     """Run until SIGTERM, or until `stop` is set. `ready` is called when everything has been listed once."""
     async with client.connect(settings.kubeconfig) as kubernetes:
-        context = Context(settings=settings, kubernetes=kubernetes, connect=GrpcRegistry)
+        context = Context(settings=settings, kubernetes=kubernetes, connect=connect)
         resync = Resync(context)
         listed = asyncio.Event()
         answers = health.Health(

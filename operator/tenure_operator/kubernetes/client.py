@@ -108,9 +108,7 @@ class Kubernetes:
         patch = {"spec": {"replicas": replicas}}
         resource = _RESOURCES[DEPLOYMENT]
         try:
-            await _guarded(
-                self._client.patch(resource, name, patch, namespace=namespace, patch_type=PatchType.MERGE)
-            )
+            await _guarded(self._client.patch(resource, name, patch, namespace=namespace, patch_type=PatchType.MERGE))
         except _Missing:
             return False
         return True

@@ -60,7 +60,11 @@ class PoolCount:
     name: str
     desired: int
     ready: int
+    seen: bool
+    """The controller has taken the newest template up, so that `desired` can be believed."""
     updated: bool
+    empty: bool
+    """The user asked for no host."""
     classes: tuple[str, ...]
     error: str
     reason: str
@@ -122,7 +126,7 @@ def status(view: ClusterView, now: datetime) -> Json:
 def _findings(view: ClusterView, pools: list[PoolCount]) -> dict[str, Finding]:
     quorum = _quorum(view)
     hosts = _hosts_ready(pools)
-    serving = quorum.status == "True" and all(pool.ready or not pool.desired for pool in pools)
+    serving = quorum.status == "True" and all(pool.ready or pool.empty for pool in pools)
     first = quorum if quorum.status != "True" else hosts
     found = [
         _accepted(view),
@@ -167,6 +171,11 @@ def _quorum(view: ClusterView) -> Finding:
 
 def _hosts_ready(pools: list[PoolCount]) -> Finding:
     for pool in pools:
+        if not pool.seen:
+            return Finding("HostsReady", "False", Reason.HOSTS_STARTING, f"Pool {pool.name}: its hosts are being made.")
+        if not pool.desired and not pool.empty:
+            message = f"Pool {pool.name}: no node takes its hosts. Check nodeSelector, affinity and tolerations."
+            return Finding("HostsReady", "False", Reason.NO_HOST_FITS, message)
         if pool.ready < pool.desired:
             message = f"Pool {pool.name}: {pool.ready} of {pool.desired} hosts are ready" + (
                 f"; {pool.error}" if pool.error else "."
@@ -182,11 +191,11 @@ def _progressing(view: ClusterView, pools: list[PoolCount]) -> Finding:
         return Finding(
             "Progressing", "True", Reason.ROLLING, f"{done} of {_replicas(view)} servers are of the new revision."
         )
-    for pool in pools:
-        if not pool.updated:
-            return Finding("Progressing", "True", Reason.ROLLING, f"Hosts of pool {pool.name} are being replaced.")
     if _caught_up(view) < _replicas(view):
         return Finding("Progressing", "True", Reason.SERVERS_STARTING, "Servers are starting.")
+    for pool in pools:
+        if pool.seen and not pool.updated:
+            return Finding("Progressing", "True", Reason.ROLLING, f"Hosts of pool {pool.name} are being replaced.")
     return Finding("Progressing", "False", Reason.AS_EXPECTED, "")
 
 
@@ -293,29 +302,31 @@ def _pool_names(view: ClusterView) -> list[str]:
 def _count(view: ClusterView, pool: str) -> PoolCount:
     own = next((item for item in view.host_sets if item["metadata"]["labels"].get("tenure.dev/pool") == pool), None)
     hosts = [host for host in view.hosts if host.pool == pool and not host.expired]
-    desired, updated = _rollout(own) if own else (0, True)
+    desired, seen, updated = _rollout(own) if own else (0, False, False)
     broken = next((host for host in hosts if host.worker_error), None)
     return PoolCount(
         name=pool,
         desired=desired,
         ready=min(desired, sum(host.ready for host in hosts)),
+        seen=seen,
         updated=updated,
+        empty=own is not None and own["kind"] == "Deployment" and not desired,
         classes=tuple(sorted({name for host in hosts for name in host.classes})),
         error=f"no worker on {broken.node or broken.name}: {broken.worker_error}" if broken else "",
         reason=broken.worker_reason if broken else "",
     )
 
 
-def _rollout(item: Json) -> tuple[int, bool]:
-    """(hosts wanted, all of them of the newest template)."""
+def _rollout(item: Json) -> tuple[int, bool, bool]:
+    """(hosts wanted, whether the controller has seen the newest template, whether all hosts are of it)."""
     found = part(item, "status")
     seen = found.get("observedGeneration") == item["metadata"].get("generation")
     if item["kind"] == "DaemonSet":
         desired = found.get("desiredNumberScheduled", 0)
-        return desired, seen and found.get("updatedNumberScheduled", 0) >= desired
+        return desired, seen, seen and found.get("updatedNumberScheduled", 0) >= desired
     desired = item["spec"].get("replicas", 0)
     surplus = found.get("replicas", 0) > desired
-    return desired, seen and found.get("updatedReplicas", 0) >= desired and not surplus
+    return desired, seen, seen and found.get("updatedReplicas", 0) >= desired and not surplus
 
 
 def _members(view: ClusterView) -> list[Json]:
