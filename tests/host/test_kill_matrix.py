@@ -118,7 +118,7 @@ async def begin(story: Story, hosts: int = 1) -> None:
 
 
 async def test_daemon_killed(story: Story) -> None:
-    """The supervisor starts another; its exclusive lock proves the death; the agent answers here under the next epoch."""
+    """The spare takes over; its exclusive lock proves the death; the agent answers here, under the next epoch."""
     await begin(story)
     host = story.holder
     os.kill(host.daemon(), signal.SIGKILL)

@@ -121,6 +121,58 @@ async def test_restarts_a_killed_daemon_at_once(
     assert "daemon ended: signal 9" in process.log.read_text()
 
 
+SPARE = """
+import os, signal, sys
+if "TENURE_GO_FD" in os.environ:
+    print("spare", os.getpid(), flush=True)
+    if not os.read(int(os.environ["TENURE_GO_FD"]), 1):
+        sys.exit(0)
+print("host", os.getpid(), os.getppid(), flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+while True:
+    signal.pause()
+"""
+
+
+def _spares(process: Any) -> list[int]:
+    return [int(pid) for pid in re.findall(r"^spare (\d+)", process.log.read_text(), re.MULTILINE)]
+
+
+async def test_a_warm_spare_takes_over(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
+    """It has imported everything: the next daemon is the process that waited."""
+    process = await _supervise(spawn, stand_in, SPARE)
+    (spare,) = await eventually(lambda: _spares(process))
+    os.kill(_hosts(process)[0], signal.SIGKILL)
+    await eventually(lambda: _hosts(process)[1:] == [spare], 2)
+    await eventually(lambda: len(_spares(process)) == 2)
+
+
+async def test_a_spare_that_dies_is_replaced_and_disturbs_nobody(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
+    """The daemon goes on; without a spare its successor starts from nothing."""
+    process = await _supervise(spawn, stand_in, SPARE)
+    (spare,) = await eventually(lambda: _spares(process))
+    os.kill(spare, signal.SIGKILL)
+    await eventually(lambda: "the spare daemon ended: signal 9" in process.log.read_text())
+    assert len(_hosts(process)) == 1
+    await eventually(lambda: len(_spares(process)) == 2)
+
+
+async def test_a_stop_ends_the_spare_too(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
+    """It must not take over from a daemon that was told to stop."""
+    process = await _supervise(spawn, stand_in, SPARE)
+    (spare,) = await eventually(lambda: _spares(process))
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 7
+    await eventually(lambda: not Path(f"/proc/{spare}").exists(), 2)
+    assert len(_hosts(process)) == 1
+
+
 async def test_passes_sigterm_on_and_exits_with_the_daemons_status(
     spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
 ) -> None:

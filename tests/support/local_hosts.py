@@ -36,6 +36,14 @@ def command(pid: int) -> str:
         return ""
 
 
+def name(pid: int) -> str:
+    """What a process calls itself; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def alive(pid: int) -> bool:
     """Whether the process exists and is no zombie."""
     return bool(command(pid))
@@ -103,7 +111,11 @@ class LocalHost:
 
     def daemon(self) -> int:
         """PID of the daemon; 0 while there is none."""
-        return next((pid for pid in children(self.supervisor) if " host --name " in command(pid)), 0)
+        return next((pid for pid in children(self.supervisor) if name(pid) == "tenured-host"), 0)
+
+    def spare(self) -> int:
+        """PID of the warm spare; 0 while there is none."""
+        return next((pid for pid in children(self.supervisor) if name(pid) == "tenured-spare"), 0)
 
     def pid_1(self) -> int:
         """PID of the workers' PID 1; 0 while there is none."""

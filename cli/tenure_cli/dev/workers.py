@@ -24,8 +24,15 @@ def worker_pids(supervisor: int) -> list[int]:
 
 
 def daemon_pids(supervisor: int) -> list[int]:
-    """The host daemon under a supervisor."""
-    return [pid for pid in children(supervisor) if not _is_worker(pid)]
+    """The host daemon under a supervisor, not its warm spare (docs/processes.md)."""
+    return [pid for pid in children(supervisor) if _name(pid) == "tenured-host"]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _is_worker(pid: int) -> bool:

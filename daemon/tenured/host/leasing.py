@@ -88,8 +88,8 @@ async def register(links: ServerLinks, request: RegisterHost, locks: DeadLocks, 
         named = locks.dead
         request.ClearField("dead_incarnations")
         request.dead_incarnations.extend(named)
-        # The leader counts silence from its own first commit for a host that it never heard of (protocol 1, leader 4): a
-        # heartbeat goes first on the same stream, or a new incarnation would be expired as soon as it is registered.
+        # The leader counts silence from its own first commit for a host that it never heard of (protocol 1, leader 4):
+        # a heartbeat goes first on the same stream, or a new incarnation would be expired as soon as it is registered.
         beat()
         try:
             if await ask_leader(links, HostFrame(register=request)):

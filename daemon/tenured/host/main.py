@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+from pathlib import Path
 
 from tenured.host.options import parse
 from tenured.logs import set_up
 
+COMM = Path("/proc/self/comm")
+GO_VARIABLE = "TENURE_GO_FD"
+"""Set by `tenured.supervisor` for a spare: the descriptor on which it waits."""
 EXIT_GONE = 69
 """This incarnation was declared dead: the supervisor starts the next one, which registers anew (protocol 1, host 4)."""
 
@@ -19,9 +25,28 @@ def main(arguments: list[str]) -> int:
 
     from tenured.host.app import Host  # noqa: PLC0415
 
+    if not _our_turn():
+        return 0
     try:
         gone = uvloop.run(Host(options).run())
     except OSError as error:
         logging.getLogger("tenured.host").error("cannot start: %s", error)  # noqa: TRY400 - a sentence, no traceback
         return 1
     return EXIT_GONE if gone else 0
+
+
+def _our_turn() -> bool:
+    """A spare waits here, everything imported, until its supervisor lets it go; False: it is not needed any more.
+
+    The name in /proc/self/comm tells the daemon of a supervisor from its spare (docs/processes.md).
+    """
+    descriptor = os.environ.pop(GO_VARIABLE, "")
+    if descriptor:
+        COMM.write_text("tenured-spare")
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if not os.read(int(descriptor), 1):
+            return False
+        os.close(int(descriptor))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    COMM.write_text("tenured-host")
+    return True

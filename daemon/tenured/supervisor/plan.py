@@ -8,6 +8,10 @@ QUICK_DEATH = SECOND
 """A process that lived shorter than this may be broken for good: its restarts are spaced out."""
 FIRST_DELAY = SECOND // 10
 LONGEST_DELAY = 5 * SECOND
+SPARE_AFTER = 2 * SECOND
+"""A spare is started so long after its daemon: both want the processor at their start."""
+GO_VARIABLE = "TENURE_GO_FD"
+"""Environment of a spare: the descriptor on which it waits for a byte. `tenured.host.main` reads it."""
 
 
 class Restarts:

@@ -39,14 +39,17 @@ class Child:
 
     def start(self, now: int) -> None:
         """Forks and executes; the child dies with us, as it would when PID 1 of a container dies."""
-        parent = os.getpid()
         self._started_at = now
-        self.pid = os.fork()
-        if self.pid == 0:
-            _become(self.command, parent)
+        self.pid = _spawn(self.command, dict(os.environ))
 
-    def ended(self, status: int, now: int) -> None:
-        """Takes note of the end and plans the next start."""
+    def prepare(self, now: int) -> int:  # noqa: ARG002 - for those who can
+        """Does what can be done ahead of the next start; returns when to ask again, 0: when something happened."""
+        return 0
+
+    def reaped(self, pid: int, status: int, now: int) -> None:
+        """Takes note of the end, if it was this child's, and plans the next start."""
+        if pid != self.pid:
+            return
         self.pid = 0
         self.status = status
         delay = self._restarts.delay_after(now - self._started_at)
@@ -60,7 +63,75 @@ class Child:
             os.kill(self.pid, number)
 
 
-def _become(command: list[str], parent: int) -> NoReturn:
+class Daemon(Child):
+    """A child with a warm spare: the next daemon, which has imported everything and waits for a byte on a pipe.
+
+    Python needs 0.4 s of processor time to import grpc and asyncio: seconds on a busy node, with the agents down.
+    """
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        super().__init__(name, command)
+        self._spare = 0
+        self._go = -1
+        self._spare_at = 0
+        self._spare_restarts = plan.Restarts()
+        self._spare_started_at = 0
+
+    def start(self, now: int) -> None:
+        """Lets the spare go, or starts a process from nothing."""
+        self._spare_at = now + plan.SPARE_AFTER
+        if not self._spare:
+            super().start(now)
+            return
+        self._started_at = now
+        self.pid, self._spare = self._spare, 0
+        try:
+            os.write(self._go, b"g")
+        except BrokenPipeError:
+            pass  # it has just ended: reaped like any daemon
+        finally:
+            os.close(self._go)
+
+    def prepare(self, now: int) -> int:
+        """Starts a spare once the daemon has had the processor for itself for a while."""
+        if self._spare or not self.pid:
+            return 0
+        if now < self._spare_at:
+            return self._spare_at
+        read, self._go = os.pipe()
+        os.set_inheritable(read, True)
+        self._spare_started_at = now
+        self._spare = _spawn(self.command, {**os.environ, plan.GO_VARIABLE: str(read)})
+        os.close(read)
+        return 0
+
+    def reaped(self, pid: int, status: int, now: int) -> None:
+        """Also takes note of the end of a spare: the next one comes when its turn is."""
+        if pid != self._spare:
+            super().reaped(pid, status, now)
+            return
+        os.close(self._go)
+        self._spare = 0
+        self._spare_at = now + plan.SPARE_AFTER + self._spare_restarts.delay_after(now - self._spare_started_at)
+        _log(f"the spare {self.name} ended: {plan.describe(status)}")
+
+    def send(self, number: int) -> None:
+        """A signal to stop ends the spare at once."""
+        super().send(number)
+        if self._spare and number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(self._spare, signal.SIGKILL)
+
+
+def _spawn(command: list[str], environment: dict[str, str]) -> int:
+    """Forks and executes; returns the PID."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _become(command, environment, parent)
+    return pid
+
+
+def _become(command: list[str], environment: dict[str, str], parent: int) -> NoReturn:
     """In the fork: arms the parent-death signal (Linux prctl(2)) and executes. Never returns."""
     try:
         import ctypes  # noqa: PLC0415 - only the fork needs it; the supervisor itself stays small
@@ -68,7 +139,7 @@ def _become(command: list[str], parent: int) -> NoReturn:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         if os.getppid() == parent:
-            os.execv(command[0], command)  # noqa: S606 - our own interpreter and our own modules
+            os.execve(command[0], command, environment)  # noqa: S606 - our own interpreter and our own modules
     finally:
         os._exit(127)
 
@@ -105,6 +176,7 @@ class Supervisor:
         waits = [60.0]
         if not self._stopping:
             waits += [(child.start_at - now) / plan.SECOND for child in self._children if not child.pid]
+            waits += [(at - now) / plan.SECOND for child in self._children if (at := child.prepare(now))]
         elif self._kill_worker_at:
             waits.append((self._kill_worker_at - now) / plan.SECOND)
         return max(min(waits), 0.001)
@@ -127,8 +199,7 @@ class Supervisor:
             if pid == 0:
                 return
             for child in self._children:
-                if child.pid == pid:
-                    child.ended(status, time.monotonic_ns())
+                child.reaped(pid, status, time.monotonic_ns())
 
     def _end_left_over_worker(self, now: int) -> None:
         """The daemon is gone and will not come back: nobody else would let the worker container go."""
@@ -160,4 +231,4 @@ def main(arguments: list[str]) -> int:
             [sys.executable, "-m", "tenure.worker", "--socket", socket, "--modules", ",".join(modules)],
         )
     # -P: the daemon must not import what lies in the user's directory.
-    return Supervisor(Child("daemon", [sys.executable, "-P", "-m", "tenured", *command]), worker).run()
+    return Supervisor(Daemon("daemon", [sys.executable, "-P", "-m", "tenured", *command]), worker).run()
