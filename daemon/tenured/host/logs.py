@@ -44,14 +44,13 @@ class AgentLogs:
     async def read(self, uid: str, tail: int, *, follow: bool) -> AsyncIterator[LogBatch]:
         """The last `tail` lines, then, if `follow`, what comes until the agent leaves."""
         past = list(self._lines.get(uid, ()))
-        if tail:
-            yield LogBatch(lines=past[-tail:])
-        if not follow:
-            return
         follower = _Follower()
-        self._followers.setdefault(uid, []).append(follower)
+        if follow:  # before the past is handed out: nothing falls between the two
+            self._followers.setdefault(uid, []).append(follower)
         try:
-            while lines := await follower.take():
+            if tail:
+                yield LogBatch(lines=past[-tail:])
+            while follow and (lines := await follower.take()):
                 yield LogBatch(lines=lines)
         finally:
             if follower in self._followers.get(uid, []):
