@@ -204,7 +204,7 @@ class Host:
 
     def workers_changed(self) -> None:
         """Readiness, classes or the reason of a failure changed."""
-        if self._site.pool.ready:
+        if self._site.pool.ready and not self._status.draining:
             self._activations.release_all(False)
         self._status.poke()
 
