@@ -83,8 +83,8 @@ def test_an_edit_of_an_agent_takes_effect(shop: Kube, spare: Apply) -> None:
     status = shop.wait_status(name, 20, lambda seen: seen.get("observedGeneration") == generation, "has seen the edit")
     assert status["phase"] == "Running"
     _, out, _ = shop.tenure("get", "agents", "-o", "json")
-    row = next(entry for entry in json.loads(out) if entry["name"].endswith("edited"))
-    assert row["critical"] is False
+    row = next(entry for entry in json.loads(out)["items"] if entry["spec"]["id"] == f"shop/{name}")
+    assert row["spec"]["critical"] is False
 
 
 def test_an_edit_of_a_pool_reaches_its_workers(steady: Kube) -> None:
@@ -108,19 +108,17 @@ def test_an_edit_of_a_pool_reaches_its_workers(steady: Kube) -> None:
 
 
 def test_a_cordoned_node_receives_nothing_new(steady: Kube, spare: Apply) -> None:
-    node = steady.status("counter-1")["nodeName"]
+    """What runs there stays until the node is drained: cordoning alone moves nothing."""
+    before = steady.status("counter-1")
+    node = before["nodeName"]
     steady.kubectl("cordon", node)
     try:
-        steady.wait_status(
-            "counter-1",
-            60,
-            lambda seen: seen.get("nodeName") != node and seen["phase"] == "Running",
-            f"has left {node}",
-        )
-        for number in range(6):
-            spare(f"new-{number}")
-        for number in range(6):
-            assert steady.wait_running(f"new-{number}")["nodeName"] != node
+        names = [f"new-{number}" for number in range(6)]
+        for name in names:
+            spare(name)
+        assert node not in {steady.wait_running(name)["nodeName"] for name in names}
+        after = steady.status("counter-1")
+        assert (after["nodeName"], after["epoch"]) == (node, before["epoch"])
     finally:
         steady.kubectl("uncordon", node)
 

@@ -185,9 +185,7 @@ def test_the_api_server_is_down_for_a_minute_and_a_node_dies_meanwhile(
     steady.wait("the load's log can be read again", 60, load.calls, bool)
     recovery = load.first_reply_after(dead, victim).ended - dead
     during = [call for call in load.calls() if down < call.ended < up and call.count is not None]
-    assert {call.agent for call in during} == set(names), (
-        "an agent did not answer without API server"
-    )
+    assert {call.agent for call in during} == set(names), "an agent did not answer without API server"
     steady.wait_cluster(180)
     status = steady.wait_running(victim)
     results = [load.check(name, before[name]) for name in names]

@@ -1,5 +1,6 @@
 """`make k8s`: a cluster with Tenure installed, and what to do next."""
 
+import time
 from pathlib import Path
 
 from tools.k8s import backend, project
@@ -25,7 +26,9 @@ def install(cluster: backend.Backend, *more: str) -> str:
     return run(
         *(cluster.program("helm"), "upgrade", "--install", "tenure", project.ROOT / "charts" / "tenure"),
         *("--kubeconfig", cluster.kubeconfig, "-n", NAMESPACE, "--create-namespace", "--wait", "--timeout", "180s"),
-        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}", *more),
+        *("--set", f"image.repository={repository}", "--set", f"image.tag={tag}"),
+        # The tag never changes while one develops: without this an upgrade would not roll the operator.
+        *("--set-string", f"operator.podAnnotations.tenure\\.dev/built={int(time.time())}", *more),
     )
 
 
