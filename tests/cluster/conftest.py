@@ -47,8 +47,12 @@ async def whole(local: Local) -> AsyncIterator[Local]:
 
 
 @pytest.fixture(autouse=True)
-def show_log(request: pytest.FixtureRequest, local: Local) -> Iterator[None]:
-    """When a test fails, what the processes wrote meanwhile belongs to the report."""
+def show_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """When a test of the shared cluster fails, what its processes wrote meanwhile belongs to the report."""
+    if "local" not in request.fixturenames:
+        yield
+        return
+    local: Local = request.getfixturevalue("local")
     first = len(local.log)
     yield
     for name, line in local.log[first:][-200:]:
