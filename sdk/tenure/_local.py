@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -160,7 +161,7 @@ class LocalRuntime:
 
     async def _turn(self, held: _Held, turn: Turn) -> bytes:
         activation = held.activation
-        async with held.lock:
+        async with contextlib.nullcontext() if activation.is_query(turn.method) else held.lock:
             done = await activation.run(turn)
             if done.fault is not None:
                 raise _error(done.fault, activation.id)

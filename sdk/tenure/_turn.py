@@ -66,6 +66,11 @@ class Activation:
         """The last committed state, msgpack."""
         return self._committed
 
+    def is_query(self, method: str) -> bool:
+        """Whether it may run beside an action."""
+        found = getattr(self.cls, method, None)
+        return isinstance(found, Method) and found.kind == "query"
+
     def commit(self, turn: int) -> None:
         """The turn's state is durable: it is the new undo. Ignored for any turn but the pending one."""
         if self._pending is not None and self._pending[0] == turn:

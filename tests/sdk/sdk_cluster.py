@@ -93,6 +93,8 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
     """What to say to the next applies."""
     fail: list[grpc.StatusCode] = field(default_factory=list)
     batches: list[registry_pb2.WatchBatch] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody long-polls."""
     watched_from: list[int] = field(default_factory=list)
 
     async def move(self, route: common_pb2.Route) -> None:
@@ -110,6 +112,8 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
             route = self.routes.get(request.agent)
             return route is None or route.epoch != request.known_epoch
 
+        if request.wait_ms:
+            self.asked.set()
         async with self.changed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(request.wait_ms / 1000):

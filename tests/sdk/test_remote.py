@@ -176,6 +176,17 @@ async def test_no_agent(cluster: FakeCluster) -> None:
         assert caught.value.outcome == "unknown"
 
 
+async def test_closing_ends_the_calls_that_wait(cluster: FakeCluster) -> None:
+    """With Unavailable; the fate of a call that was sent is unknown."""
+    await cluster.registry.move(common_pb2.Route(agent=AGENT, uid="7", summary="Waiting for a host"))
+    remote = Remote(cluster.endpoint())
+    calling = asyncio.create_task(call(remote))
+    await cluster.registry.asked.wait()
+    await remote.close()
+    with pytest.raises(errors.Unavailable, match="closed"):
+        await calling
+
+
 async def test_an_agent_without_a_host_is_waited_for(cluster: FakeCluster) -> None:
     """The call goes out when the agent is placed."""
     await cluster.registry.move(common_pb2.Route(agent=AGENT, uid="7", summary="Waiting for a host"))

@@ -95,6 +95,18 @@ async def test_a_query_runs_beside_a_turn_on_committed_state() -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_query_does_not_wait_for_an_action(rt: tenure.LocalRuntime) -> None:
+    """Typed or by name, while an action holds the agent."""
+    counter = await rt.create(sample.Counter, "c", state={"count": 3})
+    waiting = asyncio.create_task(counter.wait())
+    assert await counter.value() == 3
+    assert await counter.call_by_name("value") == 3
+    assert not waiting.done()
+    await rt.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_blocking_actions_run_in_a_thread(rt: tenure.LocalRuntime) -> None:
     """`blocking=True` keeps the loop free and commits as usual."""
     counter = await rt.create(sample.Counter, "c")

@@ -97,7 +97,7 @@ class Attempt:
             self.error = errors.NotReady(
                 f"{self.call.agent}: {route.summary or 'no host holds it'}", agent=self.call.agent
             )
-            await asyncio.shield(self.routes.changed(self.call.agent, route.epoch))
+            await self.routes.changed(self.call.agent, route.epoch)
 
     async def _try(self, route: common_pb2.Route) -> Reply | None:
         """Send to this route and wait; None: try elsewhere, or again. Raises errors that repeating does not mend."""
@@ -108,21 +108,21 @@ class Attempt:
             return None
         self.call.timeout_ms = max(1, int(self._left() * 1000))
         self.sends[peer.send(self.call)] = route.epoch
-        patience: float | None = PATIENCE_S
-        changed: asyncio.Future[common_pb2.Route] | None = None
-        while True:
-            waited = set[ReplyFuture | asyncio.Future[common_pb2.Route]](self.sends)
-            if changed is not None:
-                waited.add(changed)
-            done, _ = await asyncio.wait(waited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                patience, changed = None, self.routes.changed(self.call.agent, route.epoch)
-                continue
-            reply = self._settle(route.epoch)
-            if reply is not None or not any(epoch == route.epoch for epoch in self.sends.values()):
-                return reply
-            if changed is not None and changed.done():
-                return None
+        done, _ = await asyncio.wait(self.sends, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        if done and (reply := self._settle(route.epoch)) is not None:
+            return reply
+        changed = self.routes.changed(self.call.agent, route.epoch)
+        try:
+            while not changed.done() and route.epoch in self.sends.values():
+                either: set[ReplyFuture | asyncio.Future[common_pb2.Route]] = {*self.sends, changed}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if (reply := self._settle(route.epoch)) is not None:
+                    return reply
+            if changed.done():
+                changed.result()  # a later route is known now; NotFound ends the call
+        finally:
+            changed.cancel()
+        return None
 
     def _settle(self, epoch: int) -> Reply | None:
         """Look at the answers that have come. Raises the final error of the newest epoch asked."""
@@ -157,11 +157,13 @@ class Attempt:
             self.pause = FIRST_PAUSE_S
             return known
         changed = self.routes.changed(agent, tried.epoch)
-        done, _ = await asyncio.wait({changed}, timeout=self._lengthen())
-        if done:
-            self.pause = FIRST_PAUSE_S
-            return changed.result()
-        return self.routes.known(agent) or tried
+        try:
+            async with asyncio.timeout(self._lengthen()):
+                route = await changed
+        except TimeoutError:
+            return self.routes.known(agent) or tried
+        self.pause = FIRST_PAUSE_S
+        return route
 
     def _unknown(self) -> bool:
         """A send may have taken effect, and nobody has said. A query has no effect to be unsure of."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
 
 from tenure import errors
 from tenure._remote.channels import from_proto
 from tenure_proto.v1 import common_pb2, registry_pb2
 
-POLL_S = 1.0
-"""Of one long poll. Short, since the server that is asked may be frozen: the next poll asks another."""
+POLLS_S = (1.0, 1.0, 2.0, 4.0)
+"""Of the first long polls; the last one repeats. Short at first: the server asked may have frozen with the host."""
 SHORTEST_POLL_S = 0.1
 """A server may answer at once, since readiness differs: that is no reason to ask it without pause."""
 BEHIND_S = 2.0
@@ -28,7 +29,8 @@ class Routes:
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
         self._known: dict[str, common_pb2.Route] = {}
-        self._polls: dict[str, asyncio.Task[common_pb2.Route]] = {}
+        self._polls: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[common_pb2.Route], int]] = {}
         self._expected: dict[str, float] = {}
 
     def known(self, agent: str) -> common_pb2.Route | None:
@@ -60,30 +62,53 @@ class Routes:
         return self._take(agent, await self._resolve(registry_pb2.ResolveRequest(agent=agent), timeout_s))
 
     def changed(self, agent: str, epoch: int) -> asyncio.Future[common_pb2.Route]:
-        """Done when a host has the agent in another epoch, or it has gone (NotFound). Shared: do not cancel."""
-        poll = self._polls.get(agent)
-        if poll is None or poll.done():
-            poll = asyncio.create_task(self._poll(agent, epoch))
-            poll.add_done_callback(_retrieve)
-            self._polls[agent] = poll
-            poll.add_done_callback(lambda done: self._polls.pop(agent) if self._polls.get(agent) is done else None)
-        return poll
+        """Done when a host has the agent in another epoch, or with NotFound. Cancel it when you no longer wait."""
+        future: asyncio.Future[common_pb2.Route] = asyncio.get_running_loop().create_future()
+        known = self._known.get(agent)
+        if known is not None and known.epoch > epoch and known.host:
+            future.set_result(known)
+            return future
+        self._waiting.setdefault(agent, {})[future] = epoch
+        if agent not in self._polls:
+            self._polls[agent] = asyncio.create_task(self._poll(agent))
+        return future
 
-    async def _poll(self, agent: str, epoch: int) -> common_pb2.Route:
-        """Ask until the answer differs; a server that fails is not asked twice in a row (`resolve` sees to it)."""
+    async def _poll(self, agent: str) -> None:
+        """Ask until nobody waits any more; a server that fails is not asked twice in a row (`resolve` sees to it)."""
         clock = asyncio.get_running_loop().time
-        request = registry_pb2.ResolveRequest(agent=agent, known_epoch=epoch, wait_ms=int(POLL_S * 1000))
-        while True:
-            began = clock()
-            try:
-                route = self._take(agent, await self._resolve(request, POLL_S + 0.5))
-            except (errors.Transient, errors.DeadlineExceeded):
-                pass
-            else:
-                # Not waiting for `ready`: hosts report it in the background, later than they serve.
-                if route.epoch != epoch and route.host:
-                    return route
-            await asyncio.sleep(max(0.0, began + SHORTEST_POLL_S - clock()))
+        waits = itertools.chain(POLLS_S, itertools.repeat(POLLS_S[-1]))
+        try:
+            while epochs := self._wanted(agent):
+                began, wait_s = clock(), next(waits)
+                request = registry_pb2.ResolveRequest(
+                    agent=agent, known_epoch=max(epochs.values()), wait_ms=int(wait_s * 1000)
+                )
+                try:
+                    self._tell(epochs, self._take(agent, await self._resolve(request, wait_s + 0.5)))
+                except (errors.Transient, errors.DeadlineExceeded):
+                    pass  # another server may know
+                except errors.CallError as error:
+                    for future in self._wanted(agent):
+                        future.set_exception(error)
+                await asyncio.sleep(max(0.0, began + SHORTEST_POLL_S - clock()))
+        finally:
+            self._polls.pop(agent, None)
+            for future in self._waiting.pop(agent, {}):
+                if not future.done():  # of a client that is being closed
+                    future.set_exception(errors.Unavailable("the client was closed", agent=agent))
+
+    def _wanted(self, agent: str) -> dict[asyncio.Future[common_pb2.Route], int]:
+        """Who still waits, with the epoch that each knows."""
+        waiting = {future: epoch for future, epoch in self._waiting.get(agent, {}).items() if not future.done()}
+        self._waiting[agent] = waiting
+        return waiting
+
+    @staticmethod
+    def _tell(epochs: Mapping[asyncio.Future[common_pb2.Route], int], route: common_pb2.Route) -> None:
+        # Not waiting for `ready`: hosts report it in the background, later than they serve.
+        for future, epoch in epochs.items():
+            if route.host and route.epoch != epoch and not future.done():
+                future.set_result(route)
 
     def _take(self, agent: str, answer: registry_pb2.ResolveResponse) -> common_pb2.Route:
         if answer.HasField("error"):
@@ -102,9 +127,3 @@ class Routes:
         for poll in polls:
             poll.cancel()
         await asyncio.gather(*polls, return_exceptions=True)
-
-
-def _retrieve(done: asyncio.Task[common_pb2.Route]) -> None:
-    """Mark the exception as seen: callers that left do not look."""
-    if not done.cancelled():
-        done.exception()

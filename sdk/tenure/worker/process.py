@@ -168,7 +168,7 @@ class Worker(asyncio.Protocol):
         if activation is None:
             self._send(TurnDone(turn.turn, fault=Fault("NotReady", "the agent is not active in this worker")))
             return
-        query = turn.kind == "query"
+        query = activation.is_query(turn.method)
         before = None if query else self._last_action.get(turn.uid)
         task = self._loop.create_task(self._run(activation, turn, before))
         tasks = self._turns.setdefault(turn.uid, {})
