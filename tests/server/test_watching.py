@@ -141,6 +141,21 @@ async def test_an_assignment_goes_to_its_holder_at_once(world: World) -> None:
         assert (await other.next()).revision == world.replica.registry.revision
 
 
+async def test_many_changes_at_once_are_sent_in_pieces_and_only_the_last_claims_the_revision(world: World) -> None:
+    """No turn of the loop encodes more than some hundred rows."""
+    async with world.watching() as stream:
+        await stream.synced()
+        await stream.next()
+        world.create(*(f"a{number}" for number in range(900)))
+        target = world.replica.registry.revision
+        pieces = [await stream.next()]
+        while pieces[-1].revision < target:
+            pieces.append(await stream.next())
+        assert max(len(piece.agents) for piece in pieces) <= 200
+        assert len({row.uid for piece in pieces for row in piece.agents}) == 900
+        assert len({piece.revision for piece in pieces[:-1]}) == 1
+
+
 async def test_a_watch_is_resumed_without_a_snapshot(world: World) -> None:
     world.create("a")
     revision = world.replica.registry.revision

@@ -22,7 +22,7 @@ T = TypeVar("T", model.AgentSpec, str)
 COMMAND_TIMEOUT_S = 10.0
 _BARRIER_S = 1.0
 _MAX_WAIT_S = 60.0
-_ROWS_A_COMMAND = 500
+_ROWS_A_COMMAND = 200
 """Agents in one log entry: it is applied in one turn of every server's loop."""
 
 

@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> int:
         print(f"tenured server: {error}", file=sys.stderr)  # noqa: T201 - logs are not set up yet
         return 2
     set_up(config.name, config.log_format)
+    # Two threads write to disks beside the loop; by default each may wait 5 ms for the interpreter.
+    sys.setswitchinterval(0.0005)
     return uvloop.run(_serve(config))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1.registry_pb2 import WatchBatch, WatchRequest
@@ -23,7 +23,7 @@ from tenured.transport.serving import EncodedStream
 COALESCE_S = 0.02
 """How long a change may wait for others before it is sent."""
 CHUNK_ROWS = 200
-"""Rows of a snapshot encoded in one turn of the loop: about 3 ms."""
+"""Rows encoded in one turn of the loop: about 3 ms."""
 _MAX_QUEUED = 512
 _RESUME_WAIT_S = 10.0
 _ALIVE_S = 5.0
@@ -52,6 +52,10 @@ class WatchHub:
         self._replica = replica
         self._watchers: set[_Watcher] = set()
         self._flushed = 0
+        """Revision up to which changes were taken for sending."""
+        self._sent = 0
+        """Revision up to which every watcher has been sent everything."""
+        self._pieces: Iterator[WatchBatch] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ready = asyncio.Event()
 
@@ -78,19 +82,33 @@ class WatchHub:
             watcher.outbox.close()
 
     def flush(self) -> None:
-        """Send all changes since the last time."""
+        """Send all changes since the last time; many of them in pieces, one each turn of the loop."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         registry = self._replica.registry
-        before, self._flushed = self._flushed, registry.revision
-        if not self._watchers or before == registry.revision:
+        if self._pieces is not None or self._flushed == registry.revision:
             return
-        delta = registry.since(before)
+        delta = registry.since(self._flushed) if self._watchers else None
+        self._flushed = registry.revision
         if delta is None:
+            self._sent = self._flushed
             self.replaced()
             return
-        self._push(self._batch(delta))
+        self._pieces = self._batches(delta, self._sent, self._flushed)
+        self._push_piece()
+
+    def _push_piece(self) -> None:
+        piece = next(self._pieces, None) if self._pieces is not None else None
+        if piece is not None:
+            self._push(piece)
+            if not piece.synced:
+                asyncio.get_running_loop().call_soon(self._push_piece)
+                return
+        self._pieces = None
+        self._sent = self._flushed
+        if self._replica.registry.revision != self._flushed and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(COALESCE_S, self.flush)
 
     def _push(self, batch: WatchBatch) -> None:
         encoded: dict[Kinds, bytes] = {}
@@ -112,24 +130,29 @@ class WatchHub:
             keys = assigned.get(watcher.host)
             if keys and "agents" in watcher.kinds:
                 # The revision stays: other rows up to the present one have not been sent.
-                watcher.push(self._rows(keys, self._flushed).SerializeToString())
+                watcher.push(self._rows(keys, self._sent).SerializeToString())
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
-    def _batch(self, delta: Delta) -> WatchBatch:
+    def _batches(self, delta: Delta, before: int, revision: int) -> Iterator[WatchBatch]:
+        """The rows as they are when each batch is made; only the last one says that the revision is reached."""
         registry = self._replica.registry
         keys = dict.fromkeys(delta.changed)
         for key in delta.changed:
             if key.kind == "host":  # sentences of agents that wait for this host depend on its row
                 waiting = (agent for agent in registry.agents_of(key.name) if not agent.ready)
                 keys.update(dict.fromkeys(RowKey("agent", agent.uid) for agent in waiting))
-        batch = self._rows(keys, registry.revision)
+        todo = list(keys)
+        while len(todo) > CHUNK_ROWS:
+            part, todo = todo[:CHUNK_ROWS], todo[CHUNK_ROWS:]
+            yield self._rows(part, before)
+        batch = self._rows(todo, revision)
         for key in delta.gone:
             gone = {"agent": batch.gone_agents, "host": batch.gone_hosts, "pool": batch.gone_pools}.get(key.kind)
             if gone is not None:
                 gone.append(key.name)
         batch.synced = True
-        return batch
+        yield batch
 
     def _rows(self, keys: Iterable[RowKey], revision: int) -> WatchBatch:
         registry = self._replica.registry
@@ -161,7 +184,7 @@ class WatchHub:
             return  # this server is behind what the watcher has seen: it asks another
         if not revision or self._replica.registry.since(revision) is None:
             revision = await self._snapshot(watcher, stream)
-        self._join(watcher, revision)
+        await self._join(watcher, stream, revision)
         try:
             await self._follow(watcher, stream)
         finally:
@@ -174,7 +197,7 @@ class WatchHub:
                 async with asyncio.timeout(_ALIVE_S):
                     batches = await watcher.outbox.take()
             except TimeoutError:  # so that a watcher can tell silence from a dead server
-                batches = [self._rows((), self._flushed).SerializeToString()]
+                batches = [self._rows((), self._sent).SerializeToString()]
             if not batches:
                 return
             for batch in batches:
@@ -198,17 +221,23 @@ class WatchHub:
         await stream.write(synced.SerializeToString())
         return revision
 
-    def _join(self, watcher: _Watcher, revision: int) -> None:
-        """Bring the watcher from its revision to where all others are, in one turn of the loop."""
-        self.flush()
-        delta = self._replica.registry.since(revision)
-        if delta is None:
-            watcher.outbox.close()
-            return
-        batch = _only(self._batch(delta), watcher.kinds)
-        batch.cluster_time = self._replica.registry.cluster_ns / 1e9
-        watcher.push(batch.SerializeToString())
-        self._watchers.add(watcher)
+    async def _join(self, watcher: _Watcher, stream: EncodedStream, revision: int) -> None:
+        """Bring the watcher from its revision to the present one; the last step is one turn of the loop."""
+        while (delta := self._replica.registry.since(revision)) is not None:
+            target = self._replica.registry.revision
+            small = len(delta.changed) <= CHUNK_ROWS
+            for batch in self._batches(delta, revision, target):
+                data = _only(batch, watcher.kinds).SerializeToString()
+                if small and batch.synced and self._replica.registry.revision == target:
+                    if not self._watchers and self._pieces is None:
+                        self._flushed = self._sent = target  # nobody else is waiting for anything
+                    # What is being sent to the others now, this one gets a second time: rows are idempotent.
+                    watcher.push(data)
+                    self._watchers.add(watcher)
+                    return
+                await stream.write(data)
+            revision = target
+        watcher.outbox.close()  # so far behind that the history no longer reaches back: it begins anew
 
 
 def _only(batch: WatchBatch, kinds: Kinds) -> WatchBatch:

@@ -24,7 +24,7 @@ FORMAT = 1
 """`user_version` of the file; another one is refused."""
 APPLICATION_ID = 0x54_4E_52_45
 """`TNRE`: tells our files from others'."""
-CHECKPOINT_PAGES, CHECKPOINT_PAGES_MAX = 1000, 16000
+CHECKPOINT_PAGES, CHECKPOINT_PAGES_MAX = 4000, 16000
 """Log pages after which an idle moment is used to checkpoint, and after which it is done at once."""
 
 _SCHEMA = (
