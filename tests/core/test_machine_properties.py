@@ -12,9 +12,9 @@ from tenured.core.registry import Registry
 
 IDS = st.sampled_from(["shop/a", "shop/b", "shop/c", "Bad Id", ""])
 HOSTS = st.sampled_from(["h0", "h1"])
-INCARNATIONS = st.sampled_from(["h0.1", "h0.2", "h1.1", "h1.2", "", "zz"])
-UIDS = st.integers(1, 25).map(str) | st.just("nonsense")
-EPOCHS = st.integers(-1, 5)
+INCARNATIONS = st.sampled_from(["h0.1", "h1.1", "h0.1", "h1.1", "h0.2", "h1.2", "", "zz"])
+UIDS = st.sampled_from(["4", "5", "6", "4", "5", "9", "12", "nonsense"])
+EPOCHS = st.sampled_from([0, 1, 1, 1, 2, 2, 3, -1])
 WALLS = st.floats(0, 1e6)
 DOCUMENTS = st.sampled_from([b"", b"\x80", b"\x81\xa1a\x01", b"\xc1", b"\x01", b"\x81\xa1\xff\x01"])
 COMMAND_IDS = st.sampled_from(["", "", "", "x", "y"])
@@ -88,8 +88,8 @@ COMMANDS = st.one_of(
     entry(c.SetNodes, nodes=some(NODES)),
     entry(c.ApplyAgents, agents=some(SPECS), managed_by=DOORS),
     entry(c.DeleteAgents, ids=some(IDS), managed_by=DOORS, object_uid=st.sampled_from(["", "o1"])),
-    entry(c.Assign, items=some(ASSIGNMENTS)),
-    entry(c.AgentReports, incarnation=INCARNATIONS, reports=some(REPORTS)),
+    *[entry(c.Assign, items=some(ASSIGNMENTS))] * 4,
+    *[entry(c.AgentReports, incarnation=INCARNATIONS, reports=some(REPORTS))] * 3,
     entry(c.SetWaiting, items=some(WAITINGS)),
     entry(c.RegisterServer, name=st.sampled_from(["s0", ""]), incarnation=st.sampled_from(["d1", "d2", ""])),
     entry(c.ReplaceServer, name=st.sampled_from(["s0", "s9"]), incarnation=st.sampled_from(["d1", "d2", ""])),
