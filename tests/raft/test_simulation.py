@@ -60,11 +60,18 @@ def caught(engine: type[Engine], **fixed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "mutant",
-    ["CutsAlways", "ForgetsTail", "TakesOldSnapshots", "ForgetsDisks", "NoPreVote", "AppliesTwice"],
+    ("mutant", "fixed"),
+    [
+        ("CutsAlways", {}),
+        ("ForgetsTail", {}),
+        ("TakesOldSnapshots", {"size": 3, "compact_entries": 8, "part_bytes": 200}),
+        ("ForgetsDisks", {"size": 3, "gap": 0.1, "fault_names": ["lose_disk", "isolate", "power"]}),
+        ("NoPreVote", {}),
+        ("AppliesTwice", {}),
+    ],
 )
-def test_the_checker_sees_a_rule_that_is_missing(mutant: str) -> None:
-    caught(MUTANTS[mutant])
+def test_the_checker_sees_a_rule_that_is_missing(mutant: str, fixed: dict[str, Any]) -> None:
+    caught(MUTANTS[mutant], **fixed)
 
 
 def test_the_checker_sees_a_missing_barrier() -> None:
