@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,14 +110,12 @@ def _hosts(process: Any) -> list[int]:
 async def test_restarts_a_killed_daemon_at_once(
     spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
 ) -> None:
-    """Daemon killed: a new one runs within half a second."""
+    """Daemon killed: a new one without any pause."""
     process = await _supervise(spawn, stand_in)
     first = (await eventually(lambda: _hosts(process)))[0]
-    killed = time.monotonic()
     os.kill(first, signal.SIGKILL)
     await eventually(lambda: len(_hosts(process)) == 2)
-    assert time.monotonic() - killed < 0.5
-    assert "daemon ended: signal 9" in process.log.read_text()
+    assert "daemon ended: signal 9; next start at once" in process.log.read_text()
 
 
 SPARE = """
