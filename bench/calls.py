@@ -20,6 +20,7 @@ import msgspec
 
 from bench.harness import NAMESPACE, Line, arguments, emit, local_cluster, percentile, say
 from tenure_cli.ports import Cluster
+from tenure_cli.remote import RemoteCluster
 
 AGENT = f"{NAMESPACE}/counter"
 WARM = 200
@@ -90,22 +91,8 @@ async def measure(calls: int, *, log: bool) -> list[Line]:
     name = "floor: one fdatasync and one loopback TCP echo, same run"
     durable = "durable call through a host, sequential"
     return [
-        Line(
-            "durable call through a host, sequential, p50",
-            percentile(ours, 0.5),
-            "ms",
-            ours,
-            name,
-            percentile(theirs, 0.5),
-        ),
-        Line(
-            "durable call through a host, sequential, p99",
-            percentile(ours, 0.99),
-            "ms",
-            ours,
-            name,
-            percentile(theirs, 0.99),
-        ),
+        Line(f"{durable}, p50", percentile(ours, 0.5), "ms", ours, name, percentile(theirs, 0.5)),
+        Line(f"{durable}, p99", percentile(ours, 0.99), "ms", ours, name, percentile(theirs, 0.99)),
         Line("query through a host, sequential, p50", percentile(queries, 0.5), "ms", queries),
         Line("query through a host, sequential, p99", percentile(queries, 0.99), "ms", queries),
     ]
@@ -113,6 +100,7 @@ async def measure(calls: int, *, log: bool) -> list[Line]:
 
 def _caller(cluster: Cluster, method: str, packed: bytes) -> Callable[[], Awaitable[Any]]:
     """A call straight to the SDK's client, as a program would make it."""
+    assert isinstance(cluster, RemoteCluster)
     remote = cluster.remote
 
     def call() -> Awaitable[Any]:

@@ -1,8 +1,8 @@
 """What the benches share: a local cluster of real processes, statistics, and lines of results.
 
-A line is one object: {line, ours, unit, peer, theirs, runs}. `ours` is what the line's name says (p50, worst, …), `runs`
-every single value it was made from. `theirs` is null unless the peer was measured in the same run: on another day the
-same machine is up to twice as fast.
+A line is one object: {line, ours, unit, peer, theirs, runs}. `ours` is what the line's name says (p50, worst, …),
+`runs` every single value it was made from. `theirs` is null unless the peer was measured in the same run: on another
+day the same machine is up to twice as fast.
 """
 
 import argparse

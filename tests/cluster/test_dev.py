@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -101,6 +102,26 @@ async def test_the_data_is_kept_over_a_restart(detached: User) -> None:
     assert (await detached.run("dev", "stop"))[0] == 0
     assert (await detached.run(*words, "--fresh"))[0] == 0
     assert await detached.run("call", "shop/counter-1", "value") == (0, "0\n")
+
+
+async def test_a_reload_keeps_the_state(user: User, tmp_path: Path) -> None:
+    """`--reload`: the new code, the old count, the same epoch."""
+    for name in ("agents.py", "agents.yaml", "cluster.yaml"):
+        shutil.copy(EXAMPLE / name, tmp_path)
+    source = tmp_path / "agents.py"
+    words = ("dev", "-f", str(tmp_path), "--servers", "1", "--hosts", "1", "--reload", "--detach")
+    status, out = await user.run(*words)
+    assert status == 0, out
+    try:
+        assert await user.run("call", "shop/counter-1", "increment", "--by", "4") == (0, "4\n")
+        source.write_text(source.read_text().replace("return self.state.count", "return -self.state.count"))
+        end = time.monotonic() + DEADLINE_S
+        while (seen := await user.run("call", "shop/counter-1", "value")) != (0, "-4\n"):
+            assert time.monotonic() < end, seen
+        status, out = await user.run("get", "agents", "counter-1", "-o", "json")
+        assert json.loads(out)["epoch"] == "1"
+    finally:
+        await user.run("dev", "stop")
 
 
 async def test_nothing_is_left_when_it_is_killed(detached: User) -> None:

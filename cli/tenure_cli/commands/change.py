@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,7 @@ async def _apply(shell: Runtime, files: Sequence[str], namespace: str, wait: flo
         chosen = shell.context()
         if isinstance(chosen, contexts.KubeContext):
             await _kubectl(chosen, "apply", paths, namespace)
+            await _wait_for_objects(chosen, loaded, namespace, wait)
             return
         for note in loaded.passed_over:
             shell.say(note)
@@ -171,6 +173,20 @@ async def _kubectl(chosen: contexts.KubeContext, verb: str, paths: Sequence[str]
     where = ["-n", namespace] if namespace else []
     files = [word for path in paths for word in ("-f", path)]
     print((await Kubectl(chosen.context).run(verb, *where, *files, timeout_s=120)).strip())
+
+
+async def _wait_for_objects(chosen: contexts.KubeContext, loaded: Loaded, namespace: str, wait: float) -> None:
+    """Until the condition Ready of each Agent is true. Raises CliError after `wait` seconds in all; 0: does not wait."""
+    deadline = time.monotonic() + wait
+    for metadata in [item.resource.metadata for item in loaded.agents] if wait else []:
+        where = metadata.namespace or namespace
+        left = max(1, round(deadline - time.monotonic()))
+        words = ["wait", f"agents.tenure.dev/{metadata.name}", "--for=condition=Ready", f"--timeout={left}s"]
+        try:
+            await Kubectl(chosen.context).run(*words, *(["-n", where] if where else []), timeout_s=left + 10)
+        except CliError as error:
+            step = f"`tenure describe agent {where}/{metadata.name}` says why."
+            raise CliError(f"{metadata.name} is not Ready: {error.sentence}", step) from error
 
 
 class _kept_input:  # noqa: N801 - used like a function
