@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -85,7 +86,18 @@ async def _kopf(context: Context, stop: asyncio.Event | None) -> None:
     library: Any = kopf
     login = library.login_with_kubeconfig if context.settings.kubeconfig else library.login_with_service_account
     library.on.login(registry=registry)(login)
-    await kopf.operator(registry=registry, settings=kopf_settings(), clusterwide=True, standalone=True, stop_flag=stop)
+    tasks = await library.spawn_tasks(
+        registry=registry, settings=kopf_settings(), clusterwide=True, standalone=True, stop_flag=stop
+    )
+    await library.run_tasks(tasks, ignored=_NotKopfs())
+
+
+class _NotKopfs:
+    """kopf takes every task that began after it for its own, and cancels it in the end. This tells it whose it is."""
+
+    def __contains__(self, task: asyncio.Task[object]) -> bool:
+        code = getattr(task.get_coro(), "cr_code", None)
+        return code is None or f"{os.sep}kopf{os.sep}" not in code.co_filename
 
 
 async def _first_lists(resync: Resync) -> None:
