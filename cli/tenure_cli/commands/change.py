@@ -176,7 +176,7 @@ async def _kubectl(chosen: contexts.KubeContext, verb: str, paths: Sequence[str]
 
 
 async def _wait_for_objects(chosen: contexts.KubeContext, loaded: Loaded, namespace: str, wait: float) -> None:
-    """Until the condition Ready of each Agent is true. Raises CliError after `wait` seconds in all; 0: does not wait."""
+    """Until the condition Ready of each Agent is true. Raises CliError after `wait` seconds; 0: no wait."""
     deadline = time.monotonic() + wait
     for metadata in [item.resource.metadata for item in loaded.agents] if wait else []:
         where = metadata.namespace or namespace
