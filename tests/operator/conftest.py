@@ -17,6 +17,7 @@ from tenure_api import identity
 from tenure_operator import main
 from tenure_operator.registry.client import GrpcRegistry
 from tenure_operator.settings import Settings
+from tenure_proto.v1 import common_pb2
 from tenure_proto.v1 import registry_pb2 as pb
 from tenure_proto.v1.registry_pb2_grpc import RegistryServicer, add_RegistryServicer_to_server
 
@@ -212,7 +213,7 @@ class FakeServers(RegistryServicer):
 
 
 def _refused(agent_id: str, code: str, message: str) -> pb.RowResult:
-    return pb.RowResult(id=agent_id, outcome="refused", error=pb.Error(code=code, message=message))
+    return pb.RowResult(id=agent_id, outcome="refused", error=common_pb2.Error(code=code, message=message))
 
 
 class Operator:

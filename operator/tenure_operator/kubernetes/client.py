@@ -185,6 +185,8 @@ def _translated(error: ApiError) -> KubernetesError:
             return _TooMany(message)
         case 400 | 403 | 405 | 413 | 415 | 422:
             return Refused(message)
+        case 500 if "typed patch object" in message:
+            return Refused(message)  # server-side apply says so of a manifest that does not fit the kind's schema
         case _:
             return Unreachable(message)
 

@@ -101,6 +101,7 @@ class Session:
         self._pools: list[PoolRow] | None = None
         self._nodes: list[NodeRow] | None = None
         self._sent_nodes: list[NodeRow] | None = None
+        self._batch = MAX_BATCH
         self._wake = asyncio.Event()
 
     # --- wishes -----------------------------------------------------------------------------------------------------
@@ -198,8 +199,16 @@ class Session:
 
     async def _send_applies(self, registry: Registry) -> None:
         while self._applies:
-            specs = list(self._applies.values())[:MAX_BATCH]
-            outcomes = await registry.apply_agents(specs, _command())
+            specs = list(self._applies.values())[: self._batch]
+            try:
+                outcomes = await registry.apply_agents(specs, _command())
+            except RegistryError:
+                # Smaller and in another order next time: a row that no server can take holds no other up.
+                self._batch = max(1, self._batch // 2)
+                for spec in specs:
+                    self._applies[spec.id] = self._applies.pop(spec.id, spec)
+                raise
+            self._batch = min(MAX_BATCH, self._batch * 2)
             for spec, outcome in zip(specs, outcomes, strict=True):
                 if self._applies.get(spec.id) is spec:
                     del self._applies[spec.id]

@@ -1,0 +1,426 @@
+"""The operator's decisions, as tables: what was gathered, what is decided."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tenure_api.agent import AgentSpec
+from tenure_api.agentcluster import AgentClusterSpec
+from tenure_operator.policies import agents, clusters, conditions, nodes, pods, rolls, rows, transitions
+from tenure_operator.policies.agents import AgentView
+from tenure_operator.policies.agents import ClusterView as Servers
+from tenure_operator.policies.clusters import ClusterView
+from tenure_operator.policies.conditions import Finding
+from tenure_operator.registry.values import AgentRow, ClusterState, HostRow, Outcome
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+LATER = datetime(2026, 6, 1, 13, tzinfo=UTC)
+
+
+def view(spec: dict[str, Any] | None = None, **fields: Any) -> AgentView:
+    made = AgentSpec.model_validate({"class": "Counter", **(spec or {})})
+    wanted = rows.agent_row("shop/c", made, "u-1", fields.get("generation", 1))
+    given: dict[str, Any] = {"generation": 1, "deleting": False, "finalized": True, "paused": False, "status": {}}
+    return AgentView(namespace="shop", name="c", uid="u-1", spec=made, wanted=wanted, **{**given, **fields})
+
+
+def demo(**fields: Any) -> Servers:
+    given: dict[str, Any] = {"name": "demo", "pools": ("default",), "reachable": True}
+    return Servers(**{**given, **fields})
+
+
+def row(seen: AgentView, **fields: Any) -> AgentRow:
+    assert seen.wanted is not None
+    given: dict[str, Any] = {
+        "uid": "17",
+        "spec": seen.wanted,
+        "epoch": 3,
+        "host": "host-a",
+        "node": "node-a",
+        "ready": True,
+        "phase": "Running",
+        "summary": "Running on node-a",
+        "reason": "Running",
+    }
+    return AgentRow(**{**given, **fields})
+
+
+def of(status: dict[str, Any] | None, kind: str) -> tuple[str, str]:
+    found = conditions.find(status or {}, kind)
+    return found["status"], found["reason"]
+
+
+# --- agents ----------------------------------------------------------------------------------------------------------
+
+REJECTED = {
+    "no cluster": (view(), (), "ClusterNotFound", "namespace shop has no AgentCluster"),
+    "another cluster": (
+        view({"clusterRef": {"name": "x"}}),
+        (demo(),),
+        "ClusterNotFound",
+        "AgentCluster x does not exist",
+    ),
+    "several clusters": (view(), (demo(), demo(name="b")), "ClusterAmbiguous", "several AgentClusters (b, demo)"),
+    "no such pool": (view({"pool": "gpu"}), (demo(),), "PoolNotFound", "has no pool gpu (it has default)"),
+}
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_what_cannot_be_accepted_is_said_at_once(case: str) -> None:
+    seen, found, reason, sentence = REJECTED[case]
+    decision = agents.decide(replace(seen, clusters=found), NOW)
+    assert decision.status is not None
+    assert of(decision.status, "Accepted") == ("False", reason)
+    assert of(decision.status, "Ready") == ("False", reason)
+    assert sentence in decision.status["summary"]
+    assert decision.status["nextAction"]
+    assert not decision.apply_to
+
+
+def test_a_row_is_applied_once_per_generation() -> None:
+    """No row, a row of an older generation, a row as it should be."""
+    seen = view(generation=2)
+    assert agents.decide(replace(seen, clusters=(demo(),)), NOW).apply_to == "demo"
+    old = row(view(generation=1))
+    assert agents.decide(replace(seen, clusters=(demo(row=old),)), NOW).apply_to == "demo"
+    assert agents.decide(replace(seen, clusters=(demo(row=row(seen)),)), NOW).apply_to == ""
+
+
+def test_a_paused_agent_is_left_as_it_is() -> None:
+    seen = view(generation=2, paused=True)
+    decision = agents.decide(replace(seen, clusters=(demo(row=row(view(generation=1))),)), NOW)
+    assert decision.apply_to == ""
+    assert decision.status is not None
+    assert decision.status["summary"] == "Running on node-a (paused)"
+
+
+def test_a_refused_row_is_not_sent_again_until_the_spec_changes() -> None:
+    seen = view()
+    assert seen.wanted is not None
+    refusal = (seen.wanted, Outcome(id="shop/c", outcome="refused", code="ManagedElsewhere", message="taken"))
+    decision = agents.decide(replace(seen, clusters=(demo(refusal=refusal),)), NOW)
+    assert (decision.apply_to, of(decision.status, "Accepted")) == ("", ("False", "ManagedElsewhere"))
+    edited = replace(view(generation=2), clusters=(demo(refusal=refusal),))
+    assert agents.decide(edited, NOW).apply_to == "demo"
+
+
+def test_silence_leaves_the_status_of_an_agent_that_has_run() -> None:
+    """Silence is not death (DESIGN.md section 3, invariant 4)."""
+    silent = demo(reachable=False, problem="unavailable")
+    assert agents.decide(replace(view(status={"uid": "17"}), clusters=(silent,)), NOW).status is None
+    waiting = agents.decide(replace(view(), clusters=(silent,)), NOW).status
+    assert waiting is not None
+    assert waiting["summary"] == "Waiting: no server of AgentCluster demo answers (unavailable)"
+
+
+PHASES = [
+    ("Running", True, "True", "False", "False"),
+    ("Starting", False, "False", "True", "False"),
+    ("FailingOver", False, "False", "True", "True"),
+    ("Backoff", False, "False", "True", "True"),
+    ("Unavailable", False, "False", "False", "True"),
+]
+
+
+@pytest.mark.parametrize(("phase", "ready", "is_ready", "progressing", "degraded"), PHASES)
+def test_phases_become_conditions(phase: str, ready: bool, is_ready: str, progressing: str, degraded: str) -> None:
+    seen = view()
+    found = row(seen, phase=phase, ready=ready, reason="Because", summary="so")
+    status = agents.decide(replace(seen, clusters=(demo(row=found),)), NOW).status
+    assert [of(status, kind)[0] for kind in ("Ready", "Progressing", "Degraded")] == [is_ready, progressing, degraded]
+
+
+DELETIONS = {
+    "never finalized": ({"finalized": False}, (demo(),), False, ()),
+    "no cluster": ({}, (), False, ()),
+    "cluster going": ({}, (demo(deleting=True, reachable=False),), False, ("demo",)),
+    "asked for": ({}, (demo(),), True, ("demo",)),
+    "servers silent": ({}, (demo(reachable=False),), True, ("demo",)),
+    "confirmed gone": ({}, (demo(gone=True),), False, ()),
+}
+
+
+@pytest.mark.parametrize("case", DELETIONS)
+def test_an_agent_is_stopped_before_its_object_goes(case: str) -> None:
+    fields, found, finalizer, delete_from = DELETIONS[case]
+    decision = agents.decide(replace(view(deleting=True, **fields), clusters=found), NOW)
+    assert (decision.finalizer, decision.delete_from) == (finalizer, delete_from)
+
+
+def test_a_row_that_is_stopping_is_not_asked_again() -> None:
+    seen = view(deleting=True)
+    stopping = demo(row=row(seen, deleting=True, phase="Terminating", summary="Stopping on node-a"))
+    decision = agents.decide(replace(seen, clusters=(stopping,)), NOW)
+    assert (decision.finalizer, decision.delete_from) == (True, ())
+    assert decision.status is not None
+    assert decision.status["summary"] == "Stopping on node-a"
+
+
+# --- clusters --------------------------------------------------------------------------------------------------------
+
+
+def pod(name: str, *, ready: bool = True, revision: str = "new", going: bool = False) -> dict[str, Any]:
+    metadata = {"name": name, "labels": {rolls.REVISION: revision}}
+    if going:
+        metadata["deletionTimestamp"] = "now"
+    return {"metadata": metadata, "status": {"conditions": [{"type": "Ready", "status": str(ready)}]}}
+
+
+def daemonset(desired: int = 3, updated: int = 3, seen: int = 1) -> dict[str, Any]:
+    status = {"desiredNumberScheduled": desired, "updatedNumberScheduled": updated, "observedGeneration": seen}
+    metadata = {"name": "demo-host-default", "generation": 1, "labels": {"tenure.dev/pool": "default"}}
+    return {"kind": "DaemonSet", "metadata": metadata, "spec": {}, "status": status}
+
+
+def statefulset(seen: int = 1) -> dict[str, Any]:
+    status = {"updateRevision": "new", "observedGeneration": seen}
+    return {"metadata": {"generation": 1}, "spec": {"replicas": 3}, "status": status}
+
+
+def healthy(**fields: Any) -> ClusterView:
+    """Three servers, three hosts, nothing amiss."""
+    pool = {"name": "default", "image": "i", "modules": ["m"]}
+    given: dict[str, Any] = {
+        "namespace": "shop",
+        "name": "demo",
+        "generation": 1,
+        "deleting": False,
+        "finalized": True,
+        "annotations": {},
+        "status": {"agents": 1},
+        "spec": AgentClusterSpec.model_validate({"pools": [pool]}),
+        "statefulset": statefulset(),
+        "server_pods": tuple(pod(f"demo-server-{n}") for n in range(3)),
+        "host_sets": (daemonset(),),
+        "reachable": True,
+        "state": ClusterState(leader="demo-server-1", term=4, quorum_ready=3),
+        "hosts": tuple(HostRow(name=f"h{n}", incarnation=f"i{n}", pool="default", ready=True) for n in range(3)),
+    }
+    return ClusterView(**{**given, **fields})
+
+
+def ephemeral() -> AgentClusterSpec:
+    pool = {"name": "default", "image": "i", "modules": ["m"]}
+    return AgentClusterSpec.model_validate({"pools": [pool], "servers": {"storage": {"type": "Ephemeral"}}})
+
+
+CLAIM = {"metadata": {"name": "data-demo-server-0"}, "spec": {}, "status": {"phase": "Pending"}}
+BROKEN = HostRow(
+    name="h",
+    incarnation="i",
+    pool="default",
+    node="node-a",
+    worker_error="ModuleNotFoundError: agents",
+    worker_reason="ImportFailed",
+)
+SAID = {
+    "all is well": (healthy(), "Running", "True", "Running: 3 servers, 3 hosts, 0 agents"),
+    "a host is missing": (
+        healthy(hosts=healthy().hosts[:1]),
+        "Degraded",
+        "True",
+        "Running: Pool default: 1 of 3 hosts are ready.",
+    ),
+    "user code cannot be imported": (
+        healthy(hosts=(BROKEN,)),
+        "Degraded",
+        "False",
+        "Waiting: Pool default: 0 of 3 hosts are ready; no worker on node-a: ModuleNotFoundError: agents",
+    ),
+    "no node fits": (
+        healthy(host_sets=(daemonset(0, 0),)),
+        "Degraded",
+        "False",
+        "Waiting: Pool default: no node takes its hosts. Check nodeSelector, affinity and tolerations.",
+    ),
+    "one server lags": (
+        healthy(state=ClusterState(leader="demo-server-1", term=4, quorum_ready=2)),
+        "Degraded",
+        "True",
+        "Running: 2 of 3 servers are caught up, demo-server-1 leads (term 4).",
+    ),
+    "no majority": (
+        healthy(state=ClusterState(quorum_ready=1)),
+        "Degraded",
+        "False",
+        "No quorum: 1 of 3 servers are caught up, none leads.",
+    ),
+    "the servers went silent": (
+        healthy(reachable=False, problem="unavailable"),
+        "Degraded",
+        "False",
+        "No quorum: No server answers: unavailable.",
+    ),
+    "servers start": (
+        healthy(status={}, reachable=False, server_pods=(pod("demo-server-0"),)),
+        "Creating",
+        "False",
+        "Starting: 1 of 3 servers are ready",
+    ),
+    "a claim waits": (
+        healthy(status={}, reachable=False, claims=(CLAIM,), storage_classes=()),
+        "Creating",
+        "False",
+        (
+            "Waiting: Claim data-demo-server-0 waits: no default StorageClass. Make a default StorageClass, "
+            "name one in servers.storage, or use storage.type Ephemeral for a trial."
+        ),
+    ),
+    "a spec that cannot be read": (
+        healthy(spec=None, invalid="spec.pools is missing"),
+        "Pending",
+        "True",
+        "Not accepted: spec.pools is missing",
+    ),
+    "agents are left": (
+        healthy(deleting=True, rows=(row(view()),)),
+        "Terminating",
+        "True",
+        (
+            "Deletion blocked: 1 agent. Delete the agents first, or annotate the cluster with "
+            'tenure.dev/delete-agents: "true".'
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_a_cluster_says_how_it_is_in_a_sentence(case: str) -> None:
+    seen, phase, ready, summary = SAID[case]
+    status = clusters.status(seen, NOW)
+    assert (status["summary"], status["phase"], of(status, "Ready")[0]) == (summary, phase, ready)
+
+
+DEGRADED = {
+    "EphemeralStorage": healthy(spec=ephemeral()),
+    "ImportFailed": healthy(hosts=(BROKEN,)),
+    "ClaimWaiting": healthy(claims=(CLAIM,), storage_classes=()),
+    "ObjectRefused": healthy(refused="DaemonSet x: no"),
+    "DeletionBlocked": healthy(deleting=True, rows=(row(view()),)),
+}
+
+
+@pytest.mark.parametrize("reason", DEGRADED)
+def test_what_degrades_a_cluster_is_a_condition(reason: str) -> None:
+    assert of(clusters.status(DEGRADED[reason], NOW), "Degraded") == ("True", reason)
+
+
+MAY_GO = {
+    "nobody left": (healthy(), True),
+    "a row left": (healthy(rows=(row(view()),)), False),
+    "asked to": (healthy(rows=(row(view()),), annotations={clusters.DELETE_AGENTS: "true"}), True),
+    "namespace ends": (healthy(rows=(row(view()),), namespace_going=True), True),
+    "silent, one known": (healthy(reachable=False), False),
+    "silent, none known": (healthy(reachable=False, status={"agents": 0}), True),
+    "never answered": (healthy(reachable=False, status={}), True),
+    "never answered, but objects have run": (healthy(reachable=False, status={}, object_agents=1), False),
+}
+
+
+@pytest.mark.parametrize("case", MAY_GO)
+def test_a_cluster_goes_only_without_agents(case: str) -> None:
+    seen, expected = MAY_GO[case]
+    assert clusters.may_go(seen) is expected
+
+
+def old(*names: str) -> tuple[dict[str, Any], ...]:
+    """All three servers, those of the given names outdated."""
+    every = [f"demo-server-{n}" for n in range(3)]
+    return tuple(pod(name, revision="old" if name in names else "new") for name in every)
+
+
+S0, S1, S2 = (f"demo-server-{n}" for n in range(3))
+ROLLS = {
+    "nothing outdated": (old(), "x", 3, 1, None),
+    "highest first": (old(S0, S1, S2), S0, 3, 1, S2),
+    "the leader is passed over": (old(S0, S1, S2), S2, 3, 1, S1),
+    "the leader goes last": (old(S1), S1, 3, 1, S1),
+    "not while one catches up": (old(S0, S1), S2, 2, 1, None),
+    "not without a leader": (old(S0), "", 3, 1, None),
+    "not while one is missing": (old(S0, S1)[:2], S1, 3, 1, None),
+    "not while one goes": ((*old(S0)[:2], pod(S2, going=True)), S1, 3, 1, None),
+    "not while a new one starts": ((*old(S0)[:2], pod(S2, ready=False)), S1, 3, 1, None),
+    "a broken outdated one first": ((pod(S0, ready=False, revision="old"), *old(S1)[1:]), "", 0, 1, S0),
+    "not before the controller has looked": (old(S0), S1, 3, 0, None),
+}
+
+
+@pytest.mark.parametrize("case", ROLLS)
+def test_servers_are_replaced_one_at_a_time_the_leader_last(case: str) -> None:
+    found, leader, caught_up, seen, expected = ROLLS[case]
+    servers = rolls.Servers(statefulset=statefulset(seen), pods=found, leader=leader, caught_up=caught_up)
+    assert rolls.next_server(servers) == expected
+
+
+# --- smaller ones ----------------------------------------------------------------------------------------------------
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+    first = conditions.merged([], [Finding("Ready", "False", "A", "a")], 1, NOW)
+    same = conditions.merged(first, [Finding("Ready", "False", "B", "b")], 2, LATER)
+    assert same[0]["lastTransitionTime"] == "2026-06-01T12:00:00Z"
+    assert (same[0]["reason"], same[0]["observedGeneration"]) == ("B", 2)
+    turned = conditions.merged(same, [Finding("Ready", "True", "C", "c")], 2, LATER)
+    assert turned[0]["lastTransitionTime"] == "2026-06-01T13:00:00Z"
+
+
+def test_events_tell_transitions_and_nothing_twice() -> None:
+    seen = view()
+    running = agents.decide(replace(seen, clusters=(demo(row=row(seen)),)), NOW).status or {}
+    assert [(event.type, event.reason) for event in transitions.of_agent({}, running)] == [("Normal", "Running")]
+    assert transitions.of_agent(running, running) == []
+    lost = row(seen, ready=False, phase="FailingOver", reason="LeaseExpired", summary="Failing over from node-a")
+    failing = agents.decide(replace(seen, clusters=(demo(row=lost),)), NOW).status or {}
+    (event,) = transitions.of_agent(running, failing)
+    assert (event.type, event.reason, event.message) == ("Warning", "LeaseExpired", "Failing over from node-a")
+
+
+NODES = {
+    "plain": ({}, True),
+    "cordoned": ({"unschedulable": True}, False),
+    "about to be removed": ({"taints": [{"key": "ToBeDeletedByClusterAutoscaler"}]}, False),
+    "tainted otherwise": ({"taints": [{"key": "gpu", "effect": "NoSchedule"}]}, True),
+    "not ready": ({"taints": [{"key": "node.kubernetes.io/not-ready"}]}, True),
+}
+
+
+@pytest.mark.parametrize("case", NODES)
+def test_nodes_that_are_about_to_go_take_no_agents(case: str) -> None:
+    """Health is judged by leases: a node that Kubernetes calls not ready may well be."""
+    spec, expected = NODES[case]
+    assert nodes.schedulable({"metadata": {"name": "n"}, "spec": spec}) is expected
+
+
+def class_(name: str, *, default: bool = False, late: bool = False) -> dict[str, Any]:
+    metadata = {"name": name, "annotations": {pods.DEFAULT_CLASS: "true"} if default else {}}
+    return {"metadata": metadata, "volumeBindingMode": "WaitForFirstConsumer" if late else "Immediate"}
+
+
+CLAIMS = {
+    "no class at all": (None, (), "no default StorageClass"),
+    "a default": (None, (class_("a", default=True),), ""),
+    "unknown class": ("b", (class_("a"),), "there is no StorageClass b"),
+    "waits for its pod": ("a", (class_("a", late=True),), ""),
+    "slow": ("a", (class_("a"),), "StorageClass a has not provided a volume yet"),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_a_claim_says_what_it_waits_for(case: str) -> None:
+    wanted, classes, sentence = CLAIMS[case]
+    claim = {**CLAIM, "spec": {"storageClassName": wanted} if wanted else {}}
+    expected = f"claim data-demo-server-0 waits: {sentence}" if sentence else ""
+    assert pods.waiting_claim([claim], classes) == expected
+
+
+def test_equal_states_are_equal_bytes() -> None:
+    """The order of keys says nothing, so it must not look like an edit."""
+    one = rows.agent_row(
+        "a/b", AgentSpec.model_validate({"class": "C", "state": {"a": 1, "b": {"c": 1, "d": 2}}}), "", 1
+    )
+    two = rows.agent_row(
+        "a/b", AgentSpec.model_validate({"class": "C", "state": {"b": {"d": 2, "c": 1}, "a": 1}}), "", 1
+    )
+    assert one == two
