@@ -2,11 +2,9 @@
 
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -14,11 +12,10 @@ from typer.testing import CliRunner, Result
 from tenure_cli import contexts, main
 from tenure_cli.dev import state
 from tenure_cli.dev.processes import Process, Spec, Watchdog
-from tenure_cli.ports import CallResult, Cluster, Rows
+from tenure_cli.ports import Cluster
 from tenure_cli.runtime import Runtime
-from tenure_proto.v1 import calls_pb2, registry_pb2
-
-NOW = 1_000_000.0
+from tenure_proto.v1 import registry_pb2
+from tests.cli.cli_fake_cluster import NOW, FakeCluster
 
 
 @pytest.fixture
@@ -46,98 +43,6 @@ def make_process(tmp_path: Path, lines: list[tuple[str, str]]) -> Iterator[Calla
     for process in made:
         process.signal(9)
     dog.close()
-
-
-@dataclass
-class FakeCluster:
-    """A cluster that a test fills: rows, a status, replies by method; it notes what was asked of it."""
-
-    rows: Rows = field(default_factory=Rows)
-    changes: list[Callable[[Rows], None]] = field(default_factory=list)
-    answer: registry_pb2.StatusResponse = field(default_factory=registry_pb2.StatusResponse)
-    replies: dict[str, Any] = field(default_factory=dict)
-    failure: Exception | None = None
-    applied: list[registry_pb2.AgentSpec] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    pools: list[registry_pb2.PoolSpec] = field(default_factory=list)
-    calls: list[tuple[str, str, dict[str, Any], float]] = field(default_factory=list)
-    log: list[calls_pb2.LogLine] = field(default_factory=list)
-    results: dict[str, registry_pb2.RowResult] = field(default_factory=dict)
-
-    def _check(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-    async def status(self) -> registry_pb2.StatusResponse:
-        """The answer that the test gave."""
-        self._check()
-        return self.answer
-
-    async def watch(self) -> AsyncIterator[Rows]:
-        """The rows, then once more after each change; then the stream ends."""
-        self._check()
-        yield self.rows
-        for change in self.changes:
-            change(self.rows)
-            yield self.rows
-
-    async def apply_agents(self, specs: Sequence[registry_pb2.AgentSpec]) -> list[registry_pb2.RowResult]:
-        """Notes them; created, unless the test said otherwise."""
-        self._check()
-        self.applied += specs
-        return [self._result(spec.id, "created") for spec in specs]
-
-    async def delete_agents(self, ids: Sequence[str]) -> list[registry_pb2.RowResult]:
-        """Notes them."""
-        self._check()
-        self.deleted += ids
-        return [self._result(name, "deleting") for name in ids]
-
-    async def apply_pools(self, pools: Sequence[registry_pb2.PoolSpec]) -> None:
-        """Notes them."""
-        self._check()
-        self.pools += pools
-
-    async def call(self, agent: str, method: str, arguments: Mapping[str, Any], timeout_s: float) -> CallResult:
-        """The reply that the test gave."""
-        self._check()
-        self.calls.append((agent, method, dict(arguments), timeout_s))
-        return CallResult(self.replies[method], "host-1", 3)
-
-    async def logs(self, agent: str, tail: int, *, follow: bool) -> AsyncIterator[calls_pb2.LogLine]:
-        """The lines of that agent."""
-        self._check()
-        for line in [line for line in self.log if line.agent == agent][-tail:]:
-            yield line
-
-    def _result(self, name: str, outcome: str) -> registry_pb2.RowResult:
-        return self.results.get(name) or registry_pb2.RowResult(id=name, outcome=outcome)
-
-    def add_agent(self, name: str = "shop/counter-1", class_: str = "Counter", **fields: Any) -> registry_pb2.AgentRow:
-        """A running agent unless `fields` say otherwise."""
-        spec = registry_pb2.AgentSpec(id=name, pool=fields.pop("pool", "default"))
-        setattr(spec, "class", class_)
-        defaults = {
-            "uid": f"uid-{name}", "ready": True, "summary": "Running on node-2", "phase": "Running", "node": "node-2",
-            "host": "host-2", "epoch": 1, "created_wall": NOW - 12, "managed_by": registry_pb2.MANAGED_BY_API,
-        }  # fmt: skip
-        row = registry_pb2.AgentRow(spec=spec, **(defaults | fields))
-        self.rows.agents[row.uid] = row
-        return row
-
-    def add_host(self, name: str = "host-2", **fields: Any) -> registry_pb2.HostRow:
-        """A ready host of the default pool that offers Counter, unless `fields` say otherwise."""
-        schema = '{"type": "object", "properties": {"by": {"type": "integer"}, "note": {"type": "string"}}}'
-        increment = registry_pb2.MethodInfo(name="increment", parameters_schema=schema, description="Add.")
-        value = registry_pb2.MethodInfo(name="value", query=True, parameters_schema='{"properties": {}}')
-        defaults = {
-            "incarnation": f"{name}-a", "pool": "default", "node": "node-2", "ready": True, "schedulable": True,
-            "classes": [registry_pb2.ClassInfo(name="Counter", methods=[increment, value])],
-            "registered_wall": NOW - 200, "version": "0.1.0", "address": "127.0.0.1:1",
-        }  # fmt: skip
-        row = registry_pb2.HostRow(name=name, **(defaults | fields))
-        self.rows.hosts[row.incarnation] = row
-        return row
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ import pytest
 from typer.testing import Result
 
 from tenure.errors import ActionFailed, NotFound, Unavailable
+from tenure_cli.ports import Rows
 from tenure_proto.v1 import calls_pb2, common_pb2, registry_pb2
+from tests.cli.cli_fake_cluster import NOW, FakeCluster
 
 Tenure = Callable[..., Result]
 
@@ -63,7 +65,7 @@ def test_a_mistake_is_answered_with_a_sentence_and_the_near_name(
     assert sentence in said
 
 
-def test_get_hosts_says_why_one_is_not_ready(tenure: Tenure, cluster: object) -> None:
+def test_get_hosts_says_why_one_is_not_ready(tenure: Tenure, cluster: FakeCluster) -> None:
     """A broken worker is named with its reason in the STATUS column."""
     cluster.add_host("host-1", ready=False, worker_error="No module named 'agnets'", worker_reason="ImportFailed")
     rows = table(tenure("get", "hosts"))
@@ -77,11 +79,12 @@ def test_get_servers_and_pools(tenure: Tenure) -> None:
     assert [cell.strip() for cell in table(tenure("get", "po"))[1]] == ["default", "1/1", "1", "Counter", "agents"]
 
 
-def test_watch_prints_only_what_changed(tenure: Tenure, cluster: object) -> None:
+def test_watch_prints_only_what_changed(tenure: Tenure, cluster: FakeCluster) -> None:
     """The table, then a line for each row that is another one now."""
 
-    def fail_over(rows: object) -> None:
+    def fail_over(rows: Rows) -> None:
         row = rows.agent("shop/counter-1")
+        assert row is not None
         row.ready, row.summary, row.epoch = False, "Failing over from node-2", 2
 
     cluster.add_agent("shop/counter-2")
@@ -91,7 +94,7 @@ def test_watch_prints_only_what_changed(tenure: Tenure, cluster: object) -> None
     assert lines[3].split()[:2] == ["shop/counter-1", "False"]
 
 
-def test_call_reads_values_by_the_methods_schema(tenure: Tenure, cluster: object) -> None:
+def test_call_reads_values_by_the_methods_schema(tenure: Tenure, cluster: FakeCluster) -> None:
     """Numbers become numbers, a parameter that asks for text gets text, --args and options are joined."""
     cluster.replies["increment"] = 7
     result = tenure("call", "shop/counter-1", "increment", "--note", "12", "--args", '{"by": 2}', "--timeout", "4")
@@ -99,7 +102,7 @@ def test_call_reads_values_by_the_methods_schema(tenure: Tenure, cluster: object
     assert cluster.calls == [("shop/counter-1", "increment", {"by": 2, "note": "12"}, 4.0)]
 
 
-def test_call_takes_negative_numbers(tenure: Tenure, cluster: object) -> None:
+def test_call_takes_negative_numbers(tenure: Tenure, cluster: FakeCluster) -> None:
     """`--by -2` is a value, not an option."""
     cluster.replies["increment"] = 0
     assert tenure("call", "shop/counter-1", "increment", "--by", "-2").exit_code == 0
@@ -108,7 +111,7 @@ def test_call_takes_negative_numbers(tenure: Tenure, cluster: object) -> None:
 
 @pytest.mark.parametrize(("outcome", "status"), [("not_applied", 1), ("unknown", 3)])
 def test_a_failed_call_says_what_is_known_of_its_effect(
-    tenure: Tenure, cluster: object, outcome: str, status: int
+    tenure: Tenure, cluster: FakeCluster, outcome: str, status: int
 ) -> None:
     """Exit status 3 where a script must not simply repeat."""
     cluster.failure = None
@@ -125,7 +128,7 @@ def test_a_failed_call_says_what_is_known_of_its_effect(
     assert "Look at its log." in result.stderr
 
 
-def test_an_unreachable_cluster_is_one_sentence(tenure: Tenure, cluster: object) -> None:
+def test_an_unreachable_cluster_is_one_sentence(tenure: Tenure, cluster: FakeCluster) -> None:
     """No traceback."""
     cluster.failure = Unavailable("No server of shop/counter answers (127.0.0.1:1).", next_step="Try `tenure doctor`.")
     result = tenure("get", "agents")
@@ -136,7 +139,7 @@ def test_an_unreachable_cluster_is_one_sentence(tenure: Tenure, cluster: object)
     ]
 
 
-def test_describe_tells_the_whole_story(tenure: Tenure, cluster: object) -> None:
+def test_describe_tells_the_whole_story(tenure: Tenure, cluster: FakeCluster) -> None:
     """Where, why, since when, who held it before, what it can do."""
     moved = registry_pb2.Failover(
         wall_time=NOW - 60, from_host="host-1", to_host="host-2", from_node="node-1", to_node="node-2",
@@ -149,7 +152,7 @@ def test_describe_tells_the_whole_story(tenure: Tenure, cluster: object) -> None
         assert part in text
 
 
-def test_delete_and_create(tenure: Tenure, cluster: object) -> None:
+def test_delete_and_create(tenure: Tenure, cluster: FakeCluster) -> None:
     """Rows of a local cluster."""
     assert tenure("delete", "shop/counter-1").stdout == "agent/shop/counter-1 deleting\n"
     assert cluster.deleted == ["shop/counter-1"]
@@ -159,7 +162,7 @@ def test_delete_and_create(tenure: Tenure, cluster: object) -> None:
     assert cluster.applied[0].cpu_milli == 100
 
 
-def test_a_refused_row_is_an_error_that_names_it(tenure: Tenure, cluster: object) -> None:
+def test_a_refused_row_is_an_error_that_names_it(tenure: Tenure, cluster: FakeCluster) -> None:
     """The message and the next step come from the registry."""
     refusal = common_pb2.Error(code="Conflict", message="it belongs to Kubernetes", next_step="kubectl delete agent x")
     cluster.results["shop/counter-1"] = registry_pb2.RowResult(id="shop/counter-1", outcome="refused", error=refusal)
@@ -169,7 +172,7 @@ def test_a_refused_row_is_an_error_that_names_it(tenure: Tenure, cluster: object
     assert "kubectl delete agent x" in result.stderr
 
 
-def test_logs_print_one_line_each(tenure: Tenure, cluster: object) -> None:
+def test_logs_print_one_line_each(tenure: Tenure, cluster: FakeCluster) -> None:
     """When, level, host, epoch, text."""
     cluster.log = [
         calls_pb2.LogLine(wall_time=0.25, agent="shop/counter-1", host="host-1", epoch=2, level="INFO", text="hi"),
@@ -184,10 +187,7 @@ def test_verbose_says_which_context_and_why(tenure: Tenure) -> None:
     assert "context dev/dev: the local cluster 'dev' runs" in tenure("-v", "get", "agents").stderr
 
 
-NOW = 1_000_000.0
-
-
-def test_a_missing_agent_is_known_before_it_is_called(tenure: Tenure, cluster: object) -> None:
+def test_a_missing_agent_is_known_before_it_is_called(tenure: Tenure, cluster: FakeCluster) -> None:
     """Nothing is sent."""
     result = tenure("call", "shop/nobody", "increment")
     assert "There is no agent 'shop/nobody'." in result.stderr
@@ -195,7 +195,7 @@ def test_a_missing_agent_is_known_before_it_is_called(tenure: Tenure, cluster: o
     assert not cluster.calls
 
 
-def test_an_error_of_the_sdk_is_no_traceback(tenure: Tenure, cluster: object) -> None:
+def test_an_error_of_the_sdk_is_no_traceback(tenure: Tenure, cluster: FakeCluster) -> None:
     """Every exception of the SDK's tree ends a command with its sentence."""
     cluster.failure = NotFound("shop/counter-1 is not in the registry.")
     result = tenure("logs", "shop/counter-1")
