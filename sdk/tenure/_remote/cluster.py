@@ -113,7 +113,7 @@ class Remote:
             await session.close()
             if proxied:
                 self._turn_server(address)
-                return await self._peer(route)
+            return await self._peer(route)  # another call may have opened one meanwhile
         expected = self.endpoint.server_name() if proxied else self.endpoint.host_name(route.host)
         session = Session(self._channel(address, expected), address)
         self._sessions[address] = session
