@@ -61,19 +61,22 @@ class Load:
     def _agents_seen(self) -> set[str]:
         return {call.agent for call in self.calls() if call.count is not None}
 
-    def check(self, agent: str, before: int) -> dict[str, int]:
-        """Stop, and prove from the log that nothing was lost or doubled since the counter stood at `before`.
-
-        This pod is the only writer of the counter. Replies must rise by one, except for calls whose outcome was not
-        known: each of those may have counted once.
-        """
-        self.kube.run("kubectl", "exec", "-n", "shop", NAME, "--", "touch", "/tmp/stop")
+    def finish(self) -> None:
+        """Let every agent's last call end, and the pod."""
+        self.kube.kubectl("exec", "-n", "shop", NAME, "--", "touch", "/tmp/stop")
         self.kube.wait(
             "the load ends",
             90,
             lambda: self.kube.get("pod", NAME).get("status", {}).get("phase"),
             lambda phase: phase == "Succeeded",
         )
+
+    def check(self, agent: str, before: int) -> dict[str, int]:
+        """Prove from the log, after `finish`, that nothing was lost or doubled since the counter stood at `before`.
+
+        This pod is the only writer of the counter. Replies must rise by one, except for calls whose outcome was not
+        known: each of those may have counted once.
+        """
         calls = [call for call in self.calls() if call.agent == agent]
         last, open_calls, lost, doubled = before, 0, 0, 0
         for call in calls:

@@ -71,6 +71,7 @@ def test_a_node_is_killed_and_its_agents_answer_elsewhere(machine: Backend, stea
         assert status["lastFailover"]["reason"] in ("HostLost", "LeaseExpired")
         machine.start_node(dying)
         steady.wait_cluster(120)
+    load.finish()
     results = {name: load.check(name, before[name]) for name in names}
     lost = sum(result["lost"] for result in results.values())
     doubled = sum(result["doubled"] for result in results.values())
@@ -124,6 +125,7 @@ def test_the_leader_of_the_servers_is_killed(steady: Kube, load: Load) -> None:
         "another leader is shown", 60, another, lambda seen: bool(seen.get("leader")) and seen["leader"] != leader
     )
     steady.wait_cluster(120)
+    load.finish()
     results = [load.check(name, before[name]) for name in names]
     report(
         what="leader killed -> agents answering",
@@ -157,6 +159,7 @@ def test_the_operator_is_killed_and_nobody_notices(steady: Kube, load: Load) -> 
     steady.kubectl("apply", "-f", "-", stdin=probe)
     steady.wait_running("after-operator")
     steady.kubectl("delete", AGENTS, "after-operator", "-n", "shop", "--timeout=30s")
+    load.finish()
     results = [load.check(name, before[name]) for name in names]
     assert sum(result["lost"] + result["doubled"] for result in results) == 0
     assert {name: steady.status(name)["epoch"] for name in names} == epochs
@@ -188,6 +191,7 @@ def test_the_api_server_is_down_for_a_minute_and_a_node_dies_meanwhile(
     assert {call.agent for call in during} == set(names), "an agent did not answer without API server"
     steady.wait_cluster(180)
     status = steady.wait_running(victim)
+    load.finish()
     results = [load.check(name, before[name]) for name in names]
     report(
         what="API server down, node killed -> agent answering elsewhere",
