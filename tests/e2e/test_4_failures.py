@@ -190,6 +190,9 @@ def test_the_api_server_is_down_for_a_minute_and_a_node_dies_meanwhile(
     during = [call for call in load.calls() if down < call.ended < up and call.count is not None]
     assert {call.agent for call in during} == set(names), "an agent did not answer without API server"
     steady.wait_cluster(180)
+    # Kubernetes calls every pod not Ready for some seconds, because the kubelets were silent, too.
+    servers = "app.kubernetes.io/component=server"
+    steady.wait("the servers' pods are Ready", 90, lambda: steady.ready_pods(servers), lambda pods: len(pods) == 3)
     status = steady.wait_running(victim)
     load.finish()
     results = [load.check(name, before[name]) for name in names]
