@@ -24,7 +24,7 @@ def kubernetes_binaries() -> Path:
     """Directory with etcd, kube-apiserver, kubectl and helm: TENURE_K8S_BIN, else what tools/k8s has built."""
     if given := os.environ.get("TENURE_K8S_BIN"):
         return Path(given)
-    command = [sys.executable, "-m", "tools.k8s", "bin"]
+    command = [sys.executable, "-m", "tools.k8s", "binaries"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return Path(found.stdout.strip().splitlines()[-1])
 
