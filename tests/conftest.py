@@ -161,6 +161,10 @@ def crds(api_server: ApiServer) -> ApiServer:
     """The API server with crds/ established."""
     api_server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     names = ["crd/agents.tenure.dev", "crd/agentclusters.tenure.dev"]
+    # The tests of the chart share this API server: helm takes over what says that it is its own, and nothing else.
+    api_server.kubectl("label", "--overwrite", *names, "app.kubernetes.io/managed-by=Helm")
+    release = ["meta.helm.sh/release-name=tenure", "meta.helm.sh/release-namespace=tenure-system"]
+    api_server.kubectl("annotate", "--overwrite", *names, *release)
     api_server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
     return api_server
 
@@ -170,5 +174,9 @@ def installed(api_server: ApiServer) -> ApiServer:
     """The API server with the chart installed by helm (there are no nodes, so nothing of it runs)."""
     api_server.helm("install", "tenure", "charts/tenure", "-n", "tenure-system", "--create-namespace")
     names = ["crd/agents.tenure.dev", "crd/agentclusters.tenure.dev"]
+    # The tests of the chart share this API server: helm takes over what says that it is its own, and nothing else.
+    api_server.kubectl("label", "--overwrite", *names, "app.kubernetes.io/managed-by=Helm")
+    release = ["meta.helm.sh/release-name=tenure", "meta.helm.sh/release-namespace=tenure-system"]
+    api_server.kubectl("annotate", "--overwrite", *names, *release)
     api_server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
     return api_server
