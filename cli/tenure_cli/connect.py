@@ -8,7 +8,7 @@ from pathlib import Path
 from tenure._remote import Endpoint, discover, from_dev_file
 from tenure_cli import contexts, paths
 from tenure_cli.kube import certificate
-from tenure_cli.kube.discovery import find_cluster, ready_servers
+from tenure_cli.kube.discovery import find_cluster, reachable_servers
 from tenure_cli.kube.forward import Forward
 from tenure_cli.kube.kubectl import Kubectl
 from tenure_cli.ports import Cluster
@@ -44,7 +44,7 @@ async def opened(endpoint: Endpoint) -> AsyncGenerator[RemoteCluster]:
 @asynccontextmanager
 async def _kubernetes(kubectl: Kubectl, namespace: str, kept: Path) -> AsyncGenerator[Cluster]:
     cluster = await find_cluster(kubectl, namespace)
-    async with Forward(kubectl, cluster, lambda: ready_servers(kubectl, cluster)) as forward:
+    async with Forward(kubectl, cluster, lambda: reachable_servers(kubectl, cluster)) as forward:
         endpoint = await certificate.endpoint(kubectl, cluster, (forward.api_port, forward.enrol_port), kept)
         async with opened(endpoint) as connection:
             yield connection

@@ -51,17 +51,17 @@ def test_the_only_cluster_is_chosen() -> None:
         discovery.choose({"items": [one, two]}, "Namespace shop")
 
 
-def test_only_ready_pods_that_stay_are_servers() -> None:
-    """Neither one that starts nor one that leaves."""
+def test_servers_that_run_and_stay_are_tried_the_ready_ones_first() -> None:
+    """After an outage of the API server no pod counts as Ready for a while, and all of them answer."""
 
-    def pod(name: str, ready: str, **metadata: str) -> dict[str, object]:
+    def pod(name: str, ready: str, phase: str = "Running", **metadata: str) -> dict[str, object]:
         return {
             "metadata": {"name": name} | metadata,
-            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]},
         }
 
-    pods = [pod("a", "True"), pod("b", "False"), pod("c", "True", deletionTimestamp="now"), {"metadata": {"name": "d"}}]
-    assert discovery.ready_pods(pods) == ["a"]
+    pods = [pod("b", "False"), pod("a", "True"), pod("c", "True", deletionTimestamp="now"), {"metadata": {"name": "d"}}]
+    assert discovery.reachable_pods([*pods, pod("e", "False", "Pending")]) == ["a", "b"]
 
 
 def test_a_kept_certificate_lasts_an_hour_and_is_private(tmp_path: Path) -> None:
@@ -137,6 +137,16 @@ async def test_a_forward_that_cannot_be_opened_says_why(kubectl_log: Path) -> No
     with pytest.raises(CliError, match="pod is not running"):
         async with Forward(Kubectl(), ClusterRef("shop", "counter"), servers):
             pass
+
+
+async def test_a_server_that_cannot_be_reached_is_passed_over(kubectl_log: Path) -> None:
+    """The API server may call a dead node's pod Running; the next one answers."""
+
+    async def servers() -> list[str]:
+        return ["closed", "staying"]
+
+    async with Forward(Kubectl(), ClusterRef("shop", "counter"), servers) as forward:
+        assert forward.pod == "staying"
 
 
 async def test_without_kubectl_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ async def test_a_cluster_without_servers_is_said_in_a_sentence(tenure: Tenure) -
     status, out, _ = await tenure("doctor", "-n", "shop")
     assert status == 1
     assert "✓ context: kube" in out
-    assert "✗ servers: No server of shop/demo is Ready (0 pods)." in out
+    assert "✗ servers: No server of shop/demo runs (0 pods)." in out
     assert (await tenure("delete", "-f", str(EXAMPLE / "cluster.yaml")))[0] == 0
     status, _, err = await tenure("get", "agents", "-n", "shop")
     assert status == 1

@@ -1,4 +1,4 @@
-"""Finds the AgentCluster and a Ready server pod: kubectl is asked, pure functions decide."""
+"""Finds the AgentCluster and a server pod that answers: kubectl is asked, pure functions decide."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,26 +44,32 @@ def choose(found: Mapping[str, Any], where: str) -> ClusterRef:
     return clusters[0]
 
 
-async def ready_servers(kubectl: Kubectl, cluster: ClusterRef) -> list[str]:
-    """Names of the Ready server pods. Raises CliError when there are none."""
+async def reachable_servers(kubectl: Kubectl, cluster: ClusterRef) -> list[str]:
+    """Names of server pods to try, the best first. Raises CliError when none runs."""
     selector = f"tenure.dev/cluster={cluster.name},app.kubernetes.io/component=server"
     pods = await kubectl.get("pods", "-n", cluster.namespace, "-l", selector)
-    ready = ready_pods(pods["items"])
-    if not ready:
+    names = reachable_pods(pods["items"])
+    if not names:
         raise CliError(
-            f"No server of {cluster} is Ready ({len(pods['items'])} pods).",
+            f"No server of {cluster} runs ({len(pods['items'])} pods).",
             f"`kubectl get pods -n {cluster.namespace} -l {selector}` and `kubectl describe agc -n"
             f" {cluster.namespace} {cluster.name}` say why.",
         )
-    return ready
-
-
-def ready_pods(pods: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of those pods that are Ready and not on their way out. Pure."""
-    names: list[str] = []
-    for pod in pods:
-        conditions = pod.get("status", {}).get("conditions", [])
-        ready = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-        if ready and not pod["metadata"].get("deletionTimestamp"):
-            names.append(pod["metadata"]["name"])
     return names
+
+
+def reachable_pods(pods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of pods that run and are not on their way out, the Ready ones first. Pure.
+
+    A pod that is not Ready may well answer: after an outage of the API server Kubernetes calls all of them so for a
+    while, and a server that is not caught up says that itself.
+    """
+    ready: list[str] = []
+    running: list[str] = []
+    for pod in pods:
+        status = pod.get("status", {})
+        if pod["metadata"].get("deletionTimestamp") or status.get("phase") != "Running":
+            continue
+        good = any(found["type"] == "Ready" and found["status"] == "True" for found in status.get("conditions", []))
+        (ready if good else running).append(pod["metadata"]["name"])
+    return ready + running

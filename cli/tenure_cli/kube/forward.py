@@ -1,4 +1,4 @@
-"""A port-forward to a Ready server pod that is opened again, on the same local ports, when it is lost.
+"""A port-forward to a server pod that is opened again, on the same local ports, when it is lost.
 
 The ports stay the same so that the gRPC channel reconnects by itself and repeats its calls with the same call ids.
 """
@@ -17,7 +17,7 @@ from tenure_cli.kube.kubectl import Kubectl, explain
 
 API_PORT = 7443
 ENROL_PORT = 7446
-OPEN_S = 15.0
+OPEN_S = 10.0
 PROBE_EVERY_S = 2.0
 PROBE_TIMEOUT_S = 2.0
 PROBES_LOST = 2
@@ -54,8 +54,15 @@ class Forward:
         await self._close()
 
     async def _open(self, servers: list[str]) -> None:
-        """Raises CliError when kubectl cannot forward to the first of them."""
-        self.pod = servers[0]
+        """Raises CliError, the last one's, when kubectl can forward to none of them."""
+        for name in servers[:-1]:
+            with contextlib.suppress(CliError):
+                await self._open_one(name)
+                return
+        await self._open_one(servers[-1])
+
+    async def _open_one(self, pod: str) -> None:
+        self.pod = pod
         command = self._kubectl.command(
             "port-forward", "-n", self._cluster.namespace, "--address", "127.0.0.1", f"pod/{self.pod}",
             f"{self.api_port}:{API_PORT}", f"{self.enrol_port}:{ENROL_PORT}",
@@ -83,6 +90,7 @@ class Forward:
             if not await process.stdout.readline():
                 stderr = (await process.stderr.read()).decode(errors="replace")
                 await process.wait()
+                self._process = None
                 raise explain(stderr, self._kubectl.context, ("port-forward",))
 
     async def _keep(self) -> None:
