@@ -62,7 +62,8 @@ def emit(lines: Sequence[Line], *, as_json: bool) -> None:
     """Print the results."""
     for line in lines:
         if as_json:
-            values = asdict(line)
+            values = asdict(line) | {"ours": round(line.ours, 3), "runs": [round(run, 3) for run in line.runs]}
+            values["theirs"] = None if line.theirs is None else round(line.theirs, 3)
             order = ("line", "ours", "unit", "peer", "theirs", "runs")
             print(json.dumps({name: values[name] for name in order}), flush=True)
         else:
