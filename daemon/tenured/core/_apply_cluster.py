@@ -45,6 +45,14 @@ def register_host(registry: Registry, command: commands.RegisterHost) -> Result:
     for incarnation in sorted(registry.incarnations.get(command.name, ())):
         if not registry.hosts[incarnation].alive:
             registry.drop(RowKey("host", incarnation))
+    row = _host_row(registry, command, old)
+    if row != old:
+        registry.put(row)
+    return Result()
+
+
+def _host_row(registry: Registry, command: commands.RegisterHost, old: Host | None) -> Host:
+    """The row of a registration; a repeated one keeps what the host reported since."""
     node = registry.nodes.get(command.node)
     row = Host(
         name=command.name,
@@ -59,20 +67,18 @@ def register_host(registry: Registry, command: commands.RegisterHost) -> Result:
         registered_wall=command.wall,
         schedulable=node is None or node.schedulable,
     )
-    if old is not None:  # repeated: keep what it reported since
-        row = replace(
-            row,
-            registered_wall=old.registered_wall,
-            ready=old.ready,
-            draining=old.draining,
-            classes=old.classes,
-            worker_error=old.worker_error,
-            worker_reason=old.worker_reason,
-            revision=old.revision,
-        )
-    if row != old:
-        registry.put(row)
-    return Result()
+    if old is None:
+        return row
+    return replace(
+        row,
+        registered_wall=old.registered_wall,
+        ready=old.ready,
+        draining=old.draining,
+        classes=old.classes,
+        worker_error=old.worker_error,
+        worker_reason=old.worker_reason,
+        revision=old.revision,
+    )
 
 
 def report_host(registry: Registry, command: commands.ReportHost) -> Result:
