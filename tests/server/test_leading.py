@@ -168,3 +168,23 @@ async def test_agents_are_placed_without_waiting_for_a_tick(world: World) -> Non
     assigned = await world.log.until("Assign")
     assert isinstance(assigned, commands.Assign)
     assert len(assigned.items) == 200
+
+
+async def test_a_first_entry_that_is_refused_at_once_does_not_hold_the_loop(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that is being stopped refuses without waiting: the leader asks again a tick later, not in a tight loop."""
+    refused = 0
+
+    async def refuse(_command: bytes, _timeout_s: float, *, term: int | None = None) -> Outcome:
+        nonlocal refused
+        refused += 1
+        if refused > 100:
+            world.leader.stop()  # so that a leader that spins ends the test and not the session
+        return NotApplied(f"not in term {term}")
+
+    monkeypatch.setattr(world.log, "propose", refuse)
+    world.leader.role_changed(world.role(1))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert refused == 1

@@ -138,6 +138,8 @@ class Leader:
                 self._schedule()
                 self._plan_soon()
                 return
+            # A log that is being stopped refuses at once: asking again without a pause would hold the loop for ever.
+            await asyncio.sleep(self._profile.tick_ns / NS)
 
     def _schedule(self) -> None:
         if self._ticker is not None:
