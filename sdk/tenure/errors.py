@@ -25,6 +25,7 @@
         ├── ReplyNotKept              applied before; the recorded reply is no longer kept
         ├── Expired                   the call id is older than the marks are kept
         ├── WorkerCrashed             the worker process ended in the turn
+        ├── Internal                  a defect of Tenure's own; the message names it
         └── Transient                 may be repeated with the same call id; clients do so until the deadline
             ├── Moved                 another host holds the agent
             ├── Fenced                the host's lease lapsed
@@ -56,6 +57,7 @@ __all__ = [
     "Expired",
     "Fenced",
     "ImportFailed",
+    "Internal",
     "InvalidArguments",
     "Moved",
     "NoQuorum",
@@ -217,6 +219,10 @@ class Expired(CallError):
 
 class WorkerCrashed(CallError):
     """The worker process ended during the turn. Nothing of the turn was kept."""
+
+
+class Internal(CallError):
+    """A defect of Tenure's own: whoever was asked failed to answer. Please report it."""
 
 
 class Transient(CallError):

@@ -285,7 +285,7 @@ class HeartbeatAck(_message.Message):
     """of the entry that confirmed it"""
     cluster_time: _builtins.float
     gone: _builtins.bool
-    """The incarnation is expired or unknown: it never comes back. Stop and register as a new one."""
+    """The incarnation has ended: it never comes back. Stop and register as a new one. (One that is not registered yet gets no ack.)"""
     def __init__(
         self,
         *,
