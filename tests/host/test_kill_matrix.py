@@ -211,7 +211,7 @@ async def test_power_cut_and_return(story: Story) -> None:
     await story.count(within_s=LEASE_S)
     assert (story.held_by != host.name, story.epoch) == (True, 2)
     host.thaw()
-    await eventually(lambda: "was declared dead: starting anew" in host.log)
+    await eventually(lambda: "was declared dead: starting anew" in host.log, why=lambda: host.log)
     await eventually(lambda: not alive(worker))
     await story.count()
     assert story.epoch == 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,36 @@ async def test_passes_sigterm_on_and_exits_with_the_daemons_status(
     """A requested stop is no death: nothing is started again."""
     process = await _supervise(spawn, stand_in)
     await eventually(lambda: _hosts(process))
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 7
+    assert len(_hosts(process)) == 1
+
+
+_IMPATIENT = """
+from tenured.supervisor import process as module
+module.Supervisor._patience = lambda self, now: 0.03
+"""
+
+
+async def test_survives_a_freeze_that_is_longer_than_its_patience(
+    spawn: Callable[..., Any], stand_in: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
+    """A frozen node that comes back: PID 1 goes on, and still passes a stop on.
+
+    It crashed: `signal.sigtimedwait` of Python 3.11 returns whatever lay in memory as a signal when its time ran out
+    during a stop. The time has to pass while the process is stopped, hence the pauses.
+    """
+    import tenured
+
+    daemon = str(Path(tenured.__file__).parent.parent)
+    program = _SUPERVISE.replace("sys.exit(", _IMPATIENT + "sys.exit(", 1)
+    process = await spawn("-c", program.format(daemon=daemon), env=stand_in(HOST))
+    await eventually(lambda: _hosts(process))
+    for _ in range(20):
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(threading.Event().wait, 0.06)
+        process.send_signal(signal.SIGCONT)
+        await asyncio.to_thread(threading.Event().wait, 0.02)
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 7
     assert len(_hosts(process)) == 1

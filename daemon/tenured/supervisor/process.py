@@ -1,8 +1,9 @@
 """The supervisor's system calls. Single-threaded and without an event loop, so that `fork` is safe and nothing can
 block it.
 
-Signals are blocked and read one at a time by `sigtimedwait`: there is no handler, so there is no code that runs at a
-bad moment.
+Signals are blocked and read one at a time by `sigwaitinfo`: there is no handler, so there is no code that runs at a bad
+moment. Waiting for a time is waiting for SIGALRM. Not `sigtimedwait`: that of Python 3.11 returns whatever was in
+memory as a signal when its time runs out while the process is stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import NoReturn
 
 from tenured.supervisor import plan
 
-_WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_WATCHED = (signal.SIGCHLD, signal.SIGALRM, *_PASSED_ON)
 _PR_SET_PDEATHSIG = 1
 _GRACE_AFTER_DAEMON = 2 * plan.SECOND
 """How long a worker container of our own may live on after the daemon left."""
@@ -166,9 +168,10 @@ class Supervisor:
                 for child in self._children:
                     if not child.pid and now >= child.start_at:
                         child.start(now)
-            received = signal.sigtimedwait(_WATCHED, self._patience(now))
-            if received is not None and received.si_signo != signal.SIGCHLD:
-                self._pass_on(received.si_signo)
+            signal.setitimer(signal.ITIMER_REAL, self._patience(now))
+            received = signal.sigwaitinfo(_WATCHED).si_signo
+            if received in _PASSED_ON:
+                self._pass_on(received)
             self._reap()
 
     def _patience(self, now: int) -> float:
