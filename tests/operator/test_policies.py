@@ -377,6 +377,20 @@ def test_events_tell_transitions_and_nothing_twice() -> None:
     assert (event.type, event.reason, event.message) == ("Warning", "LeaseExpired", "Failing over from node-a")
 
 
+def test_a_failover_that_is_over_before_anybody_looks_is_an_event_all_the_same() -> None:
+    """It takes the new holder milliseconds: the status may go from Running to Running."""
+    seen = view()
+    running = agents.decide(replace(seen, clusters=(demo(row=row(seen)),)), NOW).status or {}
+    over = {"time": "2026-01-01T00:00:03Z", "from": "h1 (node-a)", "to": "h2 (node-b)", "reason": "LeaseExpired"}
+    still = {**running, "epoch": 2, "lastFailover": over}
+    assert transitions.of_agent(running, still) == []  # not ended yet: its duration is not known
+    ended = {**still, "lastFailover": over | {"durationMs": 2521}}
+    (event,) = transitions.of_agent(still, ended)
+    assert (event.type, event.reason) == ("Warning", "LeaseExpired")
+    assert event.message == "Failed over from h1 (node-a) to h2 (node-b) in 2521 ms"
+    assert transitions.of_agent(ended, ended) == []
+
+
 NODES = {
     "plain": ({}, True),
     "cordoned": ({"unschedulable": True}, False),

@@ -21,7 +21,7 @@ class Event:
 
 
 def of_agent(old: Json, new: Json) -> list[Event]:
-    """Of an Agent: a change of phase or reason, and of what is accepted."""
+    """Of an Agent: a change of phase or reason, of what is accepted, and each failover."""
     made: list[Event] = []
     accepted = conditions.find(new, "Accepted")
     if _changed(old, new, "Accepted"):
@@ -31,7 +31,18 @@ def of_agent(old: Json, new: Json) -> list[Event]:
     if moved and new.get("reason") and new["reason"] != accepted.get("reason"):
         bad = new["phase"] in _WARNING_PHASES or conditions.find(new, "Degraded").get("status") == "True"
         made.append(Event("Warning" if bad else "Normal", new["reason"], new["summary"]))
+    made += _failover(old.get("lastFailover") or {}, new.get("lastFailover") or {})
     return made
+
+
+def _failover(old: Json, new: Json) -> list[Event]:
+    """A failover that has ended, also one that no status in between has shown: once the lease has ended it takes
+    milliseconds.
+    """
+    if not new.get("durationMs") or (old.get("time"), old.get("durationMs")) == (new["time"], new["durationMs"]):
+        return []
+    told = f"Failed over from {new['from']} to {new['to']} in {new['durationMs']} ms"
+    return [Event("Warning", new["reason"], told)]
 
 
 def of_cluster(old: Json, new: Json) -> list[Event]:
