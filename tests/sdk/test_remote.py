@@ -19,6 +19,7 @@ from sdk_cluster import TOKEN, Calls, FakeCluster, error, fake_cluster, silent, 
 from tenure import errors
 from tenure._remote import Remote, discover, enrol, parse_url
 from tenure._remote.calls import Attempt
+from tenure._remote.sessions import ended
 from tenure_api import identity
 from tenure_proto.v1 import common_pb2, registry_pb2
 
@@ -316,6 +317,26 @@ def test_urls() -> None:
     address = parse_url("tenure://a,b:1/shop/main")
     assert address.servers == ("a:7443", "b:1")
     assert address.enrol == ("a:7446", "b:7446")
+
+
+async def test_closing_does_not_wait_for_what_cannot_be_cancelled() -> None:
+    """gRPC's own tasks may swallow a cancellation: a client that waited for them would never end."""
+    never = asyncio.Event()
+
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await never.wait()
+        await never.wait()
+
+    async def failing() -> None:
+        raise ConnectionError("of its own")
+
+    tasks = [asyncio.create_task(stubborn()), asyncio.create_task(failing())]
+    await asyncio.sleep(0)  # both have begun
+    await ended(tasks, within_s=0.01)
+    assert [task.done() for task in tasks] == [False, True]
+    never.set()
+    await tasks[0]
 
 
 async def test_the_sync_client(cluster: FakeCluster, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from tenure import errors
 from tenure._remote.channels import from_proto
+from tenure._remote.sessions import ended
 from tenure_proto.v1 import common_pb2, registry_pb2
 
 POLLS_S = (1.0, 1.0, 2.0, 4.0)
@@ -123,7 +124,4 @@ class Routes:
 
     async def close(self) -> None:
         """End the polls."""
-        polls = list(self._polls.values())
-        for poll in polls:
-            poll.cancel()
-        await asyncio.gather(*polls, return_exceptions=True)
+        await ended(list(self._polls.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Sequence
 
 from tenure._remote.channels import Channel, RpcError
 from tenure_proto.v1 import calls_pb2, calls_pb2_grpc
@@ -15,6 +16,22 @@ class SessionLost(ConnectionError):
     def __init__(self, why: str, *, sent: bool) -> None:
         super().__init__(why)
         self.sent = sent
+
+
+CLOSE_S = 1.0
+"""How long closing waits for what it has cancelled. gRPC's own tasks swallow a cancellation now and then and go on
+waiting; a client that closes, and a call that wants another session, must not wait with them."""
+
+
+async def ended(tasks: Sequence[asyncio.Task[None]], within_s: float = CLOSE_S) -> None:
+    """Cancel tasks and wait until they have ended, at most `within_s` seconds. Their exceptions are dropped."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        done, _ = await asyncio.wait(tasks, timeout=within_s)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # taken note of, or the loop would log it
 
 
 class Session:
@@ -55,9 +72,7 @@ class Session:
         """End the stream; what waits gets SessionLost."""
         self._fail("the session was closed")
         self._stream.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
 
     async def _send_all(self) -> None:
         try:
