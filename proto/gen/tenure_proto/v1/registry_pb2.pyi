@@ -63,6 +63,26 @@ class AgentSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     CLASS_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
@@ -75,6 +95,12 @@ class AgentSpec(_message.Message):
     NODE_SELECTOR_FIELD_NUMBER: _builtins.int
     OBJECT_UID_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    REQUIRES_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
+    NEAR_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """namespace/name"""
     pool: _builtins.str
@@ -86,13 +112,31 @@ class AgentSpec(_message.Message):
     cpu_milli: _builtins.int
     memory_bytes: _builtins.int
     strategy: _builtins.str
-    """LoadBalanced"""
+    """LoadBalanced, CapabilityMatched, LeaderOnly, Random, LocalPreferred, Optimal"""
     object_uid: _builtins.str
     """of the Kubernetes object, for MANAGED_BY_KUBERNETES"""
     generation: _builtins.int
     """of that object: becomes observedGeneration"""
+    near: _builtins.str
+    """for LocalPreferred: an agent's id or a node; empty: where it was last"""
     @_builtins.property
     def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what the agent offers, for lookups"""
+
+    @_builtins.property
+    def requires(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """capabilities that its host must have"""
+
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]: ...
+    @_builtins.property
+    def spread(self) -> _containers.RepeatedCompositeFieldContainer[Global___Spread]: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """for lookups"""
+
     def __init__(
         self,
         *,
@@ -107,14 +151,101 @@ class AgentSpec(_message.Message):
         node_selector: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         object_uid: _builtins.str = ...,
         generation: _builtins.int = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        requires: _abc.Iterable[_builtins.str] | None = ...,
+        tolerations: _abc.Iterable[Global___Toleration] | None = ...,
+        spread: _abc.Iterable[Global___Spread] | None = ...,
+        near: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class", b"class", "config", b"config", "cpu_milli", b"cpu_milli", "critical", b"critical", "generation", b"generation", "id", b"id", "memory_bytes", b"memory_bytes", "node_selector", b"node_selector", "object_uid", b"object_uid", "pool", b"pool", "state", b"state", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "class", b"class", "config", b"config", "cpu_milli", b"cpu_milli", "critical", b"critical", "generation", b"generation", "id", b"id", "labels", b"labels", "memory_bytes", b"memory_bytes", "near", b"near", "node_selector", b"node_selector", "object_uid", b"object_uid", "pool", b"pool", "requires", b"requires", "spread", b"spread", "state", b"state", "strategy", b"strategy", "tolerations", b"tolerations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentSpec: _TypeAlias = AgentSpec  # noqa: Y015
+
+@_typing.final
+class Toleration(_message.Message):
+    """Lets an agent, or the hosts of a pool, go where a taint is. An empty key: every taint. An empty value: any value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
+
+@_typing.final
+class Taint(_message.Message):
+    """Keeps away agents that do not tolerate it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    value: _builtins.str
+    effect: _builtins.str
+    """NoSchedule, PreferNoSchedule, NoExecute; empty: NoSchedule"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+        effect: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taint: _TypeAlias = Taint  # noqa: Y015
+
+@_typing.final
+class Spread(_message.Message):
+    """How evenly the agents of a group lie over zones, nodes or hosts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    MAX_SKEW_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """Zone, Node, Host"""
+    max_skew: _builtins.int
+    group: _builtins.str
+    """empty: the agents of the class, in the namespace"""
+    def __init__(
+        self,
+        *,
+        by: _builtins.str = ...,
+        max_skew: _builtins.int = ...,
+        group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "group", b"group", "max_skew", b"max_skew"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spread: _TypeAlias = Spread  # noqa: Y015
 
 @_typing.final
 class ApplyAgentsRequest(_message.Message):
@@ -260,21 +391,39 @@ class PoolSpec(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MODULES_FIELD_NUMBER: _builtins.int
     MAX_AGENTS_PER_HOST_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     max_agents_per_host: _builtins.int
     """0: no limit"""
     @_builtins.property
     def modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of each of its hosts"""
+
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]:
+        """of each of its hosts"""
+
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]:
+        """of its pods: taints of nodes that its hosts, and so its agents, accept"""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         modules: _abc.Iterable[_builtins.str] | None = ...,
         max_agents_per_host: _builtins.int = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        taints: _abc.Iterable[Global___Taint] | None = ...,
+        tolerations: _abc.Iterable[Global___Toleration] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_agents_per_host", b"max_agents_per_host", "modules", b"modules", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "max_agents_per_host", b"max_agents_per_host", "modules", b"modules", "name", b"name", "taints", b"taints", "tolerations", b"tolerations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,20 +502,24 @@ class NodeState(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     SCHEDULABLE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     schedulable: _builtins.bool
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]: ...
     def __init__(
         self,
         *,
         node: _builtins.str = ...,
         schedulable: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        taints: _abc.Iterable[Global___Taint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "node", b"node", "schedulable", b"schedulable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "node", b"node", "schedulable", b"schedulable", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -965,3 +1118,485 @@ class ServerStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServerStatus: _TypeAlias = ServerStatus  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """namespace/name"""
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    """Why an agent is where it is, or nowhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NEXT_ACTION_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    SINCE_WALL_FIELD_NUMBER: _builtins.int
+    ASSIGNED_REASON_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPLANATION_FIELD_NUMBER: _builtins.int
+    LAST_HOST_FIELD_NUMBER: _builtins.int
+    LAST_NODE_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    LAST_FAILOVER_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    LOADS_KNOWN_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    id: _builtins.str
+    phase: _builtins.str
+    summary: _builtins.str
+    reason: _builtins.str
+    next_action: _builtins.str
+    ready: _builtins.bool
+    epoch: _builtins.int
+    host: _builtins.str
+    node: _builtins.str
+    strategy: _builtins.str
+    since_wall: _builtins.float
+    """of the present assignment; 0: not known any more"""
+    assigned_reason: _builtins.str
+    explanation: _builtins.str
+    """of the present (or last) assignment"""
+    previous_explanation: _builtins.str
+    """of the one before"""
+    last_host: _builtins.str
+    """the holder before"""
+    last_node: _builtins.str
+    revision: _builtins.int
+    answered_by: _builtins.str
+    loads_known: _builtins.bool
+    @_builtins.property
+    def error(self) -> _common_pb2.Error:
+        """NotFound"""
+
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
+        """newest first, as far as the cluster's ring of 10,000 reaches back"""
+
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verdict]:
+        """of an agent that waits: every host as it is now"""
+
+    @_builtins.property
+    def last_failover(self) -> Global___Failover: ...
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+        uid: _builtins.str = ...,
+        id: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        next_action: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        epoch: _builtins.int = ...,
+        host: _builtins.str = ...,
+        node: _builtins.str = ...,
+        strategy: _builtins.str = ...,
+        since_wall: _builtins.float = ...,
+        assigned_reason: _builtins.str = ...,
+        explanation: _builtins.str = ...,
+        previous_explanation: _builtins.str = ...,
+        last_host: _builtins.str = ...,
+        last_node: _builtins.str = ...,
+        decisions: _abc.Iterable[Global___Decision] | None = ...,
+        verdicts: _abc.Iterable[Global___Verdict] | None = ...,
+        last_failover: Global___Failover | None = ...,
+        revision: _builtins.int = ...,
+        answered_by: _builtins.str = ...,
+        loads_known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "last_failover", b"last_failover"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "assigned_reason", b"assigned_reason", "decisions", b"decisions", "epoch", b"epoch", "error", b"error", "explanation", b"explanation", "host", b"host", "id", b"id", "last_failover", b"last_failover", "last_host", b"last_host", "last_node", b"last_node", "loads_known", b"loads_known", "next_action", b"next_action", "node", b"node", "phase", b"phase", "previous_explanation", b"previous_explanation", "ready", b"ready", "reason", b"reason", "revision", b"revision", "since_wall", b"since_wall", "strategy", b"strategy", "summary", b"summary", "uid", b"uid", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class Decision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    WALL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    host: _builtins.str
+    wall: _builtins.float
+    reason: _builtins.str
+    explanation: _builtins.str
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        host: _builtins.str = ...,
+        wall: _builtins.float = ...,
+        reason: _builtins.str = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "explanation", b"explanation", "host", b"host", "reason", b"reason", "wall", b"wall"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Verdict(_message.Message):
+    """What placement thinks of one host for one agent: a score, or the filter that rejected it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    incarnation: _builtins.str
+    node: _builtins.str
+    zone: _builtins.str
+    pool: _builtins.str
+    fits: _builtins.bool
+    rank: _builtins.int
+    """1: the winner; 0: rejected"""
+    score: _builtins.str
+    """of the strategy, the lower the better"""
+    detail: _builtins.str
+    """what the score is made of"""
+    rejected: _builtins.str
+    """the filter's name"""
+    why: _builtins.str
+    """in words"""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
+        node: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        pool: _builtins.str = ...,
+        fits: _builtins.bool = ...,
+        rank: _builtins.int = ...,
+        score: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        rejected: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "fits", b"fits", "host", b"host", "incarnation", b"incarnation", "node", b"node", "pool", b"pool", "rank", b"rank", "rejected", b"rejected", "score", b"score", "why", b"why", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+@_typing.final
+class DryRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> Global___AgentSpec:
+        """need not exist"""
+
+    def __init__(
+        self,
+        *,
+        spec: Global___AgentSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DryRunRequest: _TypeAlias = DryRunRequest  # noqa: Y015
+
+@_typing.final
+class DryRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    NEXT_ACTION_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    LOADS_KNOWN_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """empty: nowhere"""
+    node: _builtins.str
+    strategy: _builtins.str
+    explanation: _builtins.str
+    reason: _builtins.str
+    """when nowhere"""
+    message: _builtins.str
+    next_action: _builtins.str
+    revision: _builtins.int
+    answered_by: _builtins.str
+    loads_known: _builtins.bool
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verdict]: ...
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        node: _builtins.str = ...,
+        strategy: _builtins.str = ...,
+        explanation: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        next_action: _builtins.str = ...,
+        verdicts: _abc.Iterable[Global___Verdict] | None = ...,
+        revision: _builtins.int = ...,
+        answered_by: _builtins.str = ...,
+        loads_known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "explanation", b"explanation", "host", b"host", "loads_known", b"loads_known", "message", b"message", "next_action", b"next_action", "node", b"node", "reason", b"reason", "revision", b"revision", "strategy", b"strategy", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DryRunResponse: _TypeAlias = DryRunResponse  # noqa: Y015
+
+@_typing.final
+class ResourcesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourcesRequest: _TypeAlias = ResourcesRequest  # noqa: Y015
+
+@_typing.final
+class Room(_message.Message):
+    """CPU in thousandths of a core, memory in bytes. Free is capacity less what is used and reserved; 0 capacity: unknown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CPU_CAPACITY_FIELD_NUMBER: _builtins.int
+    CPU_USED_FIELD_NUMBER: _builtins.int
+    CPU_RESERVED_FIELD_NUMBER: _builtins.int
+    CPU_FREE_FIELD_NUMBER: _builtins.int
+    MEMORY_CAPACITY_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_FIELD_NUMBER: _builtins.int
+    MEMORY_RESERVED_FIELD_NUMBER: _builtins.int
+    MEMORY_FREE_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    CAPACITY_KNOWN_FIELD_NUMBER: _builtins.int
+    cpu_capacity: _builtins.int
+    cpu_used: _builtins.int
+    cpu_reserved: _builtins.int
+    cpu_free: _builtins.int
+    memory_capacity: _builtins.int
+    memory_used: _builtins.int
+    memory_reserved: _builtins.int
+    memory_free: _builtins.int
+    agents: _builtins.int
+    capacity_known: _builtins.bool
+    """false: of some host it is not, and what is free there is not counted"""
+    def __init__(
+        self,
+        *,
+        cpu_capacity: _builtins.int = ...,
+        cpu_used: _builtins.int = ...,
+        cpu_reserved: _builtins.int = ...,
+        cpu_free: _builtins.int = ...,
+        memory_capacity: _builtins.int = ...,
+        memory_used: _builtins.int = ...,
+        memory_reserved: _builtins.int = ...,
+        memory_free: _builtins.int = ...,
+        agents: _builtins.int = ...,
+        capacity_known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "capacity_known", b"capacity_known", "cpu_capacity", b"cpu_capacity", "cpu_free", b"cpu_free", "cpu_reserved", b"cpu_reserved", "cpu_used", b"cpu_used", "memory_capacity", b"memory_capacity", "memory_free", b"memory_free", "memory_reserved", b"memory_reserved", "memory_used", b"memory_used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Room: _TypeAlias = Room  # noqa: Y015
+
+@_typing.final
+class NodeRoom(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    ROOM_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    zone: _builtins.str
+    available: _builtins.bool
+    why: _builtins.str
+    """it is not available, or takes nothing new"""
+    hosts: _builtins.int
+    """alive"""
+    load: _builtins.float
+    """share of the processors in use as last measured; -1: not known here"""
+    @_builtins.property
+    def room(self) -> Global___Room: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        zone: _builtins.str = ...,
+        available: _builtins.bool = ...,
+        why: _builtins.str = ...,
+        hosts: _builtins.int = ...,
+        room: Global___Room | None = ...,
+        load: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["room", b"room"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "hosts", b"hosts", "load", b"load", "node", b"node", "room", b"room", "why", b"why", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeRoom: _TypeAlias = NodeRoom  # noqa: Y015
+
+@_typing.final
+class ResourcesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    LOADS_KNOWN_FIELD_NUMBER: _builtins.int
+    waiting: _builtins.int
+    """agents that nobody holds"""
+    agents: _builtins.int
+    """rows"""
+    revision: _builtins.int
+    answered_by: _builtins.str
+    loads_known: _builtins.bool
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeRoom]: ...
+    @_builtins.property
+    def total(self) -> Global___Room:
+        """of the nodes that are available"""
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___NodeRoom] | None = ...,
+        total: Global___Room | None = ...,
+        waiting: _builtins.int = ...,
+        agents: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        answered_by: _builtins.str = ...,
+        loads_known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "answered_by", b"answered_by", "loads_known", b"loads_known", "nodes", b"nodes", "revision", b"revision", "total", b"total", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourcesResponse: _TypeAlias = ResourcesResponse  # noqa: Y015
+
+@_typing.final
+class QuarantineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    reason: _builtins.str
+    """empty: lift it"""
+    command_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "host", b"host", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineRequest: _TypeAlias = QuarantineRequest  # noqa: Y015
+
+@_typing.final
+class QuarantineResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def error(self) -> _common_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        error: _common_pb2.Error | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QuarantineResponse: _TypeAlias = QuarantineResponse  # noqa: Y015

@@ -70,6 +70,26 @@ class RegistryStub:
                 request_serializer=tenure_dot_v1_dot_registry__pb2.StatusRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_registry__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/tenure.v1.Registry/Explain',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.DryRun = channel.unary_unary(
+                '/tenure.v1.Registry/DryRun',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.DryRunRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.DryRunResponse.FromString,
+                _registered_method=True)
+        self.Resources = channel.unary_unary(
+                '/tenure.v1.Registry/Resources',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.ResourcesRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.ResourcesResponse.FromString,
+                _registered_method=True)
+        self.Quarantine = channel.unary_unary(
+                '/tenure.v1.Registry/Quarantine',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.QuarantineRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.QuarantineResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer:
@@ -119,6 +139,32 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Placement. Answered by any server after a barrier; measured load is known to the leader alone (`loads_known`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DryRun(self, request, context):
+        """changes nothing
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resources(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Quarantine(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -156,6 +202,26 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=tenure_dot_v1_dot_registry__pb2.StatusRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_registry__pb2.StatusResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.ExplainRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.ExplainResponse.SerializeToString,
+            ),
+            'DryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DryRun,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.DryRunRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.DryRunResponse.SerializeToString,
+            ),
+            'Resources': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resources,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.ResourcesRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.ResourcesResponse.SerializeToString,
+            ),
+            'Quarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Quarantine,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.QuarantineRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.QuarantineResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -348,6 +414,114 @@ class Registry:
             '/tenure.v1.Registry/Status',
             tenure_dot_v1_dot_registry__pb2.StatusRequest.SerializeToString,
             tenure_dot_v1_dot_registry__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/Explain',
+            tenure_dot_v1_dot_registry__pb2.ExplainRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/DryRun',
+            tenure_dot_v1_dot_registry__pb2.DryRunRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.DryRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/Resources',
+            tenure_dot_v1_dot_registry__pb2.ResourcesRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.ResourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Quarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/Quarantine',
+            tenure_dot_v1_dot_registry__pb2.QuarantineRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.QuarantineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,12 @@ class RegistryStub:
     Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchBatch]
     """A snapshot at a revision, a batch with `synced`, then deltas. Resumable by revision; a revision no longer held restarts it."""
     Status: _aio.UnaryUnaryMultiCallable[_registry_pb2.StatusRequest, _registry_pb2.StatusResponse]
+    Explain: _aio.UnaryUnaryMultiCallable[_registry_pb2.ExplainRequest, _registry_pb2.ExplainResponse]
+    """Placement. Answered by any server after a barrier; measured load is known to the leader alone (`loads_known`)."""
+    DryRun: _aio.UnaryUnaryMultiCallable[_registry_pb2.DryRunRequest, _registry_pb2.DryRunResponse]
+    """changes nothing"""
+    Resources: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResourcesRequest, _registry_pb2.ResourcesResponse]
+    Quarantine: _aio.UnaryUnaryMultiCallable[_registry_pb2.QuarantineRequest, _registry_pb2.QuarantineResponse]
 
 class RegistryServicer(metaclass=_abc_1.ABCMeta):
     """Served by every server on port 7443. Reads are of the answering server's applied registry and carry its revision."""
@@ -77,5 +83,35 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.StatusRequest,
         context: _aio.ServicerContext[_registry_pb2.StatusRequest, _abc.Awaitable[_registry_pb2.StatusResponse]],
     ) -> _abc.Awaitable[_registry_pb2.StatusResponse]: ...
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _registry_pb2.ExplainRequest,
+        context: _aio.ServicerContext[_registry_pb2.ExplainRequest, _abc.Awaitable[_registry_pb2.ExplainResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.ExplainResponse]:
+        """Placement. Answered by any server after a barrier; measured load is known to the leader alone (`loads_known`)."""
+
+    @_abc_1.abstractmethod
+    def DryRun(
+        self,
+        request: _registry_pb2.DryRunRequest,
+        context: _aio.ServicerContext[_registry_pb2.DryRunRequest, _abc.Awaitable[_registry_pb2.DryRunResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.DryRunResponse]:
+        """changes nothing"""
+
+    @_abc_1.abstractmethod
+    def Resources(
+        self,
+        request: _registry_pb2.ResourcesRequest,
+        context: _aio.ServicerContext[_registry_pb2.ResourcesRequest, _abc.Awaitable[_registry_pb2.ResourcesResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.ResourcesResponse]: ...
+
+    @_abc_1.abstractmethod
+    def Quarantine(
+        self,
+        request: _registry_pb2.QuarantineRequest,
+        context: _aio.ServicerContext[_registry_pb2.QuarantineRequest, _abc.Awaitable[_registry_pb2.QuarantineResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.QuarantineResponse]: ...
 
 def add_RegistryServicer_to_server(servicer: RegistryServicer, server: _aio.Server) -> None: ...
