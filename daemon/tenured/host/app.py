@@ -17,6 +17,7 @@ import tenure_link
 from tenure_api.identity import cluster_id_of
 from tenure_proto.v1.hostlink_pb2 import Heartbeat, HeartbeatAck, HostFrame, RegisterHost, ReleaseHost, ServerHello
 from tenure_proto.v1.registry_pb2 import WatchBatch
+from tenured import clocks
 from tenured.core.lease import HostLease
 from tenured.core.profile import NS
 from tenured.host import enrolling, health, http, leasing, link
@@ -98,7 +99,7 @@ class Host:
             host=options.name,
             lease=lease,
             pool=WorkerPool(self._incarnation, lock, options.workers, self),
-            store=Store(self._links, leasing.boot_ns),
+            store=Store(self._links, clocks.boot_ns),
             reports=Reporter(self._links, self._incarnation),
             logs=AgentLogs(options.name),
             mirror=Mirror(self._incarnation),
@@ -129,7 +130,7 @@ class Host:
         self._links.heartbeat(
             Heartbeat(
                 incarnation=self._incarnation,
-                sent_at_ns=leasing.boot_ns(),  # read before sending: the lease is counted from it [sent_at]
+                sent_at_ns=clocks.boot_ns(),  # read before sending: the lease is counted from it [sent_at]
                 load=self._status.load(),
                 revision=self._site.mirror.revision,
             )

@@ -9,9 +9,9 @@ from tenure_api.identity import Identity, Role
 from tenure_proto.v1.calls_pb2 import Call, LogBatch, LogsRequest, Reply
 from tenure_proto.v1.common_pb2 import Error
 from tenure_proto.v1.registry_pb2 import AgentRow
+from tenured.clocks import boot_ns
 from tenured.host.failures import not_applied
 from tenured.host.holder import Holder
-from tenured.host.leasing import boot_ns
 from tenured.host.site import Site
 
 DEFAULT_TIMEOUT_S = 30.0

@@ -19,10 +19,10 @@ from tenure_api.reasons import Reason
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
 from tenure_proto.v1.hostlink_pb2 import Trouble
 from tenure_proto.v1.registry_pb2 import AgentRow
+from tenured.clocks import boot_ns
 from tenured.core import turns
 from tenured.core.backoff import Backoff
 from tenured.host.failures import not_applied
-from tenured.host.leasing import boot_ns
 from tenured.host.site import Site
 from tenured.host.store import Record, RecordDeleted, RecordLost, RecordUnreadable
 from tenured.host.turning import Job, Kind, Ledger, Stage, Turns

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from tenure_proto.v1.hostlink_pb2 import HeartbeatAck, HostFrame, RegisterHost
+from tenured.clocks import boot_ns
 from tenured.core.lease import Ack, HostLease
 from tenured.host.locks import DeadLocks
 from tenured.host.reports import FIRST_PAUSE_S, LONGEST_PAUSE_S, ask_leader
@@ -21,11 +21,6 @@ log = logging.getLogger("tenured.host.lease")
 DYING_LIMIT_S = 1.5
 """How long a registration waits for workers of an earlier daemon to end (they do within 1 s of losing their socket)."""
 POLL_LOCKS_S = 0.01
-
-
-def boot_ns() -> int:
-    """The clock of leases: runs on in suspend, never jumps [boottime]."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Lease:
@@ -112,8 +107,9 @@ async def bury_late(links: ServerLinks, request: RegisterHost, locks: DeadLocks,
 
 
 async def _wait_for_the_dying(locks: DeadLocks) -> None:
-    deadline = time.monotonic() + DYING_LIMIT_S
-    while not locks.poll() and time.monotonic() < deadline:  # noqa: ASYNC110 - a lock of the kernel has no event
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + DYING_LIMIT_S
+    while not locks.poll() and loop.time() < deadline:  # noqa: ASYNC110 - a lock of the kernel has no event
         await asyncio.sleep(POLL_LOCKS_S)
 
 

@@ -5,11 +5,11 @@ collector.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 
 from tenure_proto.v1.calls_pb2 import LogBatch, LogLine
+from tenured.clocks import wall_s
 
 KEPT_LINES = 500
 """Of one agent; older ones are dropped."""
@@ -29,7 +29,7 @@ class AgentLogs:
 
     def add(self, uid: str, agent: str, epoch: int, level: str, text: str, wall_time: float | None = None) -> None:
         """Keeps a line and hands it to the followers."""
-        wall = time.time() if wall_time is None else wall_time
+        wall = wall_s() if wall_time is None else wall_time
         line = LogLine(wall_time=wall, agent=agent, host=self._host, epoch=epoch, level=level, text=text[:MAX_TEXT])
         self._lines.setdefault(uid, deque(maxlen=KEPT_LINES)).append(line)
         for follower in self._followers.get(uid, ()):

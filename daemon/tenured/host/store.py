@@ -114,19 +114,22 @@ class Record:
 class Store:
     """All records of this host, over all links."""
 
+    owner = register.Owner
+    """The rules of a holder; a simulation may put others in their place."""
+
     def __init__(self, links: ServerLinks, clock: Callable[[], int]) -> None:
         self._links = links
         self._clock = clock
-        self._records: set[Record] = set()
+        self._records: dict[Record, None] = {}
         self._queued: dict[str, list[tuple[Record, register.Request]]] = {}
         self._flushing = False
         self._view = 0
 
     def open(self, uid: str, epoch: int, *, expect_state: bool) -> Record:
         """Starts to seal the epoch; many opened in one loop turn share a frame (protocol additions 6)."""
-        owner = register.Owner(uid, epoch, self._links.names, view=self._links.view, expect_state=expect_state)
+        owner = self.owner(uid, epoch, self._links.names, view=self._links.view, expect_state=expect_state)
         record = Record(owner, self._dispatch)
-        self._records.add(record)
+        self._records[record] = None
         output = owner.start(self._clock())
         for server in set(self._links.names) - self._links.connected:
             owner.lost(server)
@@ -135,7 +138,7 @@ class Store:
 
     def close(self, record: Record) -> None:
         """Forgets a record; answers under way are dropped."""
-        self._records.discard(record)
+        self._records.pop(record, None)
 
     async def keep_repeating(self) -> None:
         """Repeats what had no answer. Runs until cancelled."""

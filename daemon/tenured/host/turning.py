@@ -19,10 +19,10 @@ import msgspec
 import tenure_link
 from tenure_proto.v1.calls_pb2 import Call, Reply
 from tenure_proto.v1.common_pb2 import Error
+from tenured.clocks import boot_ns
 from tenured.core import turns
 from tenured.core.frames import MAX_RECORD
 from tenured.host.failures import not_applied, unknown
-from tenured.host.leasing import boot_ns
 from tenured.host.site import Site
 from tenured.host.store import Record, RecordLost
 from tenured.host.worker import Worker, WorkerLost

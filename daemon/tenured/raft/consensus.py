@@ -98,6 +98,12 @@ class Consensus:
         """Read and repair the log. Runs in a thread. Tests replace it to break the disk."""
         return open_log(self._config.directory / FILE_NAME, self._config.name)
 
+    def open_writer(
+        self, file: LogFile, size: int, on_synced: Callable[[int], None], on_error: Callable[[OSError], None]
+    ) -> LogWriter:
+        """Who writes the log from `size` on. Simulations replace it, and `open_log`."""
+        return LogWriter(file, size, on_synced, on_error)
+
     def _begin(self, loop: asyncio.AbstractEventLoop, state: LogState, file: LogFile, size: int) -> None:
         def synced(sequence: int) -> None:
             with suppress(RuntimeError):  # the loop is closed: the process is on its way out without stop()
@@ -107,7 +113,7 @@ class Consensus:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._fail, error)
 
-        self._writer = LogWriter(file, size, synced, broken)
+        self._writer = self.open_writer(file, size, synced, broken)
         seams = Seams(
             machine=self._machine,
             journal=Journal(state, self._writer),

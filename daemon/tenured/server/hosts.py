@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from typing import Protocol
 
 from tenure_proto.v1 import common_pb2, hostlink_pb2
+from tenured.clocks import wall_s
 from tenured.core import commands, results
 from tenured.core.lease import Ack, Load
 from tenured.core.registry import Delta
@@ -52,7 +52,7 @@ class Hosts:
         self._proposer = proposer
         self._store = store
         self._heartbeats: Heartbeats | None = None
-        self._sessions: set[HostSession] = set()
+        self._sessions: dict[HostSession, None] = {}  # ordered: whoever is simulated must be told in one order
         self._by_incarnation: dict[str, HostSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._view = replica.registry.view
@@ -113,12 +113,12 @@ class Hosts:
 
     def opened(self, session: HostSession) -> None:
         """A host connected."""
-        self._sessions.add(session)
+        self._sessions[session] = None
         session.send(self._hello(self._proposer.role()))
 
     def closed(self, session: HostSession) -> None:
         """A stream ended. Silence is not death: nothing else follows from it."""
-        self._sessions.discard(session)
+        self._sessions.pop(session, None)
         for incarnation in [name for name, other in self._by_incarnation.items() if other is session]:
             del self._by_incarnation[incarnation]
 
@@ -130,13 +130,13 @@ class Hosts:
             case "register":
                 self._spawn(self._register(session, frame.id, frame.register))
             case "report_host":
-                report = rows.report_from(frame.report_host, time.time())
+                report = rows.report_from(frame.report_host, wall_s())
                 self._command(session, frame.id, report.incarnation, report)
             case "release_host":
-                release = commands.ReleaseHost(wall=time.time(), incarnation=frame.release_host.incarnation)
+                release = commands.ReleaseHost(wall=wall_s(), incarnation=frame.release_host.incarnation)
                 self._command(session, frame.id, release.incarnation, release)
             case "agent_reports":
-                reports = rows.agent_reports_from(frame.agent_reports, time.time())
+                reports = rows.agent_reports_from(frame.agent_reports, wall_s())
                 self._command(session, frame.id, reports.incarnation, reports)
             case "seal":
                 self._spawn(self._seal(session, frame.id, frame.seal))
@@ -176,7 +176,7 @@ class Hosts:
         if not self._owns(session, message.incarnation):
             session.send(_refused(frame_id, "PermissionDenied", "That incarnation belongs to another host."))
             return
-        command = rows.register_from(message, time.time())
+        command = rows.register_from(message, wall_s())
         _log.info("host %s registers incarnation %s (pool %s)", message.host, message.incarnation, message.pool)
         await self._propose(session, frame_id, command)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import Protocol
 
+from tenured.clocks import boot_ns, wall_s
 from tenured.core import commands
 from tenured.core.commands import Command
 from tenured.core.failover import Planner
@@ -38,11 +38,6 @@ class Proposer(Protocol):
         ...
 
 
-def boot_ns() -> int:
-    """The boot clock: runs on in suspend, never jumps (protocol 1)."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
 class Leader:
     """Call `role_changed` at every change of role; it leads while this server does. Hears of changes as a replica's
     listener."""
@@ -55,7 +50,7 @@ class Leader:
         send_ack: Callable[[Ack], None],
         *,
         clock: Callable[[], int] = boot_ns,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = wall_s,
     ) -> None:
         self.leases = LeaderLeases(profile)
         self._profile = profile

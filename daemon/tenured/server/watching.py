@@ -8,11 +8,11 @@ slowly is cut off and resumes from the revision that it has.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Iterator
 
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1.registry_pb2 import WatchBatch, WatchRequest
+from tenured.clocks import wall_s
 from tenured.core.model import RowKey
 from tenured.core.registry import Delta
 from tenured.server import rows
@@ -50,7 +50,7 @@ class WatchHub:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
-        self._watchers: set[_Watcher] = set()
+        self._watchers: dict[_Watcher, None] = {}
         self._flushed = 0
         """Revision up to which changes were taken for sending."""
         self._sent = 0
@@ -156,7 +156,7 @@ class WatchHub:
 
     def _rows(self, keys: Iterable[RowKey], revision: int) -> WatchBatch:
         registry = self._replica.registry
-        wall = time.time()
+        wall = wall_s()
         batch = WatchBatch(revision=revision, cluster_time=registry.cluster_ns / 1e9)
         for key in keys:
             match key.kind:
@@ -189,7 +189,7 @@ class WatchHub:
             await self._follow(watcher, stream)
         finally:
             watcher.outbox.close()
-            self._watchers.discard(watcher)
+            self._watchers.pop(watcher, None)
 
     async def _follow(self, watcher: _Watcher, stream: EncodedStream) -> None:
         while True:
@@ -233,7 +233,7 @@ class WatchHub:
                         self._flushed = self._sent = target  # nobody else is waiting for anything
                     # What is being sent to the others now, this one gets a second time: rows are idempotent.
                     watcher.push(data)
-                    self._watchers.add(watcher)
+                    self._watchers[watcher] = None
                     return
                 await stream.write(data)
             revision = target

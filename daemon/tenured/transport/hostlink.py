@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from tenure_api.identity import Identity
@@ -13,6 +14,18 @@ from tenured.transport.serving import Duplex, Method, duplex
 
 CONNECT = "/tenure.v1.HostLink/Connect"
 _MAX_QUEUED = 16384
+
+
+class Stream(Protocol):
+    """What carries one connection: messages in order, each way."""
+
+    def __aiter__(self) -> AsyncIterator[HostFrames]:
+        """What the host sends, until the stream ends."""
+        ...
+
+    async def write(self, message: ServerFrames, /) -> None:
+        """Send; returns when there is room for more."""
+        ...
 
 
 class HostSession:
@@ -35,7 +48,7 @@ class HostSession:
         """Whether frames can still reach the host."""
         return not self._outbox.closed
 
-    async def run_writer(self, stream: Duplex[HostFrames, ServerFrames]) -> None:
+    async def run_writer(self, stream: Stream) -> None:
         """Write what is queued until the session ends."""
         while frames := await self._outbox.take():
             await stream.write(ServerFrames(frames=frames))
@@ -61,23 +74,28 @@ class HostLinkHandler(Protocol):
 def method(handler: HostLinkHandler) -> Method:
     """The service, for a listener."""
 
-    async def serve(peer: Identity, stream: Duplex[HostFrames, ServerFrames]) -> None:
-        session = HostSession(peer)
-        reader = asyncio.ensure_future(_read(session, stream, handler))
-        handler.opened(session)
-        try:
-            await session.run_writer(stream)
-        finally:
-            session.close()
-            reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reader
-            handler.closed(session)
+    async def served(peer: Identity, stream: Duplex[HostFrames, ServerFrames]) -> None:
+        await serve(handler, peer, stream)
 
-    return duplex(CONNECT, HostFrames, serve)
+    return duplex(CONNECT, HostFrames, served)
 
 
-async def _read(session: HostSession, stream: Duplex[HostFrames, ServerFrames], handler: HostLinkHandler) -> None:
+async def serve(handler: HostLinkHandler, peer: Identity, stream: Stream) -> None:
+    """One connection of a host, from its hello to its end, over whatever carries it."""
+    session = HostSession(peer)
+    reader = asyncio.ensure_future(_read(session, stream, handler))
+    handler.opened(session)
+    try:
+        await session.run_writer(stream)
+    finally:
+        session.close()
+        reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader
+        handler.closed(session)
+
+
+async def _read(session: HostSession, stream: Stream, handler: HostLinkHandler) -> None:
     try:
         async for batch in stream:
             for frame in batch.frames:
