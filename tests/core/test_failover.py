@@ -109,7 +109,7 @@ def test_what_was_not_applied_is_planned_again(leader: Leader) -> None:
 
 def test_a_suspected_host_gets_nothing_until_it_is_heard_again(leader: Leader) -> None:
     """DESIGN.md 5, detection: suspicion places nothing new there and moves nothing away."""
-    leader.now += 4 * FAST.tick_ns
+    leader.now += leader.leases.detector.first_limit_ns
     leader.world.create("a")
     (waiting,) = leader.carry_out()
     assert waiting.items[0].message == "Waiting: no host of pool default fits (2 silent)"

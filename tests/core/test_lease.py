@@ -109,8 +109,9 @@ def test_hosts_not_heard_of_lately_are_suspected(world: World, leases: LeaderLea
     """They receive nothing new; only expiry moves what they hold."""
     assert leases.suspects(10, world.registry) == {"h0.1"}
     leases.heartbeat(10, "h0.1", 5, Load(agents=3))
-    assert leases.suspects(10 + 3 * FAST.tick_ns, world.registry) == frozenset()
-    assert leases.suspects(11 + 3 * FAST.tick_ns, world.registry) == {"h0.1"}
+    limit = leases.detector.limit_ns("h0.1")
+    assert leases.suspects(9 + limit, world.registry) == frozenset()
+    assert leases.suspects(10 + limit, world.registry) == {"h0.1"}
     assert leases.loads()["h0.1"].agents == 3
 
 

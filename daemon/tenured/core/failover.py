@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 from tenured.core.commands import Assign, Assignment, Command, ExpireHost, ForgetHosts, SetWaiting, WaitingItem
-from tenured.core.lease import SUSPECT_TICKS, LeaderLeases
+from tenured.core.lease import LeaderLeases
 from tenured.core.model import Agent
 from tenured.core.placement import Placement, place
 from tenured.core.profile import NS
@@ -93,7 +93,7 @@ class Planner:
         avoid = leases.suspects(now, registry)
         # A new leader has heard of nobody yet: what it cannot place then is no news for users.
         since = leases.since_ns
-        informed = since is not None and now - since > SUSPECT_TICKS * leases.profile.tick_ns
+        informed = since is not None and now - since > leases.detector.first_limit_ns
         seen = (registry.placement_version, avoid, informed)
         if seen == self._seen:
             return []

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from tenured.core.detection import Detector, Trust
 from tenured.core.profile import Profile
 from tenured.core.registry import Registry
 
@@ -20,8 +21,6 @@ OPEN_TICKS = 64
 """Ticks that may be under way at once; older ones are given up (their heartbeats are repeated by the hosts anyway)."""
 UNKNOWN_KEPT = 1000
 """Incarnations without a row that are remembered before they are forgotten."""
-SUSPECT_TICKS = 3
-"""Heartbeats missed before a host is avoided. It keeps what it holds: only the end of its lease moves agents."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +63,8 @@ class LeaderLeases:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
+        self.detector = Detector(profile)
+        """Hears the same heartbeats and decides nothing here: `expirable` does not ask it."""
         self._since: int | None = None
         self._last: dict[str, int] = {}
         self._registered: dict[str, int] = {}
@@ -77,6 +78,7 @@ class LeaderLeases:
         `first_commit`.
         """
         self._since = None
+        self.detector.reset()
         self._last.clear()
         self._registered.clear()
         self._loads.clear()
@@ -88,6 +90,7 @@ class LeaderLeases:
         """
         if self._since is None:
             self._since = now
+            self.detector.begin(now)
 
     def stalled(self, now: int) -> None:
         """Start the wait anew: the own loop stood still for more than 2 ticks, and heartbeats may lie unread (leader
@@ -95,16 +98,19 @@ class LeaderLeases:
         """
         if self._since is not None:
             self._since = now
+            self.detector.begin(now)
 
     def registered(self, now: int, incarnation: str) -> None:
         """Count the silence of an incarnation that registers under this leader from now: it had no lease before. For
         availability: it would be expired before its first heartbeat arrives.
         """
         self._registered.setdefault(incarnation, now)
+        self.detector.expect(now, incarnation)
 
     def heartbeat(self, now: int, incarnation: str, sent_at_ns: int, load: Load | None = None) -> None:
         """Note a heartbeat at its arrival, acknowledged or not (leader 1 [received]); it waits for the next tick."""
         self._last[incarnation] = now
+        self.detector.heard(now, incarnation)
         self._wait[incarnation] = max(sent_at_ns, self._wait.get(incarnation, sent_at_ns))
         if load is not None:
             self._loads[incarnation] = load
@@ -158,12 +164,12 @@ class LeaderLeases:
         return sorted(found, key=lambda silence: (silence.last_heard_ns, silence.incarnation))
 
     def suspects(self, now: int, registry: Registry) -> frozenset[str]:
-        """Name live incarnations not heard of lately, or not yet: they receive nothing new."""
-        oldest = now - SUSPECT_TICKS * self.profile.tick_ns
+        """Name live incarnations that are suspected, or not heard of yet: they get nothing new (`core.detection`)."""
+        trust = self.detector.trust
         return frozenset(
             host.incarnation
             for host in registry.hosts.values()
-            if host.alive and self._last.get(host.incarnation, oldest - 1) < oldest
+            if host.alive and trust(now, host.incarnation) is not Trust.TRUSTED
         )
 
     def forget(self, registry: Registry) -> None:
@@ -172,6 +178,7 @@ class LeaderLeases:
             self._last.pop(incarnation, None)
             self._registered.pop(incarnation, None)
             self._loads.pop(incarnation, None)
+        self.detector.forget(registry.hosts)
 
     @property
     def leading(self) -> bool:
