@@ -55,6 +55,8 @@ class Reason(StrEnum):
 
     NO_HOST_FITS = "NoHostFits", "Add hosts to the pool, free resources, or relax what the agent asks for."
     """No host of the pool passes all filters."""
+    NO_ROOM = "NoRoom", "Add hosts to the pool, free resources, or ask for less."
+    """The host has no room left for what is asked of it; nothing is ever oversubscribed."""
     IMPORT_FAILED = "ImportFailed", "Fix the error in the pool's modules and roll out the image."
     """The pool's modules cannot be imported, so no worker serves."""
     VERSION_SKEW = "VersionSkew", "Build the image with an SDK version that this cluster serves."
@@ -111,6 +113,8 @@ class Reason(StrEnum):
     """The cluster still has agents and is not torn down."""
     DISK_REPLACED = "DiskReplaced"
     """A server came back without its disk; it joins without a vote until it has caught up."""
+    SERVER_JOINING = "ServerJoining", "Wait until the other server has joined (`tenure status`)."
+    """Another server's new disk is still reading what the others hold; one disk is replaced at a time."""
     INCARNATION_ENDED = "IncarnationEnded", "The host registers again under a new incarnation by itself."
     """The host process was declared dead; it never comes back under that incarnation."""
     STALE_ASSIGNMENT = "StaleAssignment"

@@ -5,6 +5,7 @@ import pytest
 from core_world import World
 
 from tenured.core import commands as c
+from tenured.core.model import Spread
 
 
 def pack(value: object) -> bytes:
@@ -97,7 +98,10 @@ def test_the_other_door_is_refused_with_the_right_command(
         ({"name": "Shop/A"}, "SpecInvalid"),
         ({"class_name": ""}, "SpecInvalid"),
         ({"pool": ""}, "SpecInvalid"),
-        ({"strategy": "Random"}, "SpecInvalid"),
+        ({"strategy": "Nearest"}, "SpecInvalid"),
+        ({"capabilities": ("",)}, "SpecInvalid"),
+        ({"spread": (Spread(by="Rack"),)}, "SpecInvalid"),
+        ({"labels": {str(n): "x" for n in range(300)}}, "SpecInvalid"),
         ({"cpu_milli": -1}, "SpecInvalid"),
         ({"config": b"\x01"}, "SpecInvalid"),
         ({"state": b"\x01"}, "StateInvalid"),

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tenured.core import commands as c
 from tenured.core import machine, results
-from tenured.core.model import AgentClass, Node, Pool
-from tenured.core.registry import Registry
+from tenured.core.model import GENERAL_PURPOSE, AgentClass, Node, Pool, Reservation
+from tenured.core.registry import DECISIONS_LIMIT, FAILOVERS_LIMIT, Registry
 
 IDS = st.sampled_from(["shop/a", "shop/b", "shop/c", "Bad Id", ""])
 HOSTS = st.sampled_from(["h0", "h1"])
@@ -33,10 +33,28 @@ SPECS = st.builds(
     state=DOCUMENTS,
     config=DOCUMENTS,
     cpu_milli=st.integers(-1, 100),
+    memory_bytes=st.integers(0, 100),
+    capabilities=st.sampled_from([(), ("ocr",), ("ocr", "gpu"), ("",)]),
+    labels=st.sampled_from([{}, {"team": "a"}, {"team": "b", "tier": "1"}]),
     critical=st.booleans(),
     object_uid=st.sampled_from(["", "o1"]),
 )
-POOLS = st.builds(Pool, name=st.sampled_from(["default", "gpu", ""]), max_agents_per_host=st.integers(-1, 2))
+CLASSES = st.sampled_from([(AgentClass(name="Counter"),), (AgentClass(name="Counter", capabilities=("ocr",)),)])
+POOLS = st.builds(
+    Pool,
+    name=st.sampled_from(["default", "gpu", ""]),
+    max_agents_per_host=st.integers(-1, 2),
+    capabilities=st.sampled_from([(), ("gpu",)]),
+)
+RESERVATIONS = st.builds(
+    Reservation,
+    id=st.sampled_from(["r1", "r2", ""]),
+    incarnation=INCARNATIONS,
+    cpu_milli=st.integers(-1, 60),
+    memory_bytes=st.integers(-1, 60),
+    agents=st.integers(-1, 2),
+    until_ns=st.integers(-1, 10**9),
+)
 NODES = st.builds(Node, name=st.sampled_from(["n0", "n1", ""]), schedulable=st.booleans())
 TROUBLES = st.builds(
     c.TroubleReport,
@@ -55,7 +73,15 @@ REPORTS = st.builds(
     stopped=st.booleans(),
     trouble=st.none() | TROUBLES,
 )
-ASSIGNMENTS = st.builds(c.Assignment, uid=UIDS, epoch=EPOCHS, incarnation=INCARNATIONS, reason=REASONS)
+ASSIGNMENTS = st.builds(
+    c.Assignment,
+    uid=UIDS,
+    epoch=EPOCHS,
+    incarnation=INCARNATIONS,
+    reason=REASONS,
+    reservation=st.sampled_from(["", "", "r1", "zz"]),
+)
+UNAVAILABLE = st.builds(c.UnavailableItem, uid=UIDS, epoch=EPOCHS, reason=REASONS | st.just(""), message=st.text())
 WAITINGS = st.builds(c.WaitingItem, uid=UIDS, epoch=EPOCHS, reason=REASONS, message=st.just("Waiting"))
 
 
@@ -72,6 +98,8 @@ COMMANDS = st.one_of(
         pool=st.just("default"),
         node=st.sampled_from(["n0", "n1"]),
         cpu_milli=st.integers(-1, 100),
+        memory_bytes=st.integers(-1, 100),
+        capabilities=st.sampled_from([(), ("avx",)]),
         dead_incarnations=some(INCARNATIONS),
     ),
     entry(
@@ -79,7 +107,7 @@ COMMANDS = st.one_of(
         incarnation=INCARNATIONS,
         ready=st.booleans(),
         draining=st.booleans(),
-        classes=st.just((AgentClass(name="Counter"),)),
+        classes=CLASSES,
     ),
     entry(c.ExpireHost, incarnation=INCARNATIONS, last_heard_wall=WALLS),
     entry(c.ReleaseHost, incarnation=INCARNATIONS),
@@ -91,6 +119,13 @@ COMMANDS = st.one_of(
     *[entry(c.Assign, items=some(ASSIGNMENTS))] * 4,
     *[entry(c.AgentReports, incarnation=INCARNATIONS, reports=some(REPORTS))] * 3,
     entry(c.SetWaiting, items=some(WAITINGS)),
+    entry(c.ClassifyHosts, items=some(st.builds(c.HostClass, INCARNATIONS, st.booleans()))),
+    entry(c.QuarantineHost, name=HOSTS | st.just("zz"), reason=st.sampled_from(["", "", "broken"])),
+    *[entry(c.MarkUnavailable, items=some(UNAVAILABLE))] * 2,
+    entry(c.MarkAvailable, uids=some(UIDS)),
+    *[entry(c.Reserve, reservation=RESERVATIONS)] * 2,
+    entry(c.Unreserve, id=st.sampled_from(["r1", "r2", ""])),
+    entry(c.ServerJoined, name=st.sampled_from(["s0", "s9"]), incarnation=st.sampled_from(["d1", "d2", ""])),
     entry(c.RegisterServer, name=st.sampled_from(["s0", ""]), incarnation=st.sampled_from(["d1", "d2", ""])),
     entry(c.ReplaceServer, name=st.sampled_from(["s0", "s9"]), incarnation=st.sampled_from(["d1", "d2", ""])),
 )
@@ -98,8 +133,8 @@ LIVELY = st.lists(COMMANDS, min_size=5, max_size=60)
 """Random commands alone rarely assign anything: tests begin with two hosts and three agents."""
 START = (
     c.ApplyPools(pools=(Pool(name="default"),)),
-    c.RegisterHost(name="h0", incarnation="h0.1", pool="default", node="n0"),
-    c.RegisterHost(name="h1", incarnation="h1.1", pool="default", node="n1"),
+    c.RegisterHost(name="h0", incarnation="h0.1", pool="default", node="n0", cpu_milli=100, memory_bytes=100),
+    c.RegisterHost(name="h1", incarnation="h1.1", pool="default", node="n1", cpu_milli=100, memory_bytes=100),
     c.ApplyAgents(
         agents=tuple(c.AgentSpec(id=f"shop/{n}", class_name="Counter") for n in "abc"),
         managed_by="API",
@@ -128,11 +163,69 @@ def check_indexes(registry: Registry) -> None:
             assert registry.alive(agent.incarnation), "nobody is held by a dead incarnation"
             held.setdefault(agent.incarnation, set()).add(uid)
     assert registry.held_by == held
-    assert {inc: usage.agents for inc, usage in registry.usage.items()} == {inc: len(u) for inc, u in held.items()}
-    for inc, uids in held.items():
-        assert registry.usage[inc].cpu_milli == sum(registry.agents[uid].spec.cpu_milli for uid in uids)
+    check_room(registry, held)
+    check_lookups(registry)
+    check_failovers(registry)
     assert registry.unheld == {uid for uid, agent in registry.agents.items() if not agent.held and not agent.deleting}
     assert not set(registry.tombstones) & set(registry.hosts)
+
+
+def check_room(registry: Registry, held: dict) -> None:
+    """Usage is the sum of what is held and reserved, and never more than a host has."""
+    reserved = {}
+    for row in registry.reservations.values():
+        reserved.setdefault(row.incarnation, set()).add(row.id)
+        assert registry.alive(row.incarnation)
+        assert row.until_ns > registry.cluster_ns
+    assert registry.reserved == reserved
+    assert set(registry.usage) == set(held) | set(reserved)
+    for inc, usage in registry.usage.items():
+        asks = [registry.agents[uid].spec for uid in held.get(inc, ())]
+        asks += [registry.reservations[name] for name in reserved.get(inc, ())]
+        assert usage.cpu_milli == sum(ask.cpu_milli for ask in asks)
+        assert usage.memory_bytes == sum(ask.memory_bytes for ask in asks)
+        assert usage.agents == sum(getattr(ask, "agents", 1) for ask in asks)
+        host = registry.hosts[inc]
+        assert not host.cpu_milli or usage.cpu_milli <= host.cpu_milli, "oversubscribed"
+        assert not host.memory_bytes or usage.memory_bytes <= host.memory_bytes, "oversubscribed"
+
+
+def check_lookups(registry: Registry) -> None:
+    """What lookups answer is what a search through all rows finds."""
+    offered = {}
+    for host in registry.hosts.values():
+        for kind in host.classes if host.alive else ():
+            offered.setdefault(kind.name, set()).update(kind.capabilities)
+    for capability in ("ocr", "gpu", "none", GENERAL_PURPOSE):
+        wanted = set()
+        for uid, agent in registry.agents.items():
+            of_agent = {*agent.spec.capabilities, *offered.get(agent.spec.class_name, ())} or {GENERAL_PURPOSE}
+            if capability in of_agent:
+                wanted.add(uid)
+        assert {agent.uid for agent in registry.by_capability(capability)} == wanted
+    for labels in ({"team": "a"}, {"team": "b", "tier": "1"}, {"team": "a", "tier": "1"}):
+        wanted = {uid for uid, agent in registry.agents.items() if labels.items() <= agent.spec.labels.items()}
+        assert {agent.uid for agent in registry.by_label(labels)} == wanted
+    for node in ("n0", "n1"):
+        wanted = {uid for uid, agent in registry.agents.items() if agent.held and agent.node == node}
+        assert {agent.uid for agent in registry.by_node(node)} == wanted
+
+
+def check_failovers(registry: Registry) -> None:
+    """Records add up, and point to nobody who has arrived."""
+    assert len(registry.failovers) <= FAILOVERS_LIMIT
+    assert len(registry.decisions) <= DECISIONS_LIMIT
+    open_ones = {}
+    for agent in registry.agents.values():
+        if agent.failover_id:
+            open_ones[agent.failover_id] = open_ones.get(agent.failover_id, 0) + 1
+            assert not agent.ready
+        assert not agent.unavailable or not agent.held
+    for key, record in registry.failovers.items():
+        assert key == str(record.id)
+        marked = [a for a in registry.agents.values() if a.failover_id == record.id and a.unavailable]
+        assert record.marked_unavailable == len(marked)
+        assert record.agents == record.ready + record.left + open_ones.get(record.id, 0)
 
 
 def check_step(before: dict, world: World, command: c.Command) -> None:
@@ -156,7 +249,7 @@ def check_step(before: dict, world: World, command: c.Command) -> None:
     rows = registry.revision - before["revision"]
     assert rows >= len({*world.changed.changed, *world.changed.gone})
     if isinstance(command, c.Tick):
-        assert rows == 0
+        assert {key.kind for key in (*world.changed.changed, *world.changed.gone)} <= {"reservation"}
     for key in world.changed.changed:
         assert registry.row(key).revision > before["revision"]
     assert registry.cluster_ns >= before["cluster_ns"]
@@ -200,6 +293,7 @@ def test_replay_gives_identical_bytes_also_across_a_snapshot(sequence: list) -> 
         assert one == two
         if index == len(world.log) // 2:
             restored = Registry.restore(restored.snapshot())
+    assert plain.revision == world.registry.revision
     assert plain.snapshot() == restored.snapshot() == world.registry.snapshot()
     check_indexes(restored)
 

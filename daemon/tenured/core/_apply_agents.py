@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from tenure_api.reasons import Reason
 from tenured.core import commands
-from tenured.core._apply_cluster import refused, unhold
-from tenured.core.model import Agent, AgentSpec, Failover, Host, ManagedBy, RowKey, Trouble, Waiting
+from tenured.core._apply_cluster import unhold
+from tenured.core._apply_failovers import note_left, note_moved, note_ready, note_returned
+from tenured.core._apply_room import shortage, use_reservation
+from tenured.core._refusing import refused
+from tenured.core._specs import spec_error
+from tenured.core.model import Agent, AgentSpec, Decision, Failover, Host, ManagedBy, RowKey, Trouble, Waiting
 from tenured.core.registry import Registry
 from tenured.core.results import Result, RowResult
 
-MAX_DOCUMENT = 64 * 1024
-"""Bytes of spec.state and of spec.config: they are in the log, so they are small. State that grows lives in the
-store.
-"""
 EXPLANATION_LIMIT = 256
 """Bytes of an explanation in a row."""
 
-_ID = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _LOST = frozenset({str(Reason.LEASE_EXPIRED), str(Reason.HOST_LOST)})
 
 replace = msgspec.structs.replace
@@ -43,7 +40,7 @@ def apply_agents(registry: Registry, command: commands.ApplyAgents) -> Result:
 
 
 def _apply_agent(registry: Registry, spec: AgentSpec, door: ManagedBy, wall: float) -> RowResult:
-    wrong = _spec_error(spec)
+    wrong = spec_error(spec)
     if wrong:
         return _refuse_row(spec.id, *wrong)
     old = registry.agent(spec.id)
@@ -52,7 +49,7 @@ def _apply_agent(registry: Registry, spec: AgentSpec, door: ManagedBy, wall: flo
         created = Agent(uid=uid, spec=spec, managed_by=door, created_wall=wall, unheld_reason=Reason.SCHEDULED)
         registry.put(created)
         return RowResult(spec.id, uid, "created")
-    problem = _door_error(old, door, "apply") or _change_error(old, spec)
+    problem = _door_error(old, door, "apply") or _change_error(old, spec) or _growth_error(registry, old, spec)
     if problem:
         return _refuse_row(spec.id, *problem, uid=old.uid)
     ignored = spec.state != old.spec.state
@@ -77,6 +74,7 @@ def delete_agents(registry: Registry, command: commands.DeleteAgents) -> Result:
         if problem:
             rows.append(_refuse_row(agent_id, *problem, uid=agent.uid))
         elif not agent.held:
+            note_left(registry, agent)
             registry.drop(RowKey("agent", agent.uid))
             rows.append(RowResult(agent_id, agent.uid, "gone"))
         else:
@@ -88,43 +86,6 @@ def delete_agents(registry: Registry, command: commands.DeleteAgents) -> Result:
 
 def _refuse_row(agent_id: str, reason: Reason, message: str, uid: str = "") -> RowResult:
     return RowResult(agent_id, uid, "refused", reason, message)
-
-
-def _spec_error(spec: AgentSpec) -> tuple[Reason, str] | None:  # noqa: PLR0911 - one line a field
-    """Find what one spec shows by itself to be impossible."""
-    if not _ID.fullmatch(spec.id):
-        return (
-            Reason.SPEC_INVALID,
-            f"{spec.id!r} is no agent id: it is namespace/name, in lower case letters, digits and dashes",
-        )
-    if not spec.class_name:
-        return Reason.SPEC_INVALID, f"{spec.id} names no class"
-    if not spec.pool:
-        return Reason.SPEC_INVALID, f"{spec.id} names no pool"
-    if spec.strategy != "LoadBalanced":
-        return (
-            Reason.SPEC_INVALID,
-            f"{spec.id}: placement strategy {spec.strategy!r} is unknown (LoadBalanced is known)",
-        )
-    if spec.cpu_milli < 0 or spec.memory_bytes < 0:
-        return Reason.SPEC_INVALID, f"{spec.id}: resource requests must not be negative"
-    if not _is_map(spec.state):
-        return Reason.STATE_INVALID, f"{spec.id}: state must be a map of at most {MAX_DOCUMENT // 1024} KiB"
-    if not _is_map(spec.config):
-        return Reason.SPEC_INVALID, f"{spec.id}: config must be a map of at most {MAX_DOCUMENT // 1024} KiB"
-    return None
-
-
-def _is_map(document: bytes) -> bool:
-    if not document:
-        return True
-    if len(document) > MAX_DOCUMENT:
-        return False
-    try:
-        msgspec.msgpack.decode(document, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, ValueError, RecursionError):  # ValueError: text that is not UTF-8
-        return False
-    return True
 
 
 def _door_error(agent: Agent, door: ManagedBy, verb: str) -> tuple[Reason, str] | None:
@@ -151,6 +112,21 @@ def _change_error(old: Agent, spec: AgentSpec) -> tuple[Reason, str] | None:
     return None
 
 
+def _growth_error(registry: Registry, old: Agent, spec: AgentSpec) -> tuple[Reason, str] | None:
+    """What a held agent asks for cannot grow beyond its host's room."""
+    host = registry.hosts.get(old.incarnation)
+    if host is None:
+        return None
+    short = shortage(
+        registry,
+        host,
+        agents=0,
+        cpu_milli=spec.cpu_milli - old.spec.cpu_milli,
+        memory_bytes=spec.memory_bytes - old.spec.memory_bytes,
+    )
+    return (Reason.NO_ROOM, f"{old.id} cannot ask for more where it is: {short}") if short else None
+
+
 # --- assignments ----------------------------------------------------------------------------------------------------
 
 
@@ -165,9 +141,14 @@ def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
     problem = _assign_error(agent, host, item)
     if problem or agent is None or host is None:
         return RowResult(item.uid, item.uid, "refused", Reason.STALE_ASSIGNMENT, problem)
+    short = _take_room(registry, agent, host, item)
+    if short:
+        return RowResult(item.uid, item.uid, "refused", Reason.NO_ROOM, short)
+    agent = note_returned(registry, agent)
     failover = agent.last_failover
     if failover is not None and agent.unheld_reason in _LOST:
         failover = replace(failover, to_host=host.name, to_node=host.node)
+    explanation = _clip(item.explanation)
     registry.put(
         replace(
             agent,
@@ -182,9 +163,13 @@ def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
             waiting=None,
             restarts=agent.restarts + (agent.unheld_reason in _LOST),
             last_failover=failover,
-            explanation=_clip(item.explanation),
+            explanation=explanation,
             previous_explanation=agent.explanation,
         ),
+    )
+    note_moved(registry, registry.agents[agent.uid])
+    registry.decisions.append(
+        Decision(agent.uid, agent.id, agent.epoch + 1, host.name, registry.wall, item.reason, explanation)
     )
     return RowResult(agent.id, agent.uid, "assigned")
 
@@ -198,7 +183,27 @@ def _assign_error(agent: Agent | None, host: Host | None, item: commands.Assignm
         return f"{agent.host} holds it and has neither released it nor expired"
     if host is None or not host.alive:
         return f"incarnation {item.incarnation} is not registered, or has ended"
+    if host.quarantined:
+        return f"{host.name} is quarantined: {host.quarantined}"
     return ""
+
+
+def _take_room(registry: Registry, agent: Agent, host: Host, item: commands.Assignment) -> str:
+    """Check the host's room, that of the item's reservation included, and shrink the reservation; else say why not."""
+    reservation = registry.reservations.get(item.reservation) if item.reservation else None
+    if reservation is not None and reservation.incarnation != host.incarnation:
+        reservation = None
+    cpu_milli, memory_bytes = agent.spec.cpu_milli, agent.spec.memory_bytes
+    short = shortage(
+        registry,
+        host,
+        agents=1 - (min(1, reservation.agents) if reservation is not None else 0),
+        cpu_milli=cpu_milli - (min(cpu_milli, reservation.cpu_milli) if reservation is not None else 0),
+        memory_bytes=memory_bytes - (min(memory_bytes, reservation.memory_bytes) if reservation is not None else 0),
+    )
+    if not short and reservation is not None:
+        use_reservation(registry, reservation, cpu_milli, memory_bytes)
+    return short
 
 
 def _clip(text: str) -> str:
@@ -230,8 +235,9 @@ def _ready(registry: Registry, agent: Agent, wall: float) -> None:
     failover = agent.last_failover
     if failover is not None and failover.to_host and not failover.duration_ms:
         failover = replace(failover, duration_ms=_milliseconds(failover, wall))
+    agent = note_ready(registry, agent)
     new = replace(agent, ready=True, ready_epoch=agent.epoch, trouble=None, last_failover=failover)
-    if new != agent:
+    if new != registry.agents[agent.uid]:
         registry.put(new)
 
 

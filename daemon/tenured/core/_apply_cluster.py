@@ -6,16 +6,13 @@ import msgspec
 
 from tenure_api.reasons import Reason
 from tenured.core import commands
-from tenured.core.model import Agent, Failover, Host, RowKey, Server
+from tenured.core._apply_failovers import note_left, open_record
+from tenured.core._refusing import refused
+from tenured.core.model import Agent, Failover, Host, Pool, RowKey, Server
 from tenured.core.registry import Registry
 from tenured.core.results import Result
 
 replace = msgspec.structs.replace
-
-
-def refused(reason: Reason, message: str) -> Result:
-    """Refuse a whole command."""
-    return Result(ok=False, reason=reason, message=message)
 
 
 # --- hosts ----------------------------------------------------------------------------------------------------------
@@ -52,7 +49,9 @@ def register_host(registry: Registry, command: commands.RegisterHost) -> Result:
 
 
 def _host_row(registry: Registry, command: commands.RegisterHost, old: Host | None) -> Host:
-    """The row of a registration; a repeated one keeps what the host reported since."""
+    """The row of a registration; a repeated one keeps what the host reported since, and its capacity, against which
+    agents were placed.
+    """
     node = registry.nodes.get(command.node)
     row = Host(
         name=command.name,
@@ -66,11 +65,22 @@ def _host_row(registry: Registry, command: commands.RegisterHost, old: Host | No
         memory_bytes=max(0, command.memory_bytes),
         registered_wall=command.wall,
         schedulable=node is None or node.schedulable,
+        quarantined=registry.quarantines.get(command.name, ""),
+        own_capabilities=command.capabilities,
+        capabilities=_capabilities(registry.pools.get(command.pool), command.capabilities),
     )
     if old is None:
         return row
     return replace(
         row,
+        pool=old.pool,
+        node=old.node,
+        cpu_milli=old.cpu_milli,
+        memory_bytes=old.memory_bytes,
+        suspect=old.suspect,
+        schedulable=old.schedulable,
+        own_capabilities=old.own_capabilities,
+        capabilities=old.capabilities,
         registered_wall=old.registered_wall,
         ready=old.ready,
         draining=old.draining,
@@ -79,6 +89,10 @@ def _host_row(registry: Registry, command: commands.RegisterHost, old: Host | No
         worker_reason=old.worker_reason,
         revision=old.revision,
     )
+
+
+def _capabilities(pool: Pool | None, own: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({*own, *(pool.capabilities if pool is not None else ())}))
 
 
 def report_host(registry: Registry, command: commands.ReportHost) -> Result:
@@ -127,22 +141,31 @@ def forget_hosts(registry: Registry, command: commands.ForgetHosts) -> Result:
 def end_host(registry: Registry, host: Host, reason: str, wall: float) -> None:
     """End an incarnation for ever and take its agents from it (rule R, b)."""
     registry.put(replace(host, ended=reason, ended_wall=wall, ended_ns=registry.cluster_ns, ready=False))
+    for reservation in sorted(registry.reserved.get(host.incarnation, ())):
+        registry.drop(RowKey("reservation", reservation))
     lost = reason != Reason.RELEASED
     why = Reason.DRAINING if host.draining and not lost else reason
-    for agent in registry.agents_of(host.incarnation):
-        unhold(registry, agent, why, lost_wall=wall if lost else None)
+    agents = registry.agents_of(host.incarnation)
+    record = 0
+    if lost:
+        staying = [agent for agent in agents if not agent.deleting]
+        record = open_record(registry, host, reason, wall, registry.wall, staying)
+    for agent in agents:
+        unhold(registry, agent, why, lost_wall=wall if lost else None, record=record)
 
 
-def unhold(registry: Registry, agent: Agent, reason: str, *, lost_wall: float | None) -> None:
+def unhold(registry: Registry, agent: Agent, reason: str, *, lost_wall: float | None, record: int = 0) -> None:
     """Take an agent from its holder. The caller has established rule R. A deleting one goes for good.
 
-    `lost_wall`: when a lost holder was last heard of; None when it gave the agent up.
+    `lost_wall`: when a lost holder was last heard of; None when it gave the agent up. `record`: of that loss.
     """
     if agent.deleting:
+        note_left(registry, agent)
         registry.drop(RowKey("agent", agent.uid))
         return
     failover = agent.last_failover
     if lost_wall is not None:
+        note_left(registry, agent)  # of the loss before, if it was not Ready since
         failover = Failover(wall=lost_wall, from_host=agent.host, from_node=agent.node, reason=reason)
     registry.put(
         replace(
@@ -157,6 +180,8 @@ def unhold(registry: Registry, agent: Agent, reason: str, *, lost_wall: float | 
             trouble=None,
             waiting=None,
             last_failover=failover,
+            recovered_from=agent.recovered_from if lost_wall is None else f"{agent.host}/{agent.node}",
+            failover_id=agent.failover_id if lost_wall is None else record,
         ),
     )
 
@@ -177,6 +202,10 @@ def apply_pools(registry: Registry, command: commands.ApplyPools) -> Result:
             registry.put(pool)
     for name in sorted(set(registry.pools) - set(names)):
         registry.drop(RowKey("pool", name))
+    for host in list(registry.hosts.values()):
+        capabilities = _capabilities(registry.pools.get(host.pool), host.own_capabilities)
+        if host.alive and host.capabilities != capabilities:
+            registry.put(replace(host, capabilities=capabilities))
     return Result()
 
 
@@ -213,7 +242,13 @@ def register_server(registry: Registry, command: commands.RegisterServer) -> Res
         return refused(
             Reason.DISK_REPLACED, f"server {command.name} came back with another disk: it must be replaced first"
         )
-    new = Server(name=command.name, incarnation=command.incarnation, address=command.address, version=command.version)
+    new = Server(
+        name=command.name,
+        incarnation=command.incarnation,
+        address=command.address,
+        version=command.version,
+        joining=old is not None and old.joining,
+    )
     if old is None or replace(new, revision=old.revision) != old:
         registry.put(new)
     return Result()
@@ -226,7 +261,25 @@ def replace_server(registry: Registry, command: commands.ReplaceServer) -> Resul
     old = registry.servers.get(command.name)
     if old is None or not command.incarnation:
         return refused(Reason.COMMAND_INVALID, f"there is no server {command.name} to replace")
-    if old.incarnation != command.incarnation:
-        registry.view += 1
-        registry.put(replace(old, incarnation=command.incarnation))
+    if old.incarnation == command.incarnation:
+        return Result()
+    other = next((row.name for row in registry.servers.values() if row.joining and row.name != command.name), "")
+    if other:
+        return refused(
+            Reason.SERVER_JOINING,
+            f"{command.name} came back with another disk while {other} still reads its own anew: one disk is replaced "
+            f"at a time, so {command.name} waits until {other} has joined",
+        )
+    registry.view += 1
+    registry.put(replace(old, incarnation=command.incarnation, joining=True))
+    return Result()
+
+
+def server_joined(registry: Registry, command: commands.ServerJoined) -> Result:
+    """Note that a replaced disk holds every record (protocol 2, rejoin 4); one replaced since stays joining."""
+    old = registry.servers.get(command.name)
+    if old is None or old.incarnation != command.incarnation:
+        return refused(Reason.DISK_REPLACED, f"server {command.name} has another disk now")
+    if old.joining:
+        registry.put(replace(old, joining=False))
     return Result()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tenured.core.model import AgentClass, AgentSpec, ManagedBy, Node, Pool
+from tenured.core.model import AgentClass, AgentSpec, ManagedBy, Node, Pool, Reservation
 
 SCHEMA_VERSION = 1
 """First byte of every encoded command, result and snapshot."""
@@ -45,6 +45,8 @@ class RegisterHost(Entry, frozen=True, kw_only=True):
     version: str = ""
     cpu_milli: int = 0
     memory_bytes: int = 0
+    capabilities: tuple[str, ...] = ()
+    """What the host itself says it has, beside those of its pool."""
     dead_incarnations: tuple[str, ...] = ()
 
 
@@ -115,10 +117,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     incarnation: str
     reason: str
     explanation: str = ""
+    reservation: str = ""
+    """Id of a reservation on that incarnation whose room it takes; the reservation shrinks by as much."""
 
 
 class Assign(Entry, frozen=True, kw_only=True):
-    """Many assignments; each stands or falls alone."""
+    """Many assignments; each stands or falls alone. One that would oversubscribe its host is refused (`NoRoom`)."""
 
     items: tuple[Assignment, ...]
 
@@ -167,6 +171,59 @@ class SetWaiting(Entry, frozen=True, kw_only=True):
     items: tuple[WaitingItem, ...]
 
 
+class HostClass(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the leader's detector thinks of one incarnation."""
+
+    incarnation: str
+    suspect: bool = False
+
+
+class ClassifyHosts(Entry, frozen=True, kw_only=True):
+    """The leader's classes of hosts, at most once a second and host; those that did not change cost nothing."""
+
+    items: tuple[HostClass, ...]
+
+
+class QuarantineHost(Entry, frozen=True, kw_only=True):
+    """Place nothing new on a host, under whatever incarnation; an empty reason lifts it."""
+
+    name: str
+    reason: str = ""
+
+
+class UnavailableItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why nobody is to hold one agent for now; stands only while the row is unheld at `epoch`."""
+
+    uid: str
+    epoch: int
+    reason: str
+    message: str
+
+
+class MarkUnavailable(Entry, frozen=True, kw_only=True):
+    """Agents that are not moved for now. An assignment lifts the mark."""
+
+    items: tuple[UnavailableItem, ...]
+
+
+class MarkAvailable(Entry, frozen=True, kw_only=True):
+    """Lift the marks of these agents: they wait to be placed again."""
+
+    uids: tuple[str, ...]
+
+
+class Reserve(Entry, frozen=True, kw_only=True):
+    """Keep room on a host; refused (`NoRoom`) when it would oversubscribe. The same again changes nothing."""
+
+    reservation: Reservation
+
+
+class Unreserve(Entry, frozen=True, kw_only=True):
+    """Give the room back. One that is gone already: nothing."""
+
+    id: str
+
+
 class RegisterServer(Entry, frozen=True, kw_only=True):
     """A server starts with a disk that the registry knows, or with its first one; another disk is refused
     (`DiskReplaced`).
@@ -179,7 +236,16 @@ class RegisterServer(Entry, frozen=True, kw_only=True):
 
 
 class ReplaceServer(Entry, frozen=True, kw_only=True):
-    """A server's disk was replaced: the view grows by one (protocol 2, rejoin)."""
+    """A server's disk was replaced: the view grows by one (protocol 2, rejoin). Refused while another server's new
+    disk is joining.
+    """
+
+    name: str
+    incarnation: str
+
+
+class ServerJoined(Entry, frozen=True, kw_only=True):
+    """The replaced disk holds every record and answers: another disk may be replaced now."""
 
     name: str
     incarnation: str
@@ -199,8 +265,15 @@ Command = (
     | Assign
     | AgentReports
     | SetWaiting
+    | ClassifyHosts
+    | QuarantineHost
+    | MarkUnavailable
+    | MarkAvailable
+    | Reserve
+    | Unreserve
     | RegisterServer
     | ReplaceServer
+    | ServerJoined
 )
 
 

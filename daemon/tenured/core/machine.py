@@ -12,6 +12,8 @@ from typing import assert_never
 import msgspec
 
 from tenure_api.reasons import Reason
+from tenured.core import _apply_failovers as failovers
+from tenured.core import _apply_room as room
 from tenured.core import commands, results
 from tenured.core._apply_agents import (
     agent_reports,
@@ -29,6 +31,7 @@ from tenured.core._apply_cluster import (
     release_host,
     replace_server,
     report_host,
+    server_joined,
     set_nodes,
 )
 from tenured.core.registry import Delta, Registry
@@ -101,9 +104,23 @@ def _dispatch(registry: Registry, command: commands.Command) -> Result:  # noqa:
             return agent_reports(registry, command)
         case commands.SetWaiting():
             return set_waiting(registry, command)
+        case commands.ClassifyHosts():
+            return room.classify_hosts(registry, command)
+        case commands.QuarantineHost():
+            return room.quarantine_host(registry, command)
+        case commands.MarkUnavailable():
+            return failovers.mark_unavailable(registry, command)
+        case commands.MarkAvailable():
+            return failovers.mark_available(registry, command)
+        case commands.Reserve():
+            return room.reserve(registry, command)
+        case commands.Unreserve():
+            return room.unreserve(registry, command)
         case commands.RegisterServer():
             return register_server(registry, command)
         case commands.ReplaceServer():
             return replace_server(registry, command)
+        case commands.ServerJoined():
+            return server_joined(registry, command)
         case _:
             assert_never(command)

@@ -6,14 +6,27 @@ again, so the records of a deleted agent cannot come back under its name.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 ManagedBy = Literal["Kubernetes", "API"]
 """The door through which an agent came, and through which alone it may be changed."""
 
-Kind = Literal["agent", "host", "pool", "node", "server"]
+Strategy = Literal["LoadBalanced", "CapabilityMatched", "LeaderOnly", "Random", "LocalPreferred", "Optimal"]
+"""How a host is chosen among those that pass the filters."""
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+SpreadBy = Literal["Zone", "Node", "Host"]
+SPREAD_BY: tuple[str, ...] = get_args(SpreadBy)
+TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+TAINT_EFFECTS: tuple[str, ...] = get_args(TaintEffect)
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+"""The label of a node that names its zone."""
+GENERAL_PURPOSE = "general_purpose"
+"""The capability of an agent whose spec and class declare none."""
+
+Kind = Literal["agent", "host", "pool", "node", "server", "reservation", "failover"]
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -21,6 +34,34 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     revision: int = 0
     """Of the registry, when this row last changed."""
+
+
+class Taint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Keeps agents that do not tolerate it away from a node or a pool."""
+
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+    """One of TAINT_EFFECTS."""
+
+
+class Toleration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Lets an agent go where a taint is."""
+
+    key: str
+    value: str = ""
+    """Empty: any value of the key."""
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How evenly the agents of a group are to lie over zones, nodes or hosts."""
+
+    by: str = "Node"
+    """One of SPREAD_BY."""
+    max_skew: int = 1
+    """The most by which two places may differ in agents of the group."""
+    group: str = ""
+    """Agents that name the same group count together; empty: those of the class."""
 
 
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,7 +79,18 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpu_milli: int = 0
     memory_bytes: int = 0
     strategy: str = "LoadBalanced"
+    """One of STRATEGIES."""
     node_selector: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    """Of the Kubernetes object, or as the API's user gave them: for lookups only."""
+    capabilities: tuple[str, ...] = ()
+    """What the agent offers, beside what its class declares: for lookups."""
+    requires: tuple[str, ...] = ()
+    """Capabilities that its host must have."""
+    tolerations: tuple[Toleration, ...] = ()
+    spread: tuple[Spread, ...] = ()
+    near: str = ""
+    """For LocalPreferred: an agent's id, or a node; empty: the node where it was last."""
     object_uid: str = ""
     """Of the Kubernetes object."""
     generation: int = 0
@@ -104,6 +156,13 @@ class Agent(Row, frozen=True, kw_only=True, omit_defaults=True):
     last_host: str = ""
     """The holder before."""
     last_node: str = ""
+    recovered_from: str = ""
+    """host/node that was lost last while it held this agent; empty: never."""
+    failover_id: int = 0
+    """The record of its last loss, until it is Ready elsewhere; 0: none."""
+    unavailable: str = ""
+    """Reason for which nobody is to hold it for now (mark-unavailable); empty: it is available."""
+    unavailable_message: str = ""
 
     ready: bool = False
     ready_epoch: int = 0
@@ -150,6 +209,8 @@ class AgentClass(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     description: str = ""
     methods: tuple[Method, ...] = ()
     state_schema: str = ""
+    capabilities: tuple[str, ...] = ()
+    """What every agent of the class offers."""
 
 
 class Host(Row, frozen=True, kw_only=True, omit_defaults=True):
@@ -173,6 +234,14 @@ class Host(Row, frozen=True, kw_only=True, omit_defaults=True):
     draining: bool = False
     schedulable: bool = True
     """False while its node is cordoned."""
+    suspect: bool = False
+    """As the leader last classified it: it gets nothing new, and keeps what it has."""
+    quarantined: str = ""
+    """Why nothing new is placed there; empty: it is not quarantined. Its agents stay."""
+    capabilities: tuple[str, ...] = ()
+    """Of its pool, and what the host itself says; sorted."""
+    own_capabilities: tuple[str, ...] = ()
+    """What the host itself says."""
     classes: tuple[AgentClass, ...] = ()
     worker_error: str = ""
     worker_reason: str = ""
@@ -195,6 +264,9 @@ class Pool(Row, frozen=True, kw_only=True, omit_defaults=True):
     modules: tuple[str, ...] = ()
     max_agents_per_host: int = 0
     """0: no limit."""
+    capabilities: tuple[str, ...] = ()
+    """Of each of its hosts."""
+    taints: tuple[Taint, ...] = ()
 
 
 class Node(Row, frozen=True, kw_only=True, omit_defaults=True):
@@ -203,6 +275,12 @@ class Node(Row, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     schedulable: bool = True
     labels: dict[str, str] = {}
+    taints: tuple[Taint, ...] = ()
+
+    @property
+    def zone(self) -> str:
+        """Where it stands; empty: unknown."""
+        return self.labels.get(ZONE_LABEL, "")
 
 
 class Server(Row, frozen=True, kw_only=True, omit_defaults=True):
@@ -214,9 +292,80 @@ class Server(Row, frozen=True, kw_only=True, omit_defaults=True):
     address: str = ""
     """host:port of its API."""
     version: str = ""
+    joining: bool = False
+    """Its disk was replaced and has not yet read all records from the others (protocol 2, rejoin)."""
 
 
-AnyRow = Agent | Host | Pool | Node | Server
+class Reservation(Row, frozen=True, kw_only=True, omit_defaults=True):
+    """Room on one incarnation of a host that is kept until a time; counted as used."""
+
+    id: str
+    incarnation: str
+    host: str = ""
+    """Name of the host; the machine fills it in."""
+    pool: str = ""
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    agents: int = 0
+    until_ns: int = 0
+    """Cluster time at which the first tick drops it."""
+
+
+class FailoverItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One agent that a lost host held."""
+
+    uid: str
+    id: str
+    critical: bool = True
+    to_host: str = ""
+    to_node: str = ""
+    ready_wall: float = 0.0
+    """When it was Ready elsewhere; 0: not yet."""
+    unavailable: str = ""
+    """Reason for which it was marked instead of moved."""
+
+
+class FailoverRecord(Row, frozen=True, kw_only=True, omit_defaults=True):
+    """One end of an incarnation that nobody asked for, and what became of its agents. The last 200 are kept."""
+
+    id: int
+    """The revision that created it."""
+    host: str
+    node: str
+    incarnation: str
+    cause: str
+    """LeaseExpired or HostLost."""
+    last_heard_wall: float = 0.0
+    ended_wall: float = 0.0
+    agents: int = 0
+    """How many it held."""
+    items: tuple[FailoverItem, ...] = ()
+    """The first 200 of them, critical ones first."""
+    moved: int = 0
+    """Assigned again."""
+    marked_unavailable: int = 0
+    """Marked Unavailable, and still so."""
+    ready: int = 0
+    """Ready again."""
+    left: int = 0
+    """Deleted, or lost once more, before they were Ready."""
+    done_wall: float = 0.0
+    """When every agent was Ready, marked, or had left for the first time; 0: not yet."""
+
+
+class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One placement that was carried out. The last 10,000 of the cluster are kept."""
+
+    uid: str
+    id: str
+    epoch: int
+    host: str
+    wall: float
+    reason: str
+    explanation: str
+
+
+AnyRow = Agent | Host | Pool | Node | Server | Reservation | FailoverRecord
 
 
 class RowKey(msgspec.Struct, frozen=True, order=True):
@@ -224,4 +373,4 @@ class RowKey(msgspec.Struct, frozen=True, order=True):
 
     kind: Kind
     name: str
-    """uid of an agent, incarnation of a host, name of the others."""
+    """uid of an agent, incarnation of a host, id of a reservation or a failover, name of the others."""

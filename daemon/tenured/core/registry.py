@@ -7,13 +7,29 @@ else reads.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import msgspec
 
+from tenured.core._indexes import Lookups
 from tenured.core.commands import SCHEMA_VERSION, Undecodable
-from tenured.core.model import Agent, AnyRow, Host, Kind, Node, Pool, RowKey, Server
+from tenured.core.lookup import Lookup, look
+from tenured.core.model import (
+    Agent,
+    AnyRow,
+    Decision,
+    FailoverRecord,
+    Host,
+    Kind,
+    Node,
+    Pool,
+    Reservation,
+    RowKey,
+    Server,
+)
 from tenured.core.results import Result
 
 HISTORY_LIMIT = 20_000
@@ -24,11 +40,15 @@ RESULT_ROWS_LIMIT = 200_000
 """Row results within the remembered results, in total."""
 TOMBSTONES_LIMIT = 10_000
 """Ended incarnations whose rows are gone and which still may not register again."""
+FAILOVERS_LIMIT = 200
+"""Failover records that are kept; the oldest goes first."""
+DECISIONS_LIMIT = 10_000
+"""Placements that are remembered, cluster-wide; the oldest is forgotten first."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """What the agents that one incarnation holds ask for, in sum."""
+    """What the agents that one incarnation holds, and the reservations there, ask for, in sum."""
 
     agents: int = 0
     cpu_milli: int = 0
@@ -61,6 +81,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     servers: tuple[Server, ...] = ()
     tombstones: dict[str, int] = {}
     results: dict[str, Result] = {}
+    reservations: tuple[Reservation, ...] = ()
+    failovers: tuple[FailoverRecord, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    quarantines: dict[str, str] = {}
 
 
 class Registry:
@@ -88,6 +112,13 @@ class Registry:
         """Ended incarnations without a row -> cluster time of their end. None of them ever comes back."""
         self.results: dict[str, Result] = {}
         """command id -> its first result."""
+        self.reservations: dict[str, Reservation] = {}
+        self.failovers: dict[str, FailoverRecord] = {}
+        """The last 200, oldest first, by the text of their id."""
+        self.decisions: deque[Decision] = deque(maxlen=DECISIONS_LIMIT)
+        """The last 10,000 placements, oldest first."""
+        self.quarantines: dict[str, str] = {}
+        """host name -> why nothing new is placed there, under whatever incarnation."""
 
         # Derived, not in the snapshot.
         self.by_id: dict[str, str] = {}
@@ -97,13 +128,16 @@ class Registry:
         self.incarnations: dict[str, set[str]] = {}
         """host name -> its incarnations that have a row."""
         self.usage: dict[str, Usage] = {}
-        """incarnation -> what its agents ask for."""
+        """incarnation -> what its agents and reservations ask for."""
+        self.reserved: dict[str, set[str]] = {}
+        """incarnation -> ids of the reservations there."""
         self.unheld: set[str] = set()
         """uids that nobody holds and that are not being deleted: what needs placement."""
         self.placement_version = 0
         """Grows when something changed that may let an agent be placed (or that a waiting agent's sentence depends
         on).
         """
+        self._lookups = Lookups()
         self._history: list[tuple[RowKey, bool]] = []
         self._history_base = 0
         self._result_rows = 0
@@ -127,7 +161,29 @@ class Registry:
 
     def agents_of(self, incarnation: str) -> list[Agent]:
         """Return what the incarnation holds, ordered by uid."""
-        return [self.agents[uid] for uid in sorted(self.held_by.get(incarnation, ()), key=int)]
+        return self._sorted(self.held_by.get(incarnation, ()))
+
+    def lookup(self, agent_id: str) -> Lookup:
+        """Answer whether it is found, not found, unavailable, or on a node that is."""
+        agent = self.agent(agent_id)
+        return look(agent_id, agent, None if agent is None else self.hosts.get(agent.incarnation))
+
+    def by_capability(self, capability: str) -> list[Agent]:
+        """Return the agents that offer it, held or not, ordered by uid."""
+        return self._sorted(self._lookups.offering(capability, self.hosts.values()))
+
+    def by_label(self, labels: Mapping[str, str]) -> list[Agent]:
+        """Return the agents that have all of these labels (at least one is given), ordered by uid."""
+        return self._sorted(self._lookups.labelled(labels))
+
+    def by_node(self, node: str) -> list[Agent]:
+        """Return what the hosts of a node hold, ordered by uid."""
+        return self._sorted(
+            uid for host in self.hosts.values() if host.node == node for uid in self.held_by.get(host.incarnation, ())
+        )
+
+    def _sorted(self, uids: Iterable[str]) -> list[Agent]:
+        return [self.agents[uid] for uid in sorted(uids, key=int)]
 
     def row(self, key: RowKey) -> AnyRow | None:
         """Return the row of that key, None if it is gone."""
@@ -154,6 +210,12 @@ class Registry:
             old = self.agents.get(key.name)
             self.agents[key.name] = row
             self._index_agent(old, row)
+        elif isinstance(row, FailoverRecord):
+            self.failovers[key.name] = row
+        elif isinstance(row, Reservation):
+            self._index_reservation(self.reservations.get(row.id), row)
+            self.reservations[row.id] = row
+            self.placement_version += 1
         else:
             cast("dict[str, AnyRow]", self._table(key.kind))[key.name] = row
             self.placement_version += 1
@@ -167,6 +229,8 @@ class Registry:
         self.revision += 1
         if isinstance(old, Agent):
             self._index_agent(old, None)
+        elif isinstance(old, Reservation):
+            self._index_reservation(old, None)
         elif isinstance(old, Host):
             self.incarnations[old.name].discard(key.name)
             if not self.incarnations[old.name]:
@@ -178,8 +242,11 @@ class Registry:
         self._note(key, gone=True)
 
     def tick(self, step_ns: int) -> None:
-        """Let cluster time pass; a negative step counts as none."""
+        """Let cluster time pass (a negative step counts as none) and drop the reservations whose time is over."""
         self.cluster_ns += max(0, step_ns)
+        if self.reservations:
+            for row in [row for row in self.reservations.values() if row.until_ns <= self.cluster_ns]:
+                self.drop(RowKey("reservation", row.id))
 
     def remember(self, command_id: str, result: Result) -> None:
         """Keep the first result of a command, within the bounds."""
@@ -207,6 +274,10 @@ class Registry:
                 servers=tuple(self.servers.values()),
                 tombstones=self.tombstones,
                 results=self.results,
+                reservations=tuple(self.reservations.values()),
+                failovers=tuple(self.failovers.values()),
+                decisions=tuple(self.decisions),
+                quarantines=self.quarantines,
             ),
         )
 
@@ -234,6 +305,12 @@ class Registry:
         new.nodes = {row.name: row for row in kept.nodes}
         new.servers = {row.name: row for row in kept.servers}
         new.tombstones, new.results = kept.tombstones, kept.results
+        new.failovers = {str(row.id): row for row in kept.failovers}
+        new.decisions.extend(kept.decisions)
+        new.quarantines = kept.quarantines
+        for reservation in kept.reservations:
+            new.reservations[reservation.id] = reservation
+            new._index_reservation(None, reservation)
         for host in kept.hosts:
             new.incarnations.setdefault(host.name, set()).add(host.incarnation)
         for agent in kept.agents:
@@ -246,9 +323,17 @@ class Registry:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _table(
+    def _table(  # noqa: PLR0911 - one line a kind
         self, kind: Kind
-    ) -> dict[str, Agent] | dict[str, Host] | dict[str, Pool] | dict[str, Node] | dict[str, Server]:
+    ) -> (
+        dict[str, Agent]
+        | dict[str, Host]
+        | dict[str, Pool]
+        | dict[str, Node]
+        | dict[str, Server]
+        | dict[str, Reservation]
+        | dict[str, FailoverRecord]
+    ):
         match kind:
             case "agent":
                 return self.agents
@@ -260,16 +345,21 @@ class Registry:
                 return self.nodes
             case "server":
                 return self.servers
+            case "reservation":
+                return self.reservations
+            case "failover":
+                return self.failovers
 
     def _index_agent(self, old: Agent | None, new: Agent | None) -> None:
+        self._lookups.update(old, new)
         if old is not None and old.held:
             self.held_by[old.incarnation].discard(old.uid)
-            self._count(old, -1)
             if not self.held_by[old.incarnation]:
-                del self.held_by[old.incarnation], self.usage[old.incarnation]
+                del self.held_by[old.incarnation]
+            self._count(old.incarnation, -1, -old.spec.cpu_milli, -old.spec.memory_bytes)
         if new is not None and new.held:
             self.held_by.setdefault(new.incarnation, set()).add(new.uid)
-            self._count(new, +1)
+            self._count(new.incarnation, 1, new.spec.cpu_milli, new.spec.memory_bytes)
         if old is not None and new is None:
             self.unheld.discard(old.uid)
             del self.by_id[old.id]
@@ -280,11 +370,23 @@ class Registry:
             if _matters_for_placement(old, new):
                 self.placement_version += 1
 
-    def _count(self, agent: Agent, sign: int) -> None:
-        usage = self.usage.setdefault(agent.incarnation, Usage())
-        usage.agents += sign
-        usage.cpu_milli += sign * agent.spec.cpu_milli
-        usage.memory_bytes += sign * agent.spec.memory_bytes
+    def _index_reservation(self, old: Reservation | None, new: Reservation | None) -> None:
+        if old is not None:
+            self.reserved[old.incarnation].discard(old.id)
+            if not self.reserved[old.incarnation]:
+                del self.reserved[old.incarnation]
+            self._count(old.incarnation, -old.agents, -old.cpu_milli, -old.memory_bytes)
+        if new is not None:
+            self.reserved.setdefault(new.incarnation, set()).add(new.id)
+            self._count(new.incarnation, new.agents, new.cpu_milli, new.memory_bytes)
+
+    def _count(self, incarnation: str, agents: int, cpu_milli: int, memory_bytes: int) -> None:
+        usage = self.usage.setdefault(incarnation, Usage())
+        usage.agents += agents
+        usage.cpu_milli += cpu_milli
+        usage.memory_bytes += memory_bytes
+        if incarnation not in self.held_by and incarnation not in self.reserved:
+            del self.usage[incarnation]
 
     def _note(self, key: RowKey, *, gone: bool) -> None:
         self._history.append((key, gone))
@@ -303,7 +405,7 @@ def _matters_for_placement(old: Agent | None, new: Agent) -> bool:
     return old.spec != new.spec
 
 
-def key_of(row: AnyRow) -> RowKey:
+def key_of(row: AnyRow) -> RowKey:  # noqa: PLR0911 - one line a kind
     """Name a row."""
     match row:
         case Agent():
@@ -316,3 +418,7 @@ def key_of(row: AnyRow) -> RowKey:
             return RowKey("node", row.name)
         case Server():
             return RowKey("server", row.name)
+        case Reservation():
+            return RowKey("reservation", row.id)
+        case FailoverRecord():
+            return RowKey("failover", str(row.id))

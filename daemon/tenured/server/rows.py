@@ -52,7 +52,6 @@ def agent_row(registry: Registry, agent: model.Agent, wall: float) -> registry_p
 
 def host_row(registry: Registry, host: model.Host) -> registry_pb2.HostRow:
     """One incarnation of a host."""
-    usage = registry.usage.get(host.incarnation)
     return registry_pb2.HostRow(
         name=host.name,
         incarnation=host.incarnation,
@@ -67,7 +66,7 @@ def host_row(registry: Registry, host: model.Host) -> registry_pb2.HostRow:
         classes=[_class(kind) for kind in host.classes],
         worker_error=host.worker_error,
         worker_reason=host.worker_reason,
-        agents=usage.agents if usage is not None else 0,
+        agents=len(registry.held_by.get(host.incarnation, ())),
         version=host.version,
         revision=host.revision,
         registered_wall=host.registered_wall,
