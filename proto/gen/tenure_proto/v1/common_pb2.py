@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tenure/v1/common.proto\x12\ttenure.v1\"%\n\x07Version\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"\x95\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.tenure.v1.Outcome\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x11\n\tnext_step\x18\x05 \x01(\t\x12\"\n\x08moved_to\x18\x06 \x01(\x0b\x32\x10.tenure.v1.Route\"\x92\x01\n\x05Route\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\r\n\x05ready\x18\x06 \x01(\x08\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x0f\n\x07summary\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04*P\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13OUTCOME_NOT_APPLIED\x10\x01\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16tenure/v1/common.proto\x12\ttenure.v1\"%\n\x07Version\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0b\n\x03seq\x18\x02 \x01(\x04\"\x95\x01\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.tenure.v1.Outcome\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x11\n\tnext_step\x18\x05 \x01(\t\x12\"\n\x08moved_to\x18\x06 \x01(\x0b\x32\x10.tenure.v1.Route\"\xa4\x01\n\x05Route\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\r\n\x05ready\x18\x06 \x01(\x08\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x0f\n\x07summary\x18\x08 \x01(\t\x12\x10\n\x08revision\x18\t \x01(\x04\x12\x10\n\x08standing\x18\n \x01(\t*P\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13OUTCOME_NOT_APPLIED\x10\x01\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tenure.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=377
-  _globals['_OUTCOME']._serialized_end=457
+  _globals['_OUTCOME']._serialized_start=395
+  _globals['_OUTCOME']._serialized_end=475
   _globals['_VERSION']._serialized_start=37
   _globals['_VERSION']._serialized_end=74
   _globals['_ERROR']._serialized_start=77
   _globals['_ERROR']._serialized_end=226
   _globals['_ROUTE']._serialized_start=229
-  _globals['_ROUTE']._serialized_end=375
+  _globals['_ROUTE']._serialized_end=393
 # @@protoc_insertion_point(module_scope)

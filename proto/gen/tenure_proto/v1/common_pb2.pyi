@@ -115,6 +115,7 @@ class Route(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """namespace/name"""
     uid: _builtins.str
@@ -128,6 +129,8 @@ class Route(_message.Message):
     summary: _builtins.str
     revision: _builtins.int
     """of the registry that answered"""
+    standing: _builtins.str
+    """Empty: found. AgentUnavailable: by a decision or its own fault nobody serves it. NodeUnavailable: its host is silent or was lost."""
     def __init__(
         self,
         *,
@@ -140,10 +143,11 @@ class Route(_message.Message):
         phase: _builtins.str = ...,
         summary: _builtins.str = ...,
         revision: _builtins.int = ...,
+        standing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "epoch", b"epoch", "host", b"host", "phase", b"phase", "ready", b"ready", "revision", b"revision", "summary", b"summary", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "epoch", b"epoch", "host", b"host", "phase", b"phase", "ready", b"ready", "revision", b"revision", "standing", b"standing", "summary", b"summary", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

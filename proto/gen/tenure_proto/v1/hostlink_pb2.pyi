@@ -369,6 +369,7 @@ class RegisterHost(_message.Message):
     CPU_MILLI_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     DEAD_INCARNATIONS_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     incarnation: _builtins.str
     pool: _builtins.str
@@ -383,6 +384,10 @@ class RegisterHost(_message.Message):
     def dead_incarnations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Proof of death (protocol additions 1): the sender holds the exclusive lock of these incarnations."""
 
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what the host itself says it has, beside those of its pool"""
+
     def __init__(
         self,
         *,
@@ -396,10 +401,11 @@ class RegisterHost(_message.Message):
         cpu_milli: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
         dead_incarnations: _abc.Iterable[_builtins.str] | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "dead_incarnations", b"dead_incarnations", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "node", b"node", "pool", b"pool", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capabilities", b"capabilities", "cpu_milli", b"cpu_milli", "dead_incarnations", b"dead_incarnations", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "node", b"node", "pool", b"pool", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,9 +599,12 @@ class SealMany(_message.Message):
     VIEW_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     WITH_RECORDS_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     view: _builtins.int
     with_records: _builtins.bool
     """also send what is stored, up to the size limit"""
+    incarnation: _builtins.str
+    """of the sender: an epoch is sealed only for the incarnation that it was assigned to"""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealItem]: ...
     def __init__(
@@ -604,10 +613,11 @@ class SealMany(_message.Message):
         view: _builtins.int = ...,
         items: _abc.Iterable[Global___SealItem] | None = ...,
         with_records: _builtins.bool = ...,
+        incarnation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "view", b"view", "with_records", b"with_records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "items", b"items", "view", b"view", "with_records", b"with_records"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -749,7 +759,10 @@ class WriteMany(_message.Message):
 
     VIEW_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     view: _builtins.int
+    incarnation: _builtins.str
+    """as in SealMany"""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___WriteItem]: ...
     def __init__(
@@ -757,10 +770,11 @@ class WriteMany(_message.Message):
         *,
         view: _builtins.int = ...,
         items: _abc.Iterable[Global___WriteItem] | None = ...,
+        incarnation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "items", b"items", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -883,7 +897,10 @@ class ReadMany(_message.Message):
 
     VIEW_FIELD_NUMBER: _builtins.int
     UIDS_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     view: _builtins.int
+    incarnation: _builtins.str
+    """as in SealMany"""
     @_builtins.property
     def uids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -891,10 +908,11 @@ class ReadMany(_message.Message):
         *,
         view: _builtins.int = ...,
         uids: _abc.Iterable[_builtins.str] | None = ...,
+        incarnation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["uids", b"uids", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "uids", b"uids", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -734,6 +734,9 @@ class AgentRow(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     BACKOFF_UNTIL_WALL_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    RECOVERED_FROM_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPLANATION_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     managed_by: Global___ManagedBy.ValueType
     revision: _builtins.int
@@ -760,6 +763,11 @@ class AgentRow(_message.Message):
     """of the current back-off, 0: none"""
     explanation: _builtins.str
     backoff_until_wall: _builtins.float
+    unavailable: _builtins.str
+    """why nobody is to hold it for now (mark-unavailable)"""
+    recovered_from: _builtins.str
+    """host/node that was lost last while it held this agent"""
+    previous_explanation: _builtins.str
     @_builtins.property
     def spec(self) -> Global___AgentSpec: ...
     @_builtins.property
@@ -789,10 +797,13 @@ class AgentRow(_message.Message):
         attempt: _builtins.int = ...,
         explanation: _builtins.str = ...,
         backoff_until_wall: _builtins.float = ...,
+        unavailable: _builtins.str = ...,
+        recovered_from: _builtins.str = ...,
+        previous_explanation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_failover", b"last_failover", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_reason", b"assigned_reason", "attempt", b"attempt", "backoff_until_wall", b"backoff_until_wall", "created_wall", b"created_wall", "deleting", b"deleting", "epoch", b"epoch", "explanation", b"explanation", "host", b"host", "incarnation", b"incarnation", "last_failover", b"last_failover", "managed_by", b"managed_by", "next_action", b"next_action", "node", b"node", "phase", b"phase", "ready", b"ready", "ready_epoch", b"ready_epoch", "reason", b"reason", "restarts", b"restarts", "revision", b"revision", "spec", b"spec", "summary", b"summary", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_reason", b"assigned_reason", "attempt", b"attempt", "backoff_until_wall", b"backoff_until_wall", "created_wall", b"created_wall", "deleting", b"deleting", "epoch", b"epoch", "explanation", b"explanation", "host", b"host", "incarnation", b"incarnation", "last_failover", b"last_failover", "managed_by", b"managed_by", "next_action", b"next_action", "node", b"node", "phase", b"phase", "previous_explanation", b"previous_explanation", "ready", b"ready", "ready_epoch", b"ready_epoch", "reason", b"reason", "recovered_from", b"recovered_from", "restarts", b"restarts", "revision", b"revision", "spec", b"spec", "summary", b"summary", "uid", b"uid", "unavailable", b"unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -877,6 +888,15 @@ class HostRow(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     REGISTERED_WALL_FIELD_NUMBER: _builtins.int
+    SUSPECT_FIELD_NUMBER: _builtins.int
+    QUARANTINED_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    CPU_MILLI_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    USED_CPU_MILLI_FIELD_NUMBER: _builtins.int
+    USED_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    ENDED_WALL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     incarnation: _builtins.str
     pool: _builtins.str
@@ -896,10 +916,25 @@ class HostRow(_message.Message):
     version: _builtins.str
     revision: _builtins.int
     registered_wall: _builtins.float
+    suspect: _builtins.bool
+    """it gets nothing new"""
+    quarantined: _builtins.str
+    """why nothing new is placed there"""
+    cpu_milli: _builtins.int
+    """capacity; 0: unknown"""
+    memory_bytes: _builtins.int
+    used_cpu_milli: _builtins.int
+    """what its agents and the reservations there ask for"""
+    used_memory_bytes: _builtins.int
+    ended: _builtins.str
+    """LeaseExpired, HostLost, Released; empty while it lives"""
+    ended_wall: _builtins.float
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassInfo]: ...
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -920,10 +955,19 @@ class HostRow(_message.Message):
         version: _builtins.str = ...,
         revision: _builtins.int = ...,
         registered_wall: _builtins.float = ...,
+        suspect: _builtins.bool = ...,
+        quarantined: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        cpu_milli: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        used_cpu_milli: _builtins.int = ...,
+        used_memory_bytes: _builtins.int = ...,
+        ended: _builtins.str = ...,
+        ended_wall: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agents", b"agents", "classes", b"classes", "draining", b"draining", "expired", b"expired", "incarnation", b"incarnation", "labels", b"labels", "name", b"name", "node", b"node", "pool", b"pool", "ready", b"ready", "registered_wall", b"registered_wall", "revision", b"revision", "schedulable", b"schedulable", "version", b"version", "worker_error", b"worker_error", "worker_reason", b"worker_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agents", b"agents", "capabilities", b"capabilities", "classes", b"classes", "cpu_milli", b"cpu_milli", "draining", b"draining", "ended", b"ended", "ended_wall", b"ended_wall", "expired", b"expired", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "node", b"node", "pool", b"pool", "quarantined", b"quarantined", "ready", b"ready", "registered_wall", b"registered_wall", "revision", b"revision", "schedulable", b"schedulable", "suspect", b"suspect", "used_cpu_milli", b"used_cpu_milli", "used_memory_bytes", b"used_memory_bytes", "version", b"version", "worker_error", b"worker_error", "worker_reason", b"worker_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -938,6 +982,7 @@ class ClassInfo(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     STATE_SCHEMA_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     description: _builtins.str
@@ -945,6 +990,10 @@ class ClassInfo(_message.Message):
     """JSON Schema"""
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodInfo]: ...
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what every agent of the class offers"""
+
     def __init__(
         self,
         *,
@@ -953,10 +1002,11 @@ class ClassInfo(_message.Message):
         description: _builtins.str = ...,
         methods: _abc.Iterable[Global___MethodInfo] | None = ...,
         state_schema: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "methods", b"methods", "name", b"name", "state_schema", b"state_schema", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "description", b"description", "methods", b"methods", "name", b"name", "state_schema", b"state_schema", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1099,7 +1149,7 @@ class ServerStatus(_message.Message):
     version: _builtins.str
     connected: _builtins.bool
     store: _builtins.str
-    """ready, joining"""
+    """ready, failed, joining, joining 120/1000"""
     def __init__(
         self,
         *,
@@ -1118,6 +1168,345 @@ class ServerStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServerStatus: _TypeAlias = ServerStatus  # noqa: Y015
+
+@_typing.final
+class LookupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    AGENT_FIELD_NUMBER: _builtins.int
+    CAPABILITY_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AFTER_UID_FIELD_NUMBER: _builtins.int
+    agent: _builtins.str
+    """Exactly one of these.
+    namespace/name
+    """
+    capability: _builtins.str
+    node: _builtins.str
+    live: _builtins.bool
+    """only agents that are Ready"""
+    limit: _builtins.int
+    """0: 1000, which is the most"""
+    after_uid: _builtins.str
+    """the page after that uid"""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """all of them"""
+
+    def __init__(
+        self,
+        *,
+        agent: _builtins.str = ...,
+        capability: _builtins.str = ...,
+        node: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        live: _builtins.bool = ...,
+        limit: _builtins.int = ...,
+        after_uid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_uid", b"after_uid", "agent", b"agent", "capability", b"capability", "labels", b"labels", "limit", b"limit", "live", b"live", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookupRequest: _TypeAlias = LookupRequest  # noqa: Y015
+
+@_typing.final
+class LookupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    revision: _builtins.int
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentRow]: ...
+    @_builtins.property
+    def error(self) -> _common_pb2.Error:
+        """of a lookup by id: NotFound, AgentUnavailable, NodeUnavailable"""
+
+    def __init__(
+        self,
+        *,
+        agents: _abc.Iterable[Global___AgentRow] | None = ...,
+        more: _builtins.bool = ...,
+        revision: _builtins.int = ...,
+        error: _common_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "error", b"error", "more", b"more", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookupResponse: _TypeAlias = LookupResponse  # noqa: Y015
+
+@_typing.final
+class FailoversRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailoversRequest: _TypeAlias = FailoversRequest  # noqa: Y015
+
+@_typing.final
+class FailoversResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILOVERS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def failovers(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailoverRecord]:
+        """the newest first"""
+
+    def __init__(
+        self,
+        *,
+        failovers: _abc.Iterable[Global___FailoverRecord] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failovers", b"failovers", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailoversResponse: _TypeAlias = FailoversResponse  # noqa: Y015
+
+@_typing.final
+class FailoverRecord(_message.Message):
+    """One end of a host that nobody asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    LAST_HEARD_WALL_FIELD_NUMBER: _builtins.int
+    ENDED_WALL_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    MARKED_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    DONE_WALL_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    host: _builtins.str
+    node: _builtins.str
+    incarnation: _builtins.str
+    cause: _builtins.str
+    """LeaseExpired, HostLost"""
+    last_heard_wall: _builtins.float
+    ended_wall: _builtins.float
+    agents: _builtins.int
+    """how many it held"""
+    moved: _builtins.int
+    marked_unavailable: _builtins.int
+    ready: _builtins.int
+    left: _builtins.int
+    """deleted, or lost again, before they were Ready"""
+    done_wall: _builtins.float
+    """0: not yet"""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailoverItem]:
+        """the first 200 of them"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        host: _builtins.str = ...,
+        node: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
+        cause: _builtins.str = ...,
+        last_heard_wall: _builtins.float = ...,
+        ended_wall: _builtins.float = ...,
+        agents: _builtins.int = ...,
+        items: _abc.Iterable[Global___FailoverItem] | None = ...,
+        moved: _builtins.int = ...,
+        marked_unavailable: _builtins.int = ...,
+        ready: _builtins.int = ...,
+        left: _builtins.int = ...,
+        done_wall: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "cause", b"cause", "done_wall", b"done_wall", "ended_wall", b"ended_wall", "host", b"host", "id", b"id", "incarnation", b"incarnation", "items", b"items", "last_heard_wall", b"last_heard_wall", "left", b"left", "marked_unavailable", b"marked_unavailable", "moved", b"moved", "node", b"node", "ready", b"ready"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailoverRecord: _TypeAlias = FailoverRecord  # noqa: Y015
+
+@_typing.final
+class FailoverItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UID_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    CRITICAL_FIELD_NUMBER: _builtins.int
+    TO_HOST_FIELD_NUMBER: _builtins.int
+    TO_NODE_FIELD_NUMBER: _builtins.int
+    READY_WALL_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    uid: _builtins.str
+    id: _builtins.str
+    critical: _builtins.bool
+    to_host: _builtins.str
+    to_node: _builtins.str
+    ready_wall: _builtins.float
+    unavailable: _builtins.str
+    def __init__(
+        self,
+        *,
+        uid: _builtins.str = ...,
+        id: _builtins.str = ...,
+        critical: _builtins.bool = ...,
+        to_host: _builtins.str = ...,
+        to_node: _builtins.str = ...,
+        ready_wall: _builtins.float = ...,
+        unavailable: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["critical", b"critical", "id", b"id", "ready_wall", b"ready_wall", "to_host", b"to_host", "to_node", b"to_node", "uid", b"uid", "unavailable", b"unavailable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailoverItem: _TypeAlias = FailoverItem  # noqa: Y015
+
+@_typing.final
+class ReserveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    CPU_MILLI_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """made by the caller: the same again changes nothing"""
+    host: _builtins.str
+    cpu_milli: _builtins.int
+    memory_bytes: _builtins.int
+    agents: _builtins.int
+    seconds: _builtins.float
+    """of cluster time, at most 3600"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        host: _builtins.str = ...,
+        cpu_milli: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        agents: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "cpu_milli", b"cpu_milli", "host", b"host", "id", b"id", "memory_bytes", b"memory_bytes", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveRequest: _TypeAlias = ReserveRequest  # noqa: Y015
+
+@_typing.final
+class ReserveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    until: _builtins.float
+    """cluster time"""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        until: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReserveResponse: _TypeAlias = ReserveResponse  # noqa: Y015
+
+@_typing.final
+class UnreserveRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnreserveRequest: _TypeAlias = UnreserveRequest  # noqa: Y015
+
+@_typing.final
+class UnreserveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnreserveResponse: _TypeAlias = UnreserveResponse  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):

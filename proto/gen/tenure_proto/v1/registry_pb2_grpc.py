@@ -70,6 +70,26 @@ class RegistryStub:
                 request_serializer=tenure_dot_v1_dot_registry__pb2.StatusRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_registry__pb2.StatusResponse.FromString,
                 _registered_method=True)
+        self.Lookup = channel.unary_unary(
+                '/tenure.v1.Registry/Lookup',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.LookupRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.LookupResponse.FromString,
+                _registered_method=True)
+        self.Failovers = channel.unary_unary(
+                '/tenure.v1.Registry/Failovers',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.FailoversRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.FailoversResponse.FromString,
+                _registered_method=True)
+        self.Reserve = channel.unary_unary(
+                '/tenure.v1.Registry/Reserve',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.ReserveRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.ReserveResponse.FromString,
+                _registered_method=True)
+        self.Unreserve = channel.unary_unary(
+                '/tenure.v1.Registry/Unreserve',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.UnreserveRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.UnreserveResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/tenure.v1.Registry/Explain',
                 request_serializer=tenure_dot_v1_dot_registry__pb2.ExplainRequest.SerializeToString,
@@ -139,6 +159,33 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Lookup(self, request, context):
+        """Agents by id, capability, node or labels.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Failovers(self, request, context):
+        """The last losses of hosts, and what became of their agents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reserve(self, request, context):
+        """Keep room on a host for a while. Nothing is ever oversubscribed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unreserve(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Placement. Answered by any server after a barrier; measured load is known to the leader alone (`loads_known`).
         """
@@ -202,6 +249,26 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=tenure_dot_v1_dot_registry__pb2.StatusRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_registry__pb2.StatusResponse.SerializeToString,
+            ),
+            'Lookup': grpc.unary_unary_rpc_method_handler(
+                    servicer.Lookup,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.LookupRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.LookupResponse.SerializeToString,
+            ),
+            'Failovers': grpc.unary_unary_rpc_method_handler(
+                    servicer.Failovers,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.FailoversRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.FailoversResponse.SerializeToString,
+            ),
+            'Reserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reserve,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.ReserveRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.ReserveResponse.SerializeToString,
+            ),
+            'Unreserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unreserve,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.UnreserveRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.UnreserveResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -414,6 +481,114 @@ class Registry:
             '/tenure.v1.Registry/Status',
             tenure_dot_v1_dot_registry__pb2.StatusRequest.SerializeToString,
             tenure_dot_v1_dot_registry__pb2.StatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lookup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/Lookup',
+            tenure_dot_v1_dot_registry__pb2.LookupRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.LookupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Failovers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/Failovers',
+            tenure_dot_v1_dot_registry__pb2.FailoversRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.FailoversResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/Reserve',
+            tenure_dot_v1_dot_registry__pb2.ReserveRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.ReserveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unreserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/Unreserve',
+            tenure_dot_v1_dot_registry__pb2.UnreserveRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.UnreserveResponse.FromString,
             options,
             channel_credentials,
             insecure,

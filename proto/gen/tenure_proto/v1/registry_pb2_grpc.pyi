@@ -24,6 +24,13 @@ class RegistryStub:
     Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchBatch]
     """A snapshot at a revision, a batch with `synced`, then deltas. Resumable by revision; a revision no longer held restarts it."""
     Status: _aio.UnaryUnaryMultiCallable[_registry_pb2.StatusRequest, _registry_pb2.StatusResponse]
+    Lookup: _aio.UnaryUnaryMultiCallable[_registry_pb2.LookupRequest, _registry_pb2.LookupResponse]
+    """Agents by id, capability, node or labels."""
+    Failovers: _aio.UnaryUnaryMultiCallable[_registry_pb2.FailoversRequest, _registry_pb2.FailoversResponse]
+    """The last losses of hosts, and what became of their agents."""
+    Reserve: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReserveRequest, _registry_pb2.ReserveResponse]
+    """Keep room on a host for a while. Nothing is ever oversubscribed."""
+    Unreserve: _aio.UnaryUnaryMultiCallable[_registry_pb2.UnreserveRequest, _registry_pb2.UnreserveResponse]
     Explain: _aio.UnaryUnaryMultiCallable[_registry_pb2.ExplainRequest, _registry_pb2.ExplainResponse]
     """Placement. Answered by any server after a barrier; measured load is known to the leader alone (`loads_known`)."""
     DryRun: _aio.UnaryUnaryMultiCallable[_registry_pb2.DryRunRequest, _registry_pb2.DryRunResponse]
@@ -83,6 +90,37 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.StatusRequest,
         context: _aio.ServicerContext[_registry_pb2.StatusRequest, _abc.Awaitable[_registry_pb2.StatusResponse]],
     ) -> _abc.Awaitable[_registry_pb2.StatusResponse]: ...
+
+    @_abc_1.abstractmethod
+    def Lookup(
+        self,
+        request: _registry_pb2.LookupRequest,
+        context: _aio.ServicerContext[_registry_pb2.LookupRequest, _abc.Awaitable[_registry_pb2.LookupResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.LookupResponse]:
+        """Agents by id, capability, node or labels."""
+
+    @_abc_1.abstractmethod
+    def Failovers(
+        self,
+        request: _registry_pb2.FailoversRequest,
+        context: _aio.ServicerContext[_registry_pb2.FailoversRequest, _abc.Awaitable[_registry_pb2.FailoversResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.FailoversResponse]:
+        """The last losses of hosts, and what became of their agents."""
+
+    @_abc_1.abstractmethod
+    def Reserve(
+        self,
+        request: _registry_pb2.ReserveRequest,
+        context: _aio.ServicerContext[_registry_pb2.ReserveRequest, _abc.Awaitable[_registry_pb2.ReserveResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.ReserveResponse]:
+        """Keep room on a host for a while. Nothing is ever oversubscribed."""
+
+    @_abc_1.abstractmethod
+    def Unreserve(
+        self,
+        request: _registry_pb2.UnreserveRequest,
+        context: _aio.ServicerContext[_registry_pb2.UnreserveRequest, _abc.Awaitable[_registry_pb2.UnreserveResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.UnreserveResponse]: ...
 
     @_abc_1.abstractmethod
     def Explain(
