@@ -16,7 +16,8 @@ from tenure.errors import CallError, TenureError
 
 if TYPE_CHECKING:
     from tenure._client import AsyncClient, Client, Reference, connect
-    from tenure._local import LocalRuntime, Signal, local
+    from tenure._local import LocalRuntime, local
+    from tenure.signals import Signal
 
 __version__ = "0.1.0"
 
@@ -47,7 +48,7 @@ _LAZY = {
     "Client": "tenure._client",
     "LocalRuntime": "tenure._local",
     "Reference": "tenure._client",
-    "Signal": "tenure._local",
+    "Signal": "tenure.signals",
     "connect": "tenure._client",
     "local": "tenure._local",
 }

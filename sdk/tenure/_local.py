@@ -7,7 +7,6 @@ import contextlib
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -16,6 +15,7 @@ from tenure._agent import Agent, Cell, Role, make, pack_arguments, state_class
 from tenure._instruction import Kind
 from tenure._state import S, State
 from tenure._turn import Activation
+from tenure.signals import Signal
 from tenure_link import Fault, Turn
 
 A = TypeVar("A", bound=Agent[Any])
@@ -24,17 +24,6 @@ DEFAULT_TIMEOUT_S = 30.0
 """Of a call, where the caller gives none."""
 
 _ID = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """A signal that an agent emitted and whose turn was committed."""
-
-    id: str
-    source: str
-    """The agent, `namespace/name`."""
-    type: str
-    data: object
 
 
 def full_id(agent_id: str, namespace: str) -> str:
@@ -166,7 +155,9 @@ class LocalRuntime:
             if done.fault is not None:
                 raise _error(done.fault, activation.id)
             activation.commit(turn.turn)
-            self.signals.extend(Signal(s.id, activation.id, s.type, _codec.unpack(s.data)) for s in done.signals)
+            self.signals.extend(
+                Signal(id=s.id, source=activation.id, type=s.type, data=_codec.unpack(s.data)) for s in done.signals
+            )
         return done.reply or b""
 
 
