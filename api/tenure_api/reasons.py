@@ -55,6 +55,11 @@ class Reason(StrEnum):
 
     NO_HOST_FITS = "NoHostFits", "Add hosts to the pool, free resources, or relax what the agent asks for."
     """No host of the pool passes all filters."""
+    CAPABILITY_MISSING = (
+        "CapabilityMissing",
+        "Give a pool that capability, or start a host with --capability, or correct placement.requires.",
+    )
+    """No host of the pool has a capability that the agent requires."""
     NO_ROOM = "NoRoom", "Add hosts to the pool, free resources, or ask for less."
     """The host has no room left for what is asked of it; nothing is ever oversubscribed."""
     IMPORT_FAILED = "ImportFailed", "Fix the error in the pool's modules and roll out the image."

@@ -49,6 +49,7 @@ class Toleration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Lets an agent go where a taint is."""
 
     key: str
+    """Empty: every taint."""
     value: str = ""
     """Empty: any value of the key."""
 
@@ -267,6 +268,8 @@ class Pool(Row, frozen=True, kw_only=True, omit_defaults=True):
     capabilities: tuple[str, ...] = ()
     """Of each of its hosts."""
     taints: tuple[Taint, ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    """Of its pods: a taint of a node that they accept keeps no agent of theirs away."""
 
 
 class Node(Row, frozen=True, kw_only=True, omit_defaults=True):

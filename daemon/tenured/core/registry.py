@@ -16,6 +16,7 @@ import msgspec
 
 from tenured.core._indexes import Lookups
 from tenured.core.commands import SCHEMA_VERSION, Undecodable
+from tenured.core.groups import Groups
 from tenured.core.lookup import Lookup, look
 from tenured.core.model import (
     Agent,
@@ -137,6 +138,8 @@ class Registry:
         """Grows when something changed that may let an agent be placed (or that a waiting agent's sentence depends
         on).
         """
+        self.groups = Groups()
+        """How many agents of each group every host holds."""
         self._lookups = Lookups()
         self._history: list[tuple[RowKey, bool]] = []
         self._history_base = 0
@@ -352,6 +355,7 @@ class Registry:
 
     def _index_agent(self, old: Agent | None, new: Agent | None) -> None:
         self._lookups.update(old, new)
+        self.groups.update(old, new)
         if old is not None and old.held:
             self.held_by[old.incarnation].discard(old.uid)
             if not self.held_by[old.incarnation]:
