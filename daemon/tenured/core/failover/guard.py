@@ -1,0 +1,87 @@
+"""The guard against a wide blast: when many hosts fall silent at once, nothing is moved before that is confirmed (ADR
+0017).
+
+The likelier causes of half a cluster falling silent are the leader's own links, a switch, or a power cut that takes
+minutes: to move everything at once onto what is left would make an outage of what may pass. Leases end all the same by
+their own clocks; what is held back is the entry that ends an incarnation for ever, so a host that comes back goes on
+under its old incarnation, with its agents where they are. It is about moving, not about safety: rule R stands without it.
+
+Confirmed is a host once the leader went on hearing *some* host for a further grace period and it still was not among
+them, or by an operator's word (`tenure failover confirm`). A leader that hears nobody confirms nothing: its links are
+the suspect, and there would be nowhere to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+
+import msgspec
+
+from tenured.core.profile import NS, Profile
+
+DEFAULT_SHARE = 0.5
+"""More than this share of the hosts, silent at once, is a wide blast. 1: the guard is off."""
+LEAST_HOSTS = 2
+"""Fewer are never held back: the loss of one host is what failover is for."""
+AT_ONCE_NS = 10 * NS
+"""Hosts that ended within this time (cluster time) count with those that are silent now."""
+GRACE_LEASES = 3
+"""The grace period, in lease ends (`ttl + margin`): 3.6 s, 7.2 s, 18 s for Fast, Balanced, Calm."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the leader sees of one host (one name), at one time."""
+
+    name: str
+    silent: bool
+    """For a whole lease, under every living incarnation."""
+    ended: bool = False
+    """It ended by silence a moment ago, and nothing has come in its place."""
+    confirmed: bool = False
+    """By an operator."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What the guard remembers between two looks, and says: hosts whose end waits, and since when."""
+
+    since: Mapping[str, int] = {}
+    """name -> leader's boot clock in ns. The grace period of each runs from there."""
+    silent: int = 0
+    """Hosts that are silent, or ended a moment ago."""
+    total: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether anything is held back."""
+        return bool(self.since)
+
+
+NOTHING_HELD = Held()
+
+
+def grace_ns(profile: Profile) -> int:
+    """Return how much longer a host must be silent to be believed when many are."""
+    return GRACE_LEASES * profile.expiry_ns
+
+
+def look(before: Held, seen: Iterable[Seen], now: int, *, share: float = DEFAULT_SHARE) -> Held:
+    """Judge the hosts as they are now. Pure: call it at each plan with what it returned last."""
+    hosts = list(seen)
+    silent = [host for host in hosts if host.silent or host.ended]
+    heard = len(silent) < len(hosts)
+    if len(silent) < LEAST_HOSTS or len(silent) <= share * len(hosts):
+        return Held(silent=len(silent), total=len(hosts))
+    since: dict[str, int] = {}
+    for host in silent:
+        if host.ended or host.confirmed:
+            continue
+        # While nobody is heard at all no time counts: it would be the silence of the leader's own links.
+        began = before.since.get(host.name, now) if heard else now
+        # Once the grace period is over a host stays confirmed: `began` is kept until it is heard or has ended.
+        since[host.name] = began
+    return Held(since=since, silent=len(silent), total=len(hosts))
+
+
+def waiting(held: Held, now: int, grace: int) -> AbstractSet[str]:
+    """Name the hosts that are not to be ended now: silent, among many, and not confirmed yet."""
+    return {name for name, began in held.since.items() if now - began < grace}
