@@ -52,6 +52,8 @@ class Engine(Rejoining):
 
     def __init__(self, config: RaftConfig, seams: Seams, parameters: Any | None = None) -> None:
         self.told_news = (0, 0, 0)
+        self.promised: object = None  # term, vote and standing at the end of the last turn
+        self.floor = 0  # the log's sequence number at the end of the turn in which they changed last
         self.handlers = self.table()
         super().__init__(config, seams, settings(config) if parameters is None else parameters)
 
@@ -151,6 +153,7 @@ class Engine(Rejoining):
         self.enter()
         self.rejoin()
         self.forget_silent_leader()
+        self.advance_commit()
         self.doTick(0)
         if self.state == State.LEADER and (self.news() != self.told_news or self.has_unsent()):
             self.send_entries()
@@ -160,8 +163,12 @@ class Engine(Rejoining):
         self.told_news = self.news()
 
     def end_turn(self) -> None:
-        """Bind the turn's output to the log."""
-        self.outbox.end_turn(self.log.sequence)
+        """Bind the turn's output to the log. What may leave early waits for the record of the term alone (ADR 0013)."""
+        log = self.log
+        promised = log.term, log.vote, log.voter, log.born
+        if promised != self.promised:
+            self.promised, self.floor = promised, log.sequence
+        self.outbox.end_turn(log.sequence, self.floor)
 
     def synced(self, sequence: int) -> None:
         """The log is on the disk up to this record."""
@@ -171,8 +178,8 @@ class Engine(Rejoining):
 
     @property
     def behind(self) -> bool:
-        """Whether another turn has work now: commands to take, entries to apply or to send."""
-        return bool(self.queue) or self.applied_index < self.appliable or self.has_unsent()
+        """Whether another turn has work now: commands to take, entries to commit, to apply or to send."""
+        return bool(self.queue) or self.applied_index < self.appliable or self.can_commit() or self.has_unsent()
 
     def has_unsent(self) -> bool:
         """Whether a connected follower lacks entries that may be sent."""

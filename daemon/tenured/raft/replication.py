@@ -107,6 +107,30 @@ class Replication(Commands):
             self.match_index[peer] = 0
         return born >= known
 
+    def own_match(self) -> int:
+        """What the leader counts as stored at itself: what its disk has. It sends before that (ADR 0013)."""
+        return self.log.durable_index
+
+    def quorum_index(self) -> int:
+        """The highest index that a majority of the voters has on disk, as far as the leader knows."""
+        stored = [self.own_match(), *self.match_index.values()]
+        stored.sort(reverse=True)
+        return stored[self.voters // 2]
+
+    def can_commit(self) -> bool:
+        """Raft, section 5.4.2: only an entry of the own term commits, and with it all before it."""
+        if self.state != State.LEADER:
+            return False
+        index = self.quorum_index()
+        entry = self.log.at(index) if index > self.commit_index else None
+        return entry is not None and entry.term == self.current_term
+
+    def advance_commit(self) -> None:
+        """Once a tick, the leader's commit rule. Takes the place of the parent's."""
+        if self.can_commit():
+            self.commit_index = self.quorum_index()
+            self.log.setRaftCommitIndex(self.commit_index)
+
     def news(self) -> tuple[int, int, int]:
         """What followers should hear of in the turn in which it changes."""
         return self.current_term, self.log.last.index, self.commit_index
