@@ -12,8 +12,7 @@ from tenured.raft.engine import Engine
 from tenured.raft.interface import Outcome
 from tenured.raft.outbox import Outbox
 from tenured.raft.snapshots import Snapshots
-from tenured.raft.wal import open_log
-from tests.raft.sim.disk import SimDisk, SimFiles, SimStore, SimWriter, WatchedJournal
+from tests.raft.sim.disk import SimDisk, SimStore, SimWriter, WatchedJournal
 
 if TYPE_CHECKING:
     from tests.raft.sim.world import World
@@ -83,6 +82,7 @@ class Host:
         self.fuse_power = False
         self.dead = False
         self.commit = self.applied = 0
+        self.writer = SimWriter(self)
         self.machine = History(self)
         self.step(self._make)
         if self.engine is not None:
@@ -90,17 +90,13 @@ class Host:
             self.world.net.booted(self.name)
 
     def _make(self) -> None:
-        world, life = self.world, self.incarnation
-        files = SimFiles(self.disk, lambda: self.incarnation == life and self.one_more_effect())
-        state, log = open_log(files, self.name, lambda: world.rng.getrandbits(60) + 1)
-        state.forget_below(state.first)
-        self.writer = SimWriter(self, log)
+        world = self.world
         outbox = Outbox(self.send, send_first=world.send_first)
         if not world.barrier:
             outbox.synced(NEVER)
         seams = Seams(
             machine=self.machine,
-            journal=WatchedJournal(self, state, log),
+            journal=WatchedJournal(self, self.disk.open()),
             snapshots=Snapshots(SimStore(self), self.machine.snapshot, world.part_bytes),
             outbox=outbox,
             clock=world.clock,
@@ -116,7 +112,7 @@ class Host:
         self.world.log(self.name, "power loss" if power else "kill")
         self.world.coverage["crash in an event" if self.dead else "power loss" if power else "kill"] += 1
         if self.world.rng.random() < 0.5:
-            self.writer.take_over()
+            self.writer.write()
         self.engine = None
         self.incarnation += 1
         self.disk.crash(self.world.rng, power=power)
@@ -128,7 +124,7 @@ class Host:
         self.world.coverage["disk lost"] += 1
 
     def is_voter(self) -> bool:
-        return self.engine.log.voter if self.engine is not None else self.disk.state().voter
+        return self.engine.log.voter if self.engine is not None else self.disk.open().voter
 
     # ---- events --------------------------------------------------------------------------------------------------
 
@@ -151,19 +147,15 @@ class Host:
             if not self.dead:
                 self.world.check.exception(self, error)
         if self.dead:
-            self.die()
+            self.crash(power=self.fuse_power)
         elif self.engine is not None:
             self.writer.pump()
-
-    def die(self) -> None:
-        """The fuse has burnt."""
-        self.crash(power=self.fuse_power)
 
     def synced(self, sequence: int) -> None:
         if self.engine is not None:
             self.engine.synced(sequence)
             if self.dead:
-                self.die()
+                self.crash(power=self.fuse_power)
             elif self.engine.behind:
                 self.world.at(0, self.tick, self)
 

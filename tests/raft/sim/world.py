@@ -31,9 +31,6 @@ HEAL_S = 15.0
 class World:
     """`World(seed).run()` returns what the checker found. Keyword arguments fix what the seed would choose."""
 
-    letters: str | None = None
-    """Names of the servers, where a reader is to tell them apart."""
-
     def __init__(self, seed: int, engine_class: type[Engine] = Engine, **fixed: Any) -> None:
         self.seed, self.engine_class = seed, engine_class
         self.rng = random.Random(seed)
@@ -47,7 +44,7 @@ class World:
         for name, value in fixed.items():
             assert hasattr(self, name), name
             setattr(self, name, value)
-        self.names = [f"n{i}" if self.letters is None else self.letters[i] for i in range(self.size)]
+        self.names = [f"n{i}" for i in range(self.size)]
         self.check = Check(self)
         self.net = Net(self)
         self.hosts = {name: Host(self, name) for name in self.names}
@@ -62,7 +59,7 @@ class World:
         self.loss, self.duplicates = r.choice((0, 0.02, 0.1)), r.choice((0, 0.05, 0.3))
         self.sync_time, self.snapshot_time = r.choice((0, 0, 0.01, 0.05)), r.choice((0, 0, 0.3, 1.0))
         self.chunk_time, self.part_bytes = r.choice((0, 0.01)), r.choice((200, 1000, 1 << 16))
-        self.batch_bytes, self.segment_bytes = r.choice((64, 256, 1 << 16)), r.choice((300, 2000, 1 << 20))
+        self.batch_bytes = r.choice((64, 256, 1 << 16))
         self.compact_entries, self.compact_seconds = r.choice((8, 30, 100, 10**6)), r.choice((1, 1000))
         self.fallback = r.choice((0.6, 0.6, 30))
         self.big, self.big_size = r.choice((0, 0, 0.1)), r.choice((300, 700, 1500))
