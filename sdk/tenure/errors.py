@@ -14,6 +14,7 @@
         ├── StateInvalid              the state does not fit its class
         ├── StateUnreadable           the stored state cannot be read; the agent stays down and keeps it
         ├── NotFound                  no such agent
+        ├── AgentUnavailable          it exists, and by a decision or its own fault nobody serves it now
         ├── Conflict                  the row exists with another class, or belongs to another door (kubectl, API)
         ├── ClassNotFound             no host has the class
         ├── PoolNotFound              the pool is not declared
@@ -29,6 +30,7 @@
         └── Transient                 may be repeated with the same call id; clients do so until the deadline
             ├── Moved                 another host holds the agent
             ├── Fenced                the host's lease lapsed
+            ├── NodeUnavailable       its host is silent, or was lost and nobody has taken over yet
             ├── NotReady              the agent is starting, failing over or backing off
             ├── Busy                  a queue is full
             ├── NoQuorum              a majority of the servers does not answer
@@ -46,6 +48,7 @@ Outcome = Literal["not_applied", "unknown"]
 
 __all__ = [
     "ActionFailed",
+    "AgentUnavailable",
     "Busy",
     "CallError",
     "CallInsideTurn",
@@ -61,6 +64,7 @@ __all__ = [
     "InvalidArguments",
     "Moved",
     "NoQuorum",
+    "NodeUnavailable",
     "NotFound",
     "NotInTurn",
     "NotPure",
@@ -205,6 +209,10 @@ class DeadlineExceeded(CallError):
     """The deadline passed first. `outcome` says whether the call may still have taken effect."""
 
 
+class AgentUnavailable(CallError):
+    """The agent exists, and by a decision or its own fault nobody serves it now."""
+
+
 class ReplyNotKept(CallError):
     """The call took effect earlier; its recorded reply is no longer kept."""
 
@@ -235,6 +243,10 @@ class Moved(Transient):
 
 class Fenced(Transient):
     """The host's lease lapsed; it does nothing until it is renewed."""
+
+
+class NodeUnavailable(Transient):
+    """The agent's host is silent, or was lost and nobody has taken over yet."""
 
 
 class NotReady(Transient):

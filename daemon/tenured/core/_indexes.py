@@ -51,8 +51,8 @@ class Lookups:
 
     def labelled(self, labels: Mapping[str, str]) -> set[str]:
         """All agents that have every one of the labels (at least one is given)."""
-        sets = sorted((self._labelled.get(pair, set()) for pair in labels.items()), key=len)
-        return set.intersection(*sets) if sets else set()
+        sets: list[set[str]] = sorted((self._labelled.get(pair, set[str]()) for pair in labels.items()), key=len)
+        return sets[0].intersection(*sets[1:]) if sets else set()
 
     def _places(self, spec: AgentSpec) -> Iterable[tuple[dict[str, set[str]], Iterable[str]]]:
         yield self._offering, spec.capabilities

@@ -13,6 +13,7 @@ from tenured.core import commands, model, results
 from tenured.raft import COMMAND_LIMIT, Applied, NotApplied, Outcome
 from tenured.raft import Role as RaftRole
 from tenured.server import rows
+from tenured.server.asking import Asking
 from tenured.server.replica import Replica
 from tenured.server.watching import WatchHub
 from tenured.transport.serving import EncodedStream, Invalid, Refusal, Unserved
@@ -66,6 +67,9 @@ class Api:
         self._consensus = consensus
         self._hub = hub
         self._describe = describe
+        asking = Asking(replica, consensus)
+        self.lookup, self.failovers = asking.lookup, asking.failovers
+        self.reserve, self.unreserve = asking.reserve, asking.unreserve
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

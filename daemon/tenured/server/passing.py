@@ -11,6 +11,7 @@ from typing import Protocol
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1.calls_pb2 import Call, LogBatch, LogsRequest, Reply
 from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED, OUTCOME_UNKNOWN, Error, Route
+from tenured.core.lookup import Answer
 from tenured.raft import Outcome
 from tenured.server import rows
 from tenured.server.replica import Replica
@@ -87,6 +88,8 @@ class Passing:
                     return reply
             else:
                 attempts.last = _not_ready(route)
+                if not attempts.last.retryable and not attempts.maybe_applied:
+                    return Reply(error=attempts.last)  # by a decision nobody is to hold it: waiting helps nobody
             await self._pause(call.agent, route, attempts)
         return Reply(error=_give_up(call.agent, attempts))
 
@@ -173,7 +176,10 @@ def _not_found(agent_id: str) -> Error:
 
 def _not_ready(route: Route) -> Error:
     return Error(
-        code="NotReady", message=f"{route.agent}: {route.summary}.", outcome=OUTCOME_NOT_APPLIED, retryable=True
+        code=route.standing or "NotReady",
+        message=f"{route.agent}: {route.summary}.",
+        outcome=OUTCOME_NOT_APPLIED,
+        retryable=route.standing != Answer.UNAVAILABLE,
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from tenure_proto.v1 import common_pb2, hostlink_pb2, registry_pb2
 from tenured.core import commands, model
 from tenured.core.describe import describe
-from tenured.core.registry import Registry
+from tenured.core.lookup import Answer, look
+from tenured.core.registry import Registry, Usage
 
 _DOORS: dict[model.ManagedBy, registry_pb2.ManagedBy.ValueType] = {
     "Kubernetes": registry_pb2.MANAGED_BY_KUBERNETES,
@@ -41,6 +44,9 @@ def agent_row(registry: Registry, agent: model.Agent, wall: float) -> registry_p
         restarts=agent.restarts,
         created_wall=agent.created_wall,
         explanation=agent.explanation,
+        previous_explanation=agent.previous_explanation,
+        unavailable=agent.unavailable,
+        recovered_from=agent.recovered_from,
     )
     if agent.trouble is not None:
         row.attempt = agent.trouble.attempt
@@ -52,6 +58,7 @@ def agent_row(registry: Registry, agent: model.Agent, wall: float) -> registry_p
 
 def host_row(registry: Registry, host: model.Host) -> registry_pb2.HostRow:
     """One incarnation of a host."""
+    usage = registry.usage.get(host.incarnation, Usage())
     return registry_pb2.HostRow(
         name=host.name,
         incarnation=host.incarnation,
@@ -70,12 +77,28 @@ def host_row(registry: Registry, host: model.Host) -> registry_pb2.HostRow:
         version=host.version,
         revision=host.revision,
         registered_wall=host.registered_wall,
+        suspect=host.suspect,
+        quarantined=host.quarantined,
+        capabilities=host.capabilities,
+        cpu_milli=host.cpu_milli,
+        memory_bytes=host.memory_bytes,
+        used_cpu_milli=usage.cpu_milli,
+        used_memory_bytes=usage.memory_bytes,
+        ended=host.ended,
+        ended_wall=host.ended_wall,
     )
 
 
 def pool_row(pool: model.Pool) -> registry_pb2.PoolRow:
     """One pool."""
-    spec = registry_pb2.PoolSpec(name=pool.name, modules=pool.modules, max_agents_per_host=pool.max_agents_per_host)
+    spec = registry_pb2.PoolSpec(
+        name=pool.name,
+        modules=pool.modules,
+        max_agents_per_host=pool.max_agents_per_host,
+        capabilities=pool.capabilities,
+        taints=[registry_pb2.Taint(key=each.key, value=each.value, effect=each.effect) for each in pool.taints],
+        tolerations=_tolerations(pool.tolerations),
+    )
     return registry_pb2.PoolRow(spec=spec, revision=pool.revision)
 
 
@@ -93,7 +116,56 @@ def route(registry: Registry, agent: model.Agent, wall: float) -> common_pb2.Rou
         phase=said.phase,
         summary=said.summary,
         revision=registry.revision,
+        standing=_standing(agent, host),
     )
+
+
+def failover_row(record: model.FailoverRecord) -> registry_pb2.FailoverRecord:
+    """One loss of a host."""
+    return registry_pb2.FailoverRecord(
+        id=record.id,
+        host=record.host,
+        node=record.node,
+        incarnation=record.incarnation,
+        cause=record.cause,
+        last_heard_wall=record.last_heard_wall,
+        ended_wall=record.ended_wall,
+        agents=record.agents,
+        items=[
+            registry_pb2.FailoverItem(
+                uid=item.uid,
+                id=item.id,
+                critical=item.critical,
+                to_host=item.to_host,
+                to_node=item.to_node,
+                ready_wall=item.ready_wall,
+                unavailable=item.unavailable,
+            )
+            for item in record.items
+        ],
+        moved=record.moved,
+        marked_unavailable=record.marked_unavailable,
+        ready=record.ready,
+        left=record.left,
+        done_wall=record.done_wall,
+    )
+
+
+def _standing(agent: model.Agent, host: model.Host | None) -> str:
+    answer = look(agent.id, agent, host).answer
+    return "" if answer is Answer.FOUND else answer.value
+
+
+def _tolerations(tolerations: Iterable[model.Toleration]) -> list[registry_pb2.Toleration]:
+    return [registry_pb2.Toleration(key=each.key, value=each.value) for each in tolerations]
+
+
+def _tolerations_from(messages: Iterable[registry_pb2.Toleration]) -> tuple[model.Toleration, ...]:
+    return tuple(model.Toleration(key=each.key, value=each.value) for each in messages)
+
+
+def _taints_from(messages: Iterable[registry_pb2.Taint]) -> tuple[model.Taint, ...]:
+    return tuple(model.Taint(key=each.key, value=each.value, effect=each.effect or "NoSchedule") for each in messages)
 
 
 def _spec(spec: model.AgentSpec) -> registry_pb2.AgentSpec:
@@ -109,6 +181,14 @@ def _spec(spec: model.AgentSpec) -> registry_pb2.AgentSpec:
         node_selector=spec.node_selector,
         object_uid=spec.object_uid,
         generation=spec.generation,
+        labels=spec.labels,
+        capabilities=spec.capabilities,
+        requires=spec.requires,
+        tolerations=_tolerations(spec.tolerations),
+        spread=[
+            registry_pb2.Spread(by=each.by, max_skew=max(0, each.max_skew), group=each.group) for each in spec.spread
+        ],
+        near=spec.near,
     )
     setattr(message, "class", spec.class_name)  # a keyword of Python
     return message
@@ -141,6 +221,7 @@ def _class(kind: model.AgentClass) -> registry_pb2.ClassInfo:
             for method in kind.methods
         ],
         state_schema=kind.state_schema,
+        capabilities=kind.capabilities,
     )
 
 
@@ -161,6 +242,14 @@ def spec_from(message: registry_pb2.AgentSpec) -> model.AgentSpec:
         node_selector=dict(message.node_selector),
         object_uid=message.object_uid,
         generation=message.generation,
+        labels=dict(message.labels),
+        capabilities=tuple(message.capabilities),
+        requires=tuple(message.requires),
+        tolerations=_tolerations_from(message.tolerations),
+        spread=tuple(
+            model.Spread(by=each.by or "Node", max_skew=each.max_skew or 1, group=each.group) for each in message.spread
+        ),
+        near=message.near,
     )
     return msgspec.structs.replace(spec, strategy=message.strategy) if message.strategy else spec
 
@@ -168,13 +257,23 @@ def spec_from(message: registry_pb2.AgentSpec) -> model.AgentSpec:
 def pool_from(message: registry_pb2.PoolSpec) -> model.Pool:
     """A pool."""
     return model.Pool(
-        name=message.name, modules=tuple(message.modules), max_agents_per_host=message.max_agents_per_host
+        name=message.name,
+        modules=tuple(message.modules),
+        max_agents_per_host=message.max_agents_per_host,
+        capabilities=tuple(message.capabilities),
+        taints=_taints_from(message.taints),
+        tolerations=_tolerations_from(message.tolerations),
     )
 
 
 def node_from(message: registry_pb2.NodeState) -> model.Node:
     """A node."""
-    return model.Node(name=message.node, schedulable=message.schedulable, labels=dict(message.labels))
+    return model.Node(
+        name=message.node,
+        schedulable=message.schedulable,
+        labels=dict(message.labels),
+        taints=_taints_from(message.taints),
+    )
 
 
 def register_from(message: hostlink_pb2.RegisterHost, wall: float) -> commands.RegisterHost:
@@ -190,6 +289,7 @@ def register_from(message: hostlink_pb2.RegisterHost, wall: float) -> commands.R
         version=message.version,
         cpu_milli=message.cpu_milli,
         memory_bytes=message.memory_bytes,
+        capabilities=tuple(message.capabilities),
         dead_incarnations=tuple(message.dead_incarnations),
     )
 
@@ -255,4 +355,5 @@ def _class_from(message: registry_pb2.ClassInfo) -> model.AgentClass:
             for method in message.methods
         ),
         state_schema=message.state_schema,
+        capabilities=tuple(message.capabilities),
     )

@@ -15,12 +15,20 @@ from tenure_proto.v1.registry_pb2 import (
     ApplyClusterResponse,
     DeleteAgentsRequest,
     DeleteAgentsResponse,
+    FailoversRequest,
+    FailoversResponse,
+    LookupRequest,
+    LookupResponse,
+    ReserveRequest,
+    ReserveResponse,
     ResolveRequest,
     ResolveResponse,
     SetNodesRequest,
     SetNodesResponse,
     StatusRequest,
     StatusResponse,
+    UnreserveRequest,
+    UnreserveResponse,
     WatchBatch,
     WatchRequest,
 )
@@ -59,6 +67,22 @@ class RegistryHandler(Protocol):
         """The cluster as this server sees it."""
         ...
 
+    async def lookup(self, peer: Identity, request: LookupRequest, /) -> LookupResponse:
+        """Agents by id, capability, node or labels."""
+        ...
+
+    async def failovers(self, peer: Identity, request: FailoversRequest, /) -> FailoversResponse:
+        """The last losses of hosts."""
+        ...
+
+    async def reserve(self, peer: Identity, request: ReserveRequest, /) -> ReserveResponse:
+        """Keep room on a host."""
+        ...
+
+    async def unreserve(self, peer: Identity, request: UnreserveRequest, /) -> UnreserveResponse:
+        """Give it back."""
+        ...
+
     async def watch(self, peer: Identity, request: WatchRequest, stream: EncodedStream, /) -> None:
         """A snapshot, then deltas, until the stream ends."""
         ...
@@ -72,6 +96,10 @@ def methods(handler: RegistryHandler) -> list[Method]:
         unary(f"{_SERVICE}ApplyCluster", ApplyClusterRequest, handler.apply_cluster),
         unary(f"{_SERVICE}SetNodes", SetNodesRequest, handler.set_nodes),
         unary(f"{_SERVICE}Status", StatusRequest, handler.status),
+        unary(f"{_SERVICE}Lookup", LookupRequest, handler.lookup),
+        unary(f"{_SERVICE}Failovers", FailoversRequest, handler.failovers),
+        unary(f"{_SERVICE}Reserve", ReserveRequest, handler.reserve),
+        unary(f"{_SERVICE}Unreserve", UnreserveRequest, handler.unreserve),
         *host_methods(handler),
     ]
 

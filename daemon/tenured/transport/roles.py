@@ -19,6 +19,10 @@ SERVER_API: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/tenure.v1.Registry/Resolve": _READERS,
         "/tenure.v1.Registry/Watch": _READERS,
         "/tenure.v1.Registry/Status": _USERS,
+        "/tenure.v1.Registry/Lookup": _USERS,
+        "/tenure.v1.Registry/Failovers": _USERS,
+        "/tenure.v1.Registry/Reserve": _USERS,
+        "/tenure.v1.Registry/Unreserve": _USERS,
         "/tenure.v1.Calls/Session": _USERS,
         "/tenure.v1.Calls/Logs": _USERS,
     }
@@ -33,6 +37,8 @@ SERVER_API_DEV: Mapping[str, frozenset[Role]] = MappingProxyType(
 SERVER_PEERS: Mapping[str, frozenset[Role]] = MappingProxyType(
     {
         "/tenure.v1.Raft/Stream": frozenset({Role.SERVER}),
+        "/tenure.v1.Store/List": frozenset({Role.SERVER}),
+        "/tenure.v1.Store/Fetch": frozenset({Role.SERVER}),
         "/tenure.v1.HostLink/Connect": frozenset({Role.HOST}),
         # Hosts know only this port of a server.
         "/tenure.v1.Registry/Watch": frozenset({Role.HOST}),

@@ -20,6 +20,8 @@ from tenure_proto.v1 import calls_pb2, common_pb2
 PATIENCE_S = 0.25
 """How long an answer may take before a changed route is looked for: a frozen host sends no RST."""
 FIRST_PAUSE_S = 0.02
+_BEFORE_JUDGEMENT = (errors.DeadlineExceeded, errors.PermissionDenied, errors.Unauthenticated, errors.VersionSkew)
+"""Refusals that a host gives before it has looked for the call id among the marks (protocol additions 11)."""
 LONGEST_PAUSE_S = 0.25
 
 
@@ -94,9 +96,13 @@ class Attempt:
                 continue
             if route.host:
                 return route
-            self.error = errors.NotReady(
-                f"{self.call.agent}: {route.summary or 'no host holds it'}", agent=self.call.agent
+            self.error = errors.from_code(
+                route.standing or "NotReady",
+                f"{self.call.agent}: {route.summary or 'no host holds it'}",
+                agent=self.call.agent,
             )
+            if not isinstance(self.error, errors.Transient) and not self._unknown():
+                raise self.error  # by a decision nobody is to hold it: waiting helps nobody
             await self.routes.changed(self.call.agent, route.epoch)
 
     async def _try(self, route: common_pb2.Route) -> Reply | None:
@@ -143,6 +149,8 @@ class Attempt:
         error = from_proto(answer, self.call.agent)
         retryable = answer.retryable or isinstance(error, errors.Transient)
         if not retryable and final:
+            if isinstance(error, _BEFORE_JUDGEMENT) and self._unknown():
+                error.outcome = "unknown"  # it was said of this send; an earlier one may have taken effect
             raise error
         self.doubtful = self.doubtful or error.outcome == "unknown"
         self.error = error
