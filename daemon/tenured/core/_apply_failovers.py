@@ -41,6 +41,8 @@ def open_record(
             cause=cause,
             last_heard_wall=last_heard_wall,
             ended_wall=wall,
+            pool=host.pool,
+            hosts=1 + _others(registry, host),
             agents=len(agents),
             items=items,
             done_wall=0.0 if agents else wall,
@@ -119,6 +121,14 @@ def mark_available(registry: Registry, command: commands.MarkAvailable) -> Resul
 
 
 # --- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _others(registry: Registry, lost: Host) -> int:
+    """Count ready hosts of the same pool beside the lost one."""
+    return sum(
+        host.alive and host.ready and host.pool == lost.pool and host.name != lost.name
+        for host in registry.hosts.values()
+    )
 
 
 def _record(registry: Registry, agent: Agent) -> FailoverRecord | None:

@@ -107,8 +107,27 @@ def classify_hosts(registry: Registry, command: commands.ClassifyHosts) -> Resul
     """Write the classes that changed."""
     for item in command.items:
         host = registry.hosts.get(item.incarnation)
-        if host is not None and host.alive and host.suspect != item.suspect:
-            registry.put(replace(host, suspect=item.suspect))
+        if host is None or not host.alive:
+            continue
+        silence = item.silence or ("Silent" if item.suspect else "")
+        if silence == "Held" and host.silence == "Confirmed":
+            continue  # an operator's word stands until the host is heard again, or ends
+        since = item.silent_since_wall if silence else 0.0
+        new = replace(host, suspect=bool(silence), silence=silence, silent_since_wall=since)
+        if new != replace(host, silent_since_wall=since):
+            registry.put(new)
+    return Result()
+
+
+def confirm_failover(registry: Registry, command: commands.ConfirmFailover) -> Result:
+    """Take an operator's word that silent hosts are gone. Only those that are held back can be confirmed."""
+    held = {host.name for host in registry.hosts.values() if host.alive and host.silence == "Held"}
+    wrong = sorted(set(command.hosts) - held)
+    if wrong:
+        return refused(Reason.COMMAND_INVALID, f"the failover of {', '.join(wrong)} is not held back")
+    for host in list(registry.hosts.values()):
+        if host.alive and host.silence == "Held" and host.name in (command.hosts or held):
+            registry.put(replace(host, silence="Confirmed"))
     return Result()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tenured.core.model import AgentClass, AgentSpec, ManagedBy, Node, Pool, Reservation
+from tenured.core.model import AgentClass, AgentSpec, ManagedBy, Node, Pool, Reservation, Silence
 
 SCHEMA_VERSION = 1
 """First byte of every encoded command, result and snapshot."""
@@ -176,12 +176,20 @@ class HostClass(msgspec.Struct, frozen=True, omit_defaults=True):
 
     incarnation: str
     suspect: bool = False
+    silence: Silence = ""
+    silent_since_wall: float = 0.0
 
 
 class ClassifyHosts(Entry, frozen=True, kw_only=True):
     """The leader's classes of hosts, at most once a second and host; those that did not change cost nothing."""
 
     items: tuple[HostClass, ...]
+
+
+class ConfirmFailover(Entry, frozen=True, kw_only=True):
+    """An operator says that these hosts are gone (by name; none: all that are held back): their end need not wait."""
+
+    hosts: tuple[str, ...] = ()
 
 
 class QuarantineHost(Entry, frozen=True, kw_only=True):
@@ -266,6 +274,7 @@ Command = (
     | AgentReports
     | SetWaiting
     | ClassifyHosts
+    | ConfirmFailover
     | QuarantineHost
     | MarkUnavailable
     | MarkAvailable

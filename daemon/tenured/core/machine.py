@@ -106,6 +106,8 @@ def _dispatch(registry: Registry, command: commands.Command) -> Result:  # noqa:
             return set_waiting(registry, command)
         case commands.ClassifyHosts():
             return room.classify_hosts(registry, command)
+        case commands.ConfirmFailover():
+            return room.confirm_failover(registry, command)
         case commands.QuarantineHost():
             return room.quarantine_host(registry, command)
         case commands.MarkUnavailable():

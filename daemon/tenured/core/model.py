@@ -29,6 +29,12 @@ GENERAL_PURPOSE = "general_purpose"
 Kind = Literal["agent", "host", "pool", "node", "server", "reservation", "failover"]
 
 
+Silence = Literal["", "Silent", "Lapsed", "Held", "Confirmed"]
+"""How the leader last wrote a living host down: heard; suspected; silent for a whole lease; that, and its end is held
+back because many are silent at once; that, and an operator has confirmed it (docs/failover.md).
+"""
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all rows."""
 
@@ -191,6 +197,11 @@ class Agent(Row, frozen=True, kw_only=True, omit_defaults=True):
         """Whether some incarnation holds it (it need not be ready)."""
         return self.incarnation != ""
 
+    @property
+    def starting(self) -> bool:
+        """Whether its holder is at work to make it Ready: what pacing counts. One in trouble waits for something."""
+        return self.incarnation != "" and not self.ready and self.trouble is None
+
 
 class Method(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An action or a query of a class."""
@@ -237,6 +248,10 @@ class Host(Row, frozen=True, kw_only=True, omit_defaults=True):
     """False while its node is cordoned."""
     suspect: bool = False
     """As the leader last classified it: it gets nothing new, and keeps what it has."""
+    silence: Silence = ""
+    """Empty exactly while it is not suspect."""
+    silent_since_wall: float = 0.0
+    """When it was last heard of before it fell silent; 0 while it is heard."""
     quarantined: str = ""
     """Why nothing new is placed there; empty: it is not quarantined. Its agents stay."""
     capabilities: tuple[str, ...] = ()
@@ -340,6 +355,9 @@ class FailoverRecord(Row, frozen=True, kw_only=True, omit_defaults=True):
     """LeaseExpired or HostLost."""
     last_heard_wall: float = 0.0
     ended_wall: float = 0.0
+    pool: str = ""
+    hosts: int = 0
+    """Ready hosts of its pool before it was lost, itself included: as many again, and capacity is back."""
     agents: int = 0
     """How many it held."""
     items: tuple[FailoverItem, ...] = ()

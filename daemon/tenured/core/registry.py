@@ -138,6 +138,8 @@ class Registry:
         """Grows when something changed that may let an agent be placed (or that a waiting agent's sentence depends
         on).
         """
+        self.starting: dict[str, int] = {}
+        """incarnation -> agents that it is making Ready; only those that are not 0."""
         self.groups = Groups()
         """How many agents of each group every host holds."""
         self._lookups = Lookups()
@@ -356,6 +358,10 @@ class Registry:
     def _index_agent(self, old: Agent | None, new: Agent | None) -> None:
         self._lookups.update(old, new)
         self.groups.update(old, new)
+        if old is not None and old.starting:
+            self._count_starting(old.incarnation, -1)
+        if new is not None and new.starting:
+            self._count_starting(new.incarnation, 1)
         if old is not None and old.held:
             self.held_by[old.incarnation].discard(old.uid)
             if not self.held_by[old.incarnation]:
@@ -373,6 +379,13 @@ class Registry:
             (self.unheld.add if waits else self.unheld.discard)(new.uid)
             if _matters_for_placement(old, new):
                 self.placement_version += 1
+
+    def _count_starting(self, incarnation: str, more: int) -> None:
+        count = self.starting.get(incarnation, 0) + more
+        if count:
+            self.starting[incarnation] = count
+        else:
+            del self.starting[incarnation]
 
     def _index_reservation(self, old: Reservation | None, new: Reservation | None) -> None:
         if old is not None:

@@ -2,9 +2,10 @@
 0017).
 
 The likelier causes of half a cluster falling silent are the leader's own links, a switch, or a power cut that takes
-minutes: to move everything at once onto what is left would make an outage of what may pass. Leases end all the same by
-their own clocks; what is held back is the entry that ends an incarnation for ever, so a host that comes back goes on
-under its old incarnation, with its agents where they are. It is about moving, not about safety: rule R stands without it.
+minutes: to move everything at once onto what is left would make an outage of what may pass. Leases end all the same
+by their own clocks; what is held back is the entry that ends an incarnation for ever, so a host that comes back goes
+on under its old incarnation, with its agents where they are. It is about moving, not about safety: rule R stands
+without it.
 
 Confirmed is a host once the leader went on hearing *some* host for a further grace period and it still was not among
 them, or by an operator's word (`tenure failover confirm`). A leader that hears nobody confirms nothing: its links are
