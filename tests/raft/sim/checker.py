@@ -10,7 +10,7 @@ import msgspec
 
 from tenured.raft.core import State
 from tenured.raft.interface import Applied, NotApplied, Outcome
-from tenured.raft.messages import RequestVote, Vote, decode_frame
+from tenured.raft.messages import PreVote, RequestPreVote, RequestVote, Vote, decode_frame
 from tenured.raft.records import Entry
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Check:
         self.fatal = False
         self.leaders: dict[int, tuple[str, int]] = {}  # term -> (name, incarnation)
         self.votes: dict[tuple[str, int], str] = {}  # (voter, term) -> candidate
+        self.asked: dict[tuple[str, int], tuple[int, int]] = {}  # (candidate, term) -> (term, index) of its log's end
         self.begun = False  # somebody stood for election
         self.entries: dict[tuple[int, int], list[object]] = {}  # (index, term) -> [command, term before it]
         self.committed: dict[int, tuple[bytes, int]] = {}  # index -> (command, term)
@@ -84,10 +85,20 @@ class Check:
 
     def sent(self, host: Host, peer: str, frame: bytes) -> None:
         for message in decode_frame(frame):
+            if isinstance(message, RequestVote | RequestPreVote):
+                self.asked[host.name, message.term] = (message.last_term, message.last_index)
+            elif isinstance(message, Vote | PreVote):
+                self.votes_for_what_is_known(host, peer, message.term)
             if isinstance(message, Vote | RequestVote):
                 choice = peer if isinstance(message, Vote) else host.name
                 if self.votes.setdefault((host.name, message.term), choice) != choice:
                     self.bad("two votes in one term", host.name, message.term, choice)
+
+    def votes_for_what_is_known(self, host: Host, candidate: str, term: int) -> None:
+        """Raft, section 5.4.1: what a snapshot on the voter's disk covers is part of the voter's log."""
+        snapshot, asked = host.disk.snapshot, self.asked.get((candidate, term))
+        if snapshot is not None and asked is not None and asked < (snapshot[0][1], snapshot[0][0]):
+            self.bad("vote for a log behind the voter's snapshot", host.name, candidate, term, asked, snapshot[0])
 
     def applied(self, host: Host, place: int, cid: str) -> None:
         if self.place.setdefault(cid, place) != place:

@@ -91,6 +91,8 @@ class SimWriter:
 class SimStore:
     """SnapshotStore: writing takes a random time, then the rename makes it durable. Never back to an older one."""
 
+    goes_back = False  # for a mutant
+
     def __init__(self, host: Host) -> None:
         self.host = host
 
@@ -107,7 +109,7 @@ class SimStore:
 
     def _store(self, at: tuple[int, int], data: bytes) -> bool:
         old = self.host.disk.snapshot
-        if (old is not None and old[0] >= at) or not self.host.one_more_effect():
+        if (old is not None and old[0] >= at and not self.goes_back) or not self.host.one_more_effect():
             return False
         self.host.disk.snapshot = (at, data)
         return True

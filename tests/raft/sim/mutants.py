@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from tenured.raft.core import Peer
 from tenured.raft.engine import Engine
-from tenured.raft.messages import Ack, AppendEntries, RejoinReply
+from tenured.raft.messages import Ack, AppendEntries, InstallSnapshot, RejoinReply
 from tenured.raft.records import Entry
 from tenured.raft.snapshots import Snapshot
 
@@ -57,6 +59,62 @@ class TakesOldSnapshots(Engine):
         return True
 
 
+class CommitsOnParts(Engine):
+    """N1: a piece of a snapshot commits the own log's end."""
+
+    def on_install_snapshot(self, peer: Peer, message: InstallSnapshot) -> None:
+        self.learn_commit(message.commit_index, self.log.last.index)
+        super().on_install_snapshot(peer, message)
+
+
+class CutsBeforeDurable(Engine):
+    """K7: cuts the log when a snapshot is begun."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        begin = self.snapshots.serialize
+
+        def serialize(data: Any, identifier: int) -> None:
+            begin(data, identifier)
+            self.cut_below(identifier)
+
+        self.snapshots.serialize = serialize
+
+
+class SnapshotsGoBack(Engine):
+    """K7: an own snapshot that was begun earlier and ends later replaces a newer one of the leader's."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.snapshots._store.goes_back = True
+
+
+class RetreatsForward(Engine):
+    """N4: the last refusal of a burst decides, though the first names the conflict."""
+
+    def retreat(self, peer: Peer, hint: int) -> int:
+        return max(self.match_index[peer] + 1, min(hint, self.log.last.index + 1))
+
+
+class LoadsLate(Engine):
+    """N8: looks at messages before its snapshot is loaded."""
+
+    def restore(self) -> None:
+        if self.snapshot_pending:  # in the constructor
+            return
+        super().restore()
+
+    def tick(self) -> None:
+        if not self.loaded:
+            self.loaded = True
+            self.restore()
+        super().tick()
+
+    def prepare(self) -> None:
+        self.loaded = False
+        super().prepare()
+
+
 class NumbersFromOne(Engine):
     """N3: request ids start anew in every life."""
 
@@ -92,6 +150,13 @@ class AcksEarly(Engine):
         return True
 
 
+class VotesBeforeItsLeaderKnows(Engine):
+    """K11: gets its vote back while the leader still counts what the lost disk acknowledged."""
+
+    def caught_up(self) -> bool:
+        return self.commit_index >= max(reply.last_index for reply in self.told.values())
+
+
 class NoPreVote(Engine):
     """K10: stands for election whenever its timer runs out."""
 
@@ -116,6 +181,13 @@ class AppliesTwice(Engine):
             self.applied_index = before
 
 
+class CountsItselfUnsynced(Engine):
+    """ADR 0013: the leader sends before its own sync and counts itself at once."""
+
+    def own_match(self) -> int:
+        return self.log.last.index
+
+
 class TrustsPrevious(Engine):
     """Raft, section 5.3: takes entries without comparing the term before them."""
 
@@ -134,14 +206,21 @@ MUTANTS: dict[str, type[Engine]] = {
         CountsVotesTwice,
         ForgetsTail,
         TakesOldSnapshots,
+        CommitsOnParts,
+        CutsBeforeDurable,
+        SnapshotsGoBack,
+        RetreatsForward,
+        LoadsLate,
         NumbersFromOne,
         ForgetsDisks,
         FoundsWithOne,
         FoundsFromOldAnswers,
         AcksEarly,
+        VotesBeforeItsLeaderKnows,
         NoPreVote,
         AcksOfAnyTerm,
         AppliesTwice,
+        CountsItselfUnsynced,
         TrustsPrevious,
     )
 }

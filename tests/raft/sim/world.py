@@ -31,6 +31,9 @@ HEAL_S = 15.0
 class World:
     """`World(seed).run()` returns what the checker found. Keyword arguments fix what the seed would choose."""
 
+    letters: str | None = None
+    """Names of the servers, where a reader is to tell them apart."""
+
     def __init__(self, seed: int, engine_class: type[Engine] = Engine, **fixed: Any) -> None:
         self.seed, self.engine_class = seed, engine_class
         self.rng = random.Random(seed)
@@ -44,7 +47,7 @@ class World:
         for name, value in fixed.items():
             assert hasattr(self, name), name
             setattr(self, name, value)
-        self.names = [f"n{i}" for i in range(self.size)]
+        self.names = [f"n{i}" if self.letters is None else self.letters[i] for i in range(self.size)]
         self.check = Check(self)
         self.net = Net(self)
         self.hosts = {name: Host(self, name) for name in self.names}
