@@ -53,6 +53,15 @@ def test_a_call_older_than_marks_are_kept_is_unknown() -> None:
     assert t.judge(t.Book(), "c", 1, 1.0, t.KEEP_S) == t.New()
 
 
+@pytest.mark.parametrize("client", ["c", ""])
+@pytest.mark.parametrize("born", [t.MAX_LEAD_S + 1, float("inf"), float("nan")])
+def test_a_call_from_the_far_future_does_not_move_the_records_clock(client: str, born: float) -> None:
+    """[used_born]: `clock = max(now, born, clock)` would make every honest call after it too old."""
+    assert t.judge(t.Book(), client, 1, born, 0.0) == t.FromTheFuture()
+    assert t.judge(t.Book(), client, 1, t.MAX_LEAD_S, 0.0) == t.New(), "a host may lag behind its clients"
+    assert t.judge(t.Book(clock=5.0), client, 1, t.MAX_LEAD_S + 5, 0.0) == t.New()
+
+
 def test_a_holder_that_has_read_less_cluster_time_goes_by_the_records_clock() -> None:
     """[state_clock, used_born]."""
     book = settled(t.Book(), "other", 1, now=t.KEEP_S + 10)

@@ -151,6 +151,22 @@ async def test_the_deadline_says_what_is_known(
     assert caught.value.outcome == outcome
 
 
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [("DeadlineExceeded", "unknown"), ("PermissionDenied", "unknown"), ("ActionFailed", "not_applied")],
+)
+async def test_a_refusal_speaks_for_its_own_send_only(cluster: FakeCluster, code: str, outcome: str) -> None:
+    """Protocol additions 11: an earlier send of the same call id may have been applied. Only a host that has looked for
+    the id among the marks can say that it was not.
+    """
+    host = await cluster.host("host-0", error("Fenced", unknown=True), error(code))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        with pytest.raises(errors.CallError) as caught:
+            await call(remote)
+    assert (caught.value.code, caught.value.outcome, len(host.seen)) == (code, outcome, 2)
+
+
 async def test_a_host_that_was_never_reached_did_nothing(cluster: FakeCluster) -> None:
     """Refused connections are "not applied"; so is a certificate that is not that host's."""
     host = await cluster.host("host-0", value(3))

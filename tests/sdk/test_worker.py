@@ -87,6 +87,21 @@ async def test_the_lock_is_held_while_the_worker_lives(tmp_path: Path) -> None:
             await until(lambda: not exists(late.hello.pid), "a worker without the lock ends")
 
 
+async def test_the_lock_of_a_removed_file_is_no_lock(tmp_path: Path) -> None:
+    """Protocol additions 1: a successor unlinks the file once the death is committed; who opened it before and locks it
+    after that holds the lock of nothing. Opening it through /proc is the same as having opened it before.
+    """
+    async with running(tmp_path) as daemon:
+        _, worker = await daemon.welcome()
+        with daemon.lock.open() as file:
+            daemon.lock.unlink()
+            daemon.lock = Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+            kill(worker.hello.pid)
+            late = await daemon.worker()
+            await late.ended()
+            await until(lambda: not exists(late.hello.pid), "a worker with a lock on a removed file ends")
+
+
 async def test_pings_are_answered_while_a_thread_works_and_not_while_the_loop_stands(tmp_path: Path) -> None:
     """The contract of the link: a blocked loop is a hung worker."""
     async with running(tmp_path) as daemon:

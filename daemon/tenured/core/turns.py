@@ -22,6 +22,10 @@ import msgspec
 
 KEEP_S = 7200.0
 """Cluster time for which a call is recognised; more than any client repeats one."""
+MAX_LEAD_S = 60.0
+"""How much later than a host has read a client may say that its call was born: hosts lag by a heartbeat or two. A
+commit takes the latest time it has seen for the record's clock: one call from the far future would make all others old.
+"""
 MAX_REPLIES = 1000
 MAX_REPLY_BYTES = 256 * 1024
 FOLD = 100
@@ -88,11 +92,15 @@ class TooOld(msgspec.Struct, frozen=True):
     """Made longer ago than marks are kept: whether it was applied is unknown."""
 
 
+class FromTheFuture(msgspec.Struct, frozen=True):
+    """Born later than any honest client can say: not applied."""
+
+
 class Busy(msgspec.Struct, frozen=True):
     """Too many calls to tell apart within `KEEP_S`: not applied, try later."""
 
 
-Judgement = New | Recorded | AppliedReplyGone | TooOld | Busy
+Judgement = New | Recorded | AppliedReplyGone | TooOld | FromTheFuture | Busy
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -138,9 +146,11 @@ def load(entries: Mapping[str, bytes]) -> Book:
     )
 
 
-def judge(book: Book, client: str, key: int, born: float, now: float) -> Judgement:
+def judge(book: Book, client: str, key: int, born: float, now: float) -> Judgement:  # noqa: PLR0911 - verdicts
     """Decide what to do with a call. `born`, `now`: cluster seconds. An empty client id is never recognised again."""
     now = max(now, book.clock)  # a new holder may have read less cluster time than this state has seen [state_clock]
+    if not born <= now + MAX_LEAD_S:  # NaN neither
+        return FromTheFuture()
     if not client:
         return New()
     reply = book.replies.get((client, key))

@@ -195,6 +195,14 @@ class Turns:
                         "Expired", "the call id is older than marks are kept", next_step="Read the state with a query."
                     )
                 )
+            case turns.FromTheFuture():
+                job.fail(
+                    not_applied(
+                        "InvalidArguments",
+                        f"the call id was born at {job.call.born:g} s of cluster time, which is far ahead",
+                        next_step="Send the cluster time of this cluster's answers.",
+                    )
+                )
             case turns.Busy():
                 job.fail(not_applied("Busy", "the agent has too many recent calls to tell apart; try later"))
             case turns.New():

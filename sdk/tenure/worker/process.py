@@ -119,6 +119,9 @@ class Worker(asyncio.Protocol):
         try:
             self._lock = os.open(welcome.lock, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if os.fstat(self._lock).st_nlink == 0:
+                # Paused between the two lines, while a successor took the lock, was believed and removed the file.
+                raise FileNotFoundError("the file was removed meanwhile")
         except OSError as error:
             # Held exclusively: a successor has declared this incarnation dead.
             self._end(EXIT_LOCKED, f"no lock on {welcome.lock}: {error}")
