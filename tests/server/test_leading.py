@@ -155,6 +155,23 @@ async def test_the_first_tick_of_a_leader_adds_no_time(world: World) -> None:
     assert first.step_ns == 0
 
 
+async def test_cluster_time_does_not_jump_over_a_leader_that_stood_still(world: World) -> None:
+    """protocol 1, cluster time: no deadline passes because nobody could see. A lone server that slept is still leader."""
+    await world.lead(1)
+    world.log.proposed.clear()
+    world.now += 3600 * 10**9
+    world.leader.tick()
+    slept = await world.log.until("Tick")
+    assert isinstance(slept, commands.Tick)
+    assert slept.step_ns == 2 * FAST.tick_ns
+    world.log.proposed.clear()
+    world.now += FAST.tick_ns
+    world.leader.tick()
+    after = await world.log.until("Tick")
+    assert isinstance(after, commands.Tick)
+    assert after.step_ns == FAST.tick_ns
+
+
 async def test_agents_are_placed_without_waiting_for_a_tick(world: World) -> None:
     from tenured.core.model import AgentClass, AgentSpec, Pool
 

@@ -149,7 +149,8 @@ class Leader:
         self._schedule()
         now = self._clock()
         self._notice_stall(now)
-        step = now - self._last_tick_ns
+        # Cluster time never jumps: what passed while this server stood still passed for nobody (protocol 1).
+        step = min(now - self._last_tick_ns, _STALL_TICKS * self._profile.tick_ns)
         self._last_tick_ns = now
         self._ticks += 1
         if self._ticks % _FORGET_TICKS == 0:
