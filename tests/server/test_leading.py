@@ -156,7 +156,7 @@ async def test_the_first_tick_of_a_leader_adds_no_time(world: World) -> None:
 
 
 async def test_cluster_time_does_not_jump_over_a_leader_that_stood_still(world: World) -> None:
-    """protocol 1, cluster time: no deadline passes because nobody could see. A lone server that slept is still leader."""
+    """protocol 1, cluster time: no deadline passes because nobody could see. A lone server that slept still leads."""
     await world.lead(1)
     world.log.proposed.clear()
     world.now += 3600 * 10**9
