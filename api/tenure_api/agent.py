@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from tenure_api.embedded import NodeSelector
+from tenure_api.embedded import Capabilities, NodeSelector
 from tenure_api.model import (
+    ATOMIC_LIST,
     FREE_FORM,
     Condition,
     Json,
@@ -22,6 +23,8 @@ from tenure_api.model import (
 
 PHASES = ("Pending", "Starting", "Running", "FailingOver", "Migrating", "Backoff", "Unavailable", "Terminating")
 DEFAULT_POOL = "default"
+GROUP_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+"""As the value of a label."""
 
 
 class ClusterRef(Model):
@@ -54,13 +57,65 @@ class AgentResources(Model):
     requests: AgentRequests = AgentRequests()
 
 
-class Placement(Model):
-    """Where the agent may run, and how a host is chosen among those."""
+class AgentToleration(Model):
+    """A taint of a node or of the pool that does not keep the agent away."""
 
-    strategy: Literal["LoadBalanced"] = "LoadBalanced"
-    """`LoadBalanced`: the host with the most room."""
+    key: Annotated[str, Field(min_length=1, max_length=316)]
+    value: Annotated[str, Field(max_length=63)] = ""
+    """Absent: any value of the key."""
+
+
+class Spread(Model):
+    """The agents of a group lie evenly over zones, nodes or hosts."""
+
+    by: Literal["Zone", "Node", "Host"]
+    """`Zone`: the node's label `topology.kubernetes.io/zone`."""
+    max_skew: Annotated[int, Field(ge=1, le=100_000, json_schema_extra={"format": "int32"})] = 1
+    """How many more agents of the group a place may hold than the emptiest one that has room."""
+    group: Annotated[str, Field(max_length=63, pattern=GROUP_PATTERN)] = ""
+    """Agents of the namespace that name the same group count together. Absent: those of the agent's class."""
+
+
+class Placement(Model):
+    """Where the agent may run, and how a host is chosen among those. Read at each placement: an edit moves no agent."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.near) || self.strategy in ['LocalPreferred', 'Optimal']",
+                "near needs the strategy LocalPreferred or Optimal",
+            )
+        )
+    )
+
+    strategy: Literal["LoadBalanced", "CapabilityMatched", "LeaderOnly", "Random", "LocalPreferred", "Optimal"] = (
+        "LoadBalanced"
+    )
+    """`LoadBalanced`: the host with the fewest agents for its size. `CapabilityMatched`: the host with the fewest
+    capabilities beyond those required. `LeaderOnly`: the host that serves longest, all of them there. `Random`: by
+    chance. `LocalPreferred`: close to `near`. `Optimal`: the least weighted sum of cpu, memory, agents, distance, like
+    agents and capabilities.
+    """
     node_selector: NodeSelector = Field(default_factory=dict)
     """Labels that the host's node must carry."""
+    requires: Capabilities = Field(default_factory=list[str])
+    """Capabilities that the host must have: those of its pool, and its own."""
+    tolerations: Annotated[list[AgentToleration], Field(json_schema_extra={**ATOMIC_LIST, "maxItems": 32})] = Field(
+        default_factory=list[AgentToleration]
+    )
+    """Taints of nodes and of the pool that the agent accepts."""
+    spread: Annotated[list[Spread], Field(json_schema_extra={**ATOMIC_LIST, "maxItems": 8})] = Field(
+        default_factory=list[Spread]
+    )
+    """Rules in order of importance: where no host keeps all of them, the later ones are passed over."""
+    near: Annotated[str | None, Field(min_length=1, max_length=317)] = None
+    """For `LocalPreferred` and `Optimal`: an agent (`namespace/name`) or a node. Absent: the node where it was last."""
+
+    @model_validator(mode="after")
+    def _near_is_used(self) -> Self:
+        if self.near is not None and self.strategy not in ("LocalPreferred", "Optimal"):
+            raise ValueError("near needs the strategy LocalPreferred or Optimal")
+        return self
 
 
 class AgentSpec(Model):
@@ -94,6 +149,8 @@ class AgentSpec(Model):
     """Initial values of the state. A later edit changes nothing, and a condition says so."""
     config: Annotated[Json, Field(json_schema_extra=FREE_FORM)] = Field(default_factory=dict)
     """Settings that the agent reads and never writes."""
+    capabilities: Capabilities = Field(default_factory=list[str])
+    """What the agent offers, beside what its class declares: lookups find it by them."""
     critical: bool = True
     """false: when its host is lost, the agent is marked Unavailable instead of moved."""
     resources: AgentResources = AgentResources()

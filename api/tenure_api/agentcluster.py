@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from tenure_api.embedded import (
     Affinity,
+    Capabilities,
     EnvFromSource,
     EnvVar,
     LocalObjectReference,
@@ -17,6 +18,8 @@ from tenure_api.embedded import (
     PullSecrets,
     ResourceRequirements,
     SecurityContext,
+    Taint,
+    Taints,
     Toleration,
     Tolerations,
     TopologySpreadConstraint,
@@ -133,6 +136,10 @@ class Pool(Model):
     """Worker processes of each host; the agents of the pool share them."""
     max_agents_per_host: Annotated[int | None, Field(ge=1, le=100_000, json_schema_extra={"format": "int32"})] = None
     """Absent: no limit."""
+    capabilities: Capabilities = Field(default_factory=list[str])
+    """What each host of the pool has; agents ask for it by placement.requires."""
+    taints: Taints = Field(default_factory=list[Taint])
+    """Keep agents away that do not tolerate them by placement.tolerations."""
     resources: ResourceRequirements | None = None
     """Of the worker container. Absent: 250m cores and 256Mi requested."""
     env: Annotated[list[EnvVar], Field(json_schema_extra={**list_map("name"), "maxItems": 256})] = Field(

@@ -14,6 +14,7 @@ from tenure_api.model import (
     ATOMIC_LIST,
     ATOMIC_MAP,
     FREE_FORM,
+    LIST_SET,
     Json,
     Labels,
     Model,
@@ -78,6 +79,23 @@ class Toleration(Model):
 
 
 Tolerations: TypeAlias = Annotated[list[Toleration], Field(json_schema_extra={**ATOMIC_LIST, "maxItems": 64})]
+Capabilities: TypeAlias = Annotated[
+    list[Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_./:]*[A-Za-z0-9])?$")]],
+    Field(json_schema_extra={**LIST_SET, "maxItems": 32}),
+]
+"""Words of the user's own choice: `gpu`, `payments.eu`, `cuda:12`."""
+
+
+class Taint(Model):
+    """Keeps agents away that do not tolerate it."""
+
+    key: Annotated[str, Field(min_length=1, max_length=316)]
+    value: Annotated[str, Field(max_length=63)] = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule"] = "NoSchedule"
+    """`PreferNoSchedule`: hosts without the taint come first."""
+
+
+Taints: TypeAlias = Annotated[list[Taint], Field(json_schema_extra={**list_map("key", "effect"), "maxItems": 32})]
 NodeSelector: TypeAlias = Annotated[Labels, Field(json_schema_extra={**ATOMIC_MAP, "maxProperties": 64})]
 
 

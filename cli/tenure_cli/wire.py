@@ -17,7 +17,7 @@ def class_of(spec: registry_pb2.AgentSpec) -> str:
 
 def agent_spec(agent: Agent, namespace: str) -> registry_pb2.AgentSpec:
     """The row that this Agent asks for. Raises quantity.BadQuantity."""
-    spec = agent.spec
+    spec, placement = agent.spec, agent.spec.placement
     row = registry_pb2.AgentSpec(
         id=f"{namespace}/{agent.metadata.name}",
         pool=spec.pool,
@@ -26,8 +26,14 @@ def agent_spec(agent: Agent, namespace: str) -> registry_pb2.AgentSpec:
         critical=spec.critical,
         cpu_milli=quantity.milli(spec.resources.requests.cpu),
         memory_bytes=quantity.whole(spec.resources.requests.memory),
-        strategy=spec.placement.strategy,
-        node_selector=spec.placement.node_selector,
+        strategy=placement.strategy,
+        node_selector=placement.node_selector,
+        labels=agent.metadata.labels,
+        capabilities=spec.capabilities,
+        requires=placement.requires,
+        tolerations=[registry_pb2.Toleration(key=each.key, value=each.value) for each in placement.tolerations],
+        spread=[registry_pb2.Spread(by=rule.by, max_skew=rule.max_skew, group=rule.group) for rule in placement.spread],
+        near=placement.near or "",
     )
     setattr(row, "class", spec.class_)
     return row
@@ -36,7 +42,10 @@ def agent_spec(agent: Agent, namespace: str) -> registry_pb2.AgentSpec:
 def pool_spec(pool: Pool) -> registry_pb2.PoolSpec:
     """The row of one pool."""
     limit = pool.max_agents_per_host or 0
-    return registry_pb2.PoolSpec(name=pool.name, modules=pool.modules, max_agents_per_host=limit)
+    taints = [registry_pb2.Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in pool.taints]
+    return registry_pb2.PoolSpec(
+        name=pool.name, modules=pool.modules, max_agents_per_host=limit, capabilities=pool.capabilities, taints=taints
+    )
 
 
 def pool_specs(cluster: AgentCluster) -> Sequence[registry_pb2.PoolSpec]:

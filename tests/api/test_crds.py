@@ -94,6 +94,8 @@ def test_everything_that_exists_is_accepted(crds: Any) -> None:
         affinity={"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
         podMetadata={"labels": {"team": "a"}, "annotations": {"b": "c"}},
         terminationGracePeriodSeconds=30,
+        capabilities=["gpu", "cuda:12"],
+        taints=[{"key": "dedicated", "value": "db"}, {"key": "dedicated", "effect": "PreferNoSchedule"}],
     )
     spread = [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone"}]
     made = cluster("full", image="localhost/tenure:1", pools=[full], lease={"profile": "Fast"})
@@ -104,7 +106,27 @@ def test_everything_that_exists_is_accepted(crds: Any) -> None:
     }
     result = crds.apply(made)
     assert result.returncode == 0, result.stderr
+    result = crds.apply(agent("full", capabilities=["billing"], placement=PLACEMENT))
+    assert result.returncode == 0, result.stderr
+    assert crds.get("agent", "full")["spec"]["placement"]["spread"][1] == {"by": "Host", "maxSkew": 1, "group": ""}
 
+
+STRATEGIES = ["LoadBalanced", "CapabilityMatched", "LeaderOnly", "Random", "LocalPreferred", "Optimal"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_is_accepted(crds: Any, strategy: str) -> None:
+    assert crds.apply(agent("strategy", placement={"strategy": strategy})).returncode == 0
+
+
+PLACEMENT = {
+    "strategy": "LocalPreferred",
+    "nodeSelector": {"disk": "fast"},
+    "requires": ["gpu"],
+    "tolerations": [{"key": "dedicated", "value": "db"}, {"key": "spot"}],
+    "spread": [{"by": "Zone", "maxSkew": 2, "group": "billing"}, {"by": "Host"}],
+    "near": "shop/counter-1",
+}
 
 LATER = [
     {"operatingMode": "Running"},
@@ -183,6 +205,21 @@ REFUSED = {
     "an agent that uses less than nothing": (
         agent("x", resources={"requests": {"cpu": "-1"}}),
         "a request is negative",
+    ),
+    "a skew of nothing": (
+        agent("x", placement={"spread": [{"by": "Zone", "maxSkew": 0}]}),
+        "greater than or equal to 1",
+    ),
+    "a spread by rack": (agent("x", placement={"spread": [{"by": "Rack"}]}), 'Unsupported value: "Rack"'),
+    "a capability with a space": (agent("x", placement={"requires": ["a gpu"]}), "should match"),
+    "a capability twice": (agent("x", capabilities=["a", "a"]), "Duplicate value"),
+    "near without a strategy that looks at it": (
+        agent("x", placement={"near": "node-a"}),
+        "near needs the strategy LocalPreferred or Optimal",
+    ),
+    "a taint that evicts": (
+        cluster("x", pools=[pool(taints=[{"key": "a", "effect": "NoExecute"}])]),
+        'Unsupported value: "NoExecute"',
     ),
 }
 

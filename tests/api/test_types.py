@@ -37,6 +37,14 @@ BAD = {
     "another version": ({**document(), "apiVersion": "v1"}, "apiVersion is 'v1'"),
     "two servers": (document("AgentCluster", pools=[POOL], servers={"replicas": 2}), "servers.replicas is 1, 3 or 5"),
     "two pools of one name": (document("AgentCluster", pools=[POOL, POOL]), "two pools are named 'a'"),
+    "near for nobody": (
+        document(**{"class": "C", "placement": {"near": "n"}}),
+        "spec.placement: near needs the strategy LocalPreferred or Optimal",
+    ),
+    "a skew of nothing": (
+        document(**{"class": "C", "placement": {"spread": [{"by": "Zone", "maxSkew": 0}]}}),
+        "spec.placement.spread[0].maxSkew: Input should be greater than or equal to 1",
+    ),
     "no manifest": (["x"], "The document is not a mapping"),
 }
 

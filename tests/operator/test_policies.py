@@ -13,7 +13,7 @@ from tenure_operator.policies.agents import AgentView
 from tenure_operator.policies.agents import ClusterView as Servers
 from tenure_operator.policies.clusters import ClusterView
 from tenure_operator.policies.conditions import Finding
-from tenure_operator.registry.values import AgentRow, ClusterState, HostRow, Outcome
+from tenure_operator.registry.values import AgentRow, ClusterState, HostRow, Outcome, Spread, Taint, Toleration
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LATER = datetime(2026, 6, 1, 13, tzinfo=UTC)
@@ -438,3 +438,70 @@ def test_equal_states_are_equal_bytes() -> None:
         "a/b", AgentSpec.model_validate({"class": "C", "state": {"b": {"d": 2, "c": 1}, "a": 1}}), "", 1
     )
     assert one == two
+
+
+def test_what_an_agent_asks_of_placement_reaches_its_row() -> None:
+    """Every field of spec.placement, the capabilities that it offers, and the object's labels."""
+    spec = {
+        "class": "C",
+        "capabilities": ["billing"],
+        "placement": {
+            "strategy": "LocalPreferred",
+            "requires": ["gpu"],
+            "tolerations": [{"key": "dedicated", "value": "db"}, {"key": "spot"}],
+            "spread": [{"by": "Zone", "maxSkew": 2, "group": "g"}],
+            "near": "shop/other",
+        },
+    }
+    made = rows.agent_row("a/b", AgentSpec.model_validate(spec), "", 1, {"team": "x"})
+    assert (made.strategy, made.capabilities, made.requires, made.near) == (
+        "LocalPreferred",
+        ("billing",),
+        ("gpu",),
+        "shop/other",
+    )
+    assert made.tolerations == (Toleration(key="dedicated", value="db"), Toleration(key="spot"))
+    assert made.spread == (Spread(by="Zone", max_skew=2, group="g"),)
+    assert made.labels == {"team": "x"}
+
+
+def test_an_edited_label_is_told_to_the_servers() -> None:
+    """Labels do not count in metadata.generation."""
+    seen = view(clusters=(demo(),))
+    assert agents.decide(replace(seen, clusters=(demo(row=row(seen)),)), NOW).apply_to == ""
+    assert seen.wanted is not None
+    edited = replace(seen, wanted=replace(seen.wanted, labels={"team": "x"}), clusters=(demo(row=row(seen)),))
+    assert agents.decide(edited, NOW).apply_to == "demo"
+
+
+def test_a_pool_tells_its_capabilities_and_taints_and_what_its_pods_tolerate() -> None:
+    """A taint of a node that the pool's own pods accept keeps none of its agents away."""
+    pool = {
+        "name": "gpu",
+        "image": "i",
+        "modules": ["m"],
+        "capabilities": ["gpu"],
+        "taints": [{"key": "dedicated", "value": "ml"}],
+        "tolerations": [
+            {"key": "nvidia.com/gpu", "operator": "Exists", "value": None},
+            {"key": "team", "value": "ml"},
+            {"operator": "Exists"},
+        ],
+    }
+    (made,) = rows.pool_rows(AgentClusterSpec.model_validate({"pools": [pool]}))
+    assert (made.capabilities, made.taints) == (("gpu",), (Taint(key="dedicated", value="ml"),))
+    assert [(each.key, each.value) for each in made.tolerations] == [("nvidia.com/gpu", ""), ("team", "ml"), ("", "")]
+
+
+def test_taints_of_a_node_without_kubernetes_own_words() -> None:
+    """What is about to go is not schedulable; whether a host lives, its lease says."""
+    given = [
+        {"key": "dedicated", "value": "db", "effect": "NoSchedule"},
+        {"key": "spot", "effect": "PreferNoSchedule"},
+        {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"},
+        {"key": "karpenter.sh/disrupted", "effect": "NoSchedule"},
+    ]
+    node = {"metadata": {"name": "n", "labels": {"a": "b"}}, "spec": {"taints": given}}
+    (made,) = nodes.rows([node])
+    assert made.taints == (Taint(key="dedicated", value="db"), Taint(key="spot", effect="PreferNoSchedule"))
+    assert (made.labels, made.schedulable) == ({"a": "b"}, False)

@@ -60,7 +60,8 @@ def _read(item: Json, agent_id: str) -> tuple[AgentSpec | None, RowSpec | None, 
     try:
         spec = AgentSpec.model_validate(item.get("spec") or {})
         metadata = item["metadata"]
-        return spec, rows.agent_row(agent_id, spec, metadata["uid"], metadata["generation"]), ""
+        labels = part(metadata, "labels")
+        return spec, rows.agent_row(agent_id, spec, metadata["uid"], metadata["generation"], labels), ""
     except ValidationError as error:
         return None, None, manifest.explain(error, Agent, ("spec",))
     except (quantity.BadQuantity, TypeError, OverflowError) as error:

@@ -88,6 +88,7 @@ _TROUBLE = frozenset(
         Reason.STATE_INVALID,
         Reason.STATE_UNREADABLE,
         Reason.NO_HOST_FITS,
+        Reason.CAPABILITY_MISSING,
         Reason.ACTIVATION_FAILED,
         Reason.CRASH_LOOP,
     }
@@ -121,7 +122,9 @@ def decide(view: AgentView, now: datetime) -> AgentDecision:
 
 def _is_of(row: AgentRow, wanted: RowSpec) -> bool:
     """The row is of this version of this object."""
-    return row.spec.object_uid == wanted.object_uid and row.spec.generation == wanted.generation
+    spec = row.spec
+    # Labels do not count in the generation.
+    return (spec.object_uid, spec.generation, spec.labels) == (wanted.object_uid, wanted.generation, wanted.labels)
 
 
 def _own_row(view: AgentView) -> AgentRow | None:

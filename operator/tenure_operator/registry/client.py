@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +21,9 @@ from tenure_operator.registry.values import (
     PoolRow,
     RegistryError,
     ServerState,
+    Spread,
+    Taint,
+    Toleration,
 )
 from tenure_proto.v1 import registry_pb2 as pb
 from tenure_proto.v1.registry_pb2_grpc import RegistryStub
@@ -74,16 +77,18 @@ class GrpcRegistry:
         return _outcome(answer.results[0])
 
     async def apply_cluster(self, pools: list[PoolRow], command: str) -> None:
-        rows = [
-            pb.PoolSpec(name=pool.name, modules=pool.modules, max_agents_per_host=pool.max_agents_per_host)
-            for pool in pools
-        ]
+        rows = [_pool_out(pool) for pool in pools]
         await _guarded(
             self._stub.ApplyCluster(pb.ApplyClusterRequest(pools=rows, command_id=command), timeout=TIMEOUT_S)
         )
 
     async def set_nodes(self, nodes: list[NodeRow], command: str) -> None:
-        rows = [pb.NodeState(node=node.name, schedulable=node.schedulable, labels=node.labels) for node in nodes]
+        rows = [
+            pb.NodeState(
+                node=node.name, schedulable=node.schedulable, labels=node.labels, taints=_taints_out(node.taints)
+            )
+            for node in nodes
+        ]
         await _guarded(self._stub.SetNodes(pb.SetNodesRequest(nodes=rows, command_id=command), timeout=TIMEOUT_S))
 
     async def status(self) -> ClusterState:
@@ -143,6 +148,12 @@ def _spec_out(spec: AgentSpec) -> pb.AgentSpec:
         memory_bytes=spec.memory_bytes,
         strategy=spec.strategy,
         node_selector=spec.node_selector,
+        labels=spec.labels,
+        capabilities=spec.capabilities,
+        requires=spec.requires,
+        tolerations=_tolerations_out(spec.tolerations),
+        spread=[pb.Spread(by=rule.by, max_skew=rule.max_skew, group=rule.group) for rule in spec.spread],
+        near=spec.near,
         object_uid=spec.object_uid,
         generation=spec.generation,
     )
@@ -162,6 +173,12 @@ def _spec_in(spec: pb.AgentSpec) -> AgentSpec:
         memory_bytes=spec.memory_bytes,
         strategy=spec.strategy,
         node_selector=dict(spec.node_selector),
+        labels=dict(spec.labels),
+        capabilities=tuple(spec.capabilities),
+        requires=tuple(spec.requires),
+        tolerations=_tolerations_in(spec.tolerations),
+        spread=tuple(Spread(by=rule.by, max_skew=rule.max_skew, group=rule.group) for rule in spec.spread),
+        near=spec.near,
         object_uid=spec.object_uid,
         generation=spec.generation,
     )
@@ -238,4 +255,34 @@ def _host(row: pb.HostRow) -> HostRow:
 
 
 def _pool(spec: pb.PoolSpec) -> PoolRow:
-    return PoolRow(name=spec.name, modules=tuple(spec.modules), max_agents_per_host=spec.max_agents_per_host)
+    return PoolRow(
+        name=spec.name,
+        modules=tuple(spec.modules),
+        max_agents_per_host=spec.max_agents_per_host,
+        capabilities=tuple(spec.capabilities),
+        taints=tuple(Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in spec.taints),
+        tolerations=_tolerations_in(spec.tolerations),
+    )
+
+
+def _pool_out(pool: PoolRow) -> pb.PoolSpec:
+    return pb.PoolSpec(
+        name=pool.name,
+        modules=pool.modules,
+        max_agents_per_host=pool.max_agents_per_host,
+        capabilities=pool.capabilities,
+        taints=_taints_out(pool.taints),
+        tolerations=_tolerations_out(pool.tolerations),
+    )
+
+
+def _taints_out(taints: Iterable[Taint]) -> list[pb.Taint]:
+    return [pb.Taint(key=taint.key, value=taint.value, effect=taint.effect) for taint in taints]
+
+
+def _tolerations_out(tolerations: Iterable[Toleration]) -> list[pb.Toleration]:
+    return [pb.Toleration(key=toleration.key, value=toleration.value) for toleration in tolerations]
+
+
+def _tolerations_in(tolerations: Iterable[pb.Toleration]) -> tuple[Toleration, ...]:
+    return tuple(Toleration(key=toleration.key, value=toleration.value) for toleration in tolerations)

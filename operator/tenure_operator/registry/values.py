@@ -11,6 +11,34 @@ API = "API"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Taint:
+    """Keeps agents away that do not tolerate it."""
+
+    key: str
+    value: str = ""
+    effect: str = "NoSchedule"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toleration:
+    """Lets an agent, or the hosts of a pool, go where a taint is."""
+
+    key: str
+    """Empty: every taint."""
+    value: str = ""
+    """Empty: any value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How evenly the agents of a group lie over zones, nodes or hosts."""
+
+    by: str
+    max_skew: int = 1
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSpec:
     """What the user asked for."""
 
@@ -26,6 +54,12 @@ class AgentSpec:
     memory_bytes: int = 0
     strategy: str = ""
     node_selector: dict[str, str] = field(default_factory=dict[str, str])
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    capabilities: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    spread: tuple[Spread, ...] = ()
+    near: str = ""
     object_uid: str = ""
     generation: int = 0
 
@@ -88,6 +122,10 @@ class PoolRow:
     modules: tuple[str, ...]
     max_agents_per_host: int = 0
     """0: no limit."""
+    capabilities: tuple[str, ...] = ()
+    taints: tuple[Taint, ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    """Of its pods."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +135,7 @@ class NodeRow:
     name: str
     schedulable: bool
     labels: dict[str, str] = field(default_factory=dict[str, str])
+    taints: tuple[Taint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tenure_api.model import Json
 from tenure_operator.resources import pod
-from tenure_operator.resources.cluster import API_PORT, ENROL_PORT, HTTP_PORT, PEER_PORT, Cluster
+from tenure_operator.resources.cluster import API_PORT, ENROL_PORT, HTTP_PORT, PEER_PORT, RAFT_PORT, Cluster
 
 DATA = "/data"
 TLS = "/etc/tenure/tls"
@@ -16,6 +16,7 @@ AUTHORITY = "/etc/tenure/authority"
 VOLUME = "data"
 GRACE_S = 30
 """A leader hands over before it goes, which takes an election."""
+_PORTS = (("api", API_PORT), ("peer", PEER_PORT), ("enrol", ENROL_PORT), ("raft", RAFT_PORT), ("http", HTTP_PORT))
 _DEFAULT_RESOURCES: Json = {"requests": pod.DEFAULT_REQUESTS, "limits": {"memory": "1Gi"}}
 
 
@@ -114,8 +115,7 @@ def _container(cluster: Cluster) -> Json:
         "args": arguments(cluster),
         "env": [pod.field_variable("POD_NAME", "metadata.name")],
         "ports": [
-            {"name": name, "containerPort": port, "protocol": "TCP"}
-            for name, port in (("api", API_PORT), ("peer", PEER_PORT), ("enrol", ENROL_PORT), ("http", HTTP_PORT))
+            {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS
         ],
         "resources": pod.resources(cluster.spec.servers.resources, _DEFAULT_RESOURCES),
         "securityContext": pod.CONTAINER_SECURITY,

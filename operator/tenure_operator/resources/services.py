@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tenure_api.model import Json
-from tenure_operator.resources.cluster import API_PORT, ENROL_PORT, PEER_PORT, Cluster
+from tenure_operator.resources.cluster import API_PORT, ENROL_PORT, PEER_PORT, RAFT_PORT, Cluster
 
 
 def api(cluster: Cluster) -> Json:
@@ -23,7 +23,12 @@ def peers(cluster: Cluster) -> Json:
         "clusterIP": "None",
         "publishNotReadyAddresses": True,
         "selector": cluster.selector("server"),
-        "ports": [_port("api", API_PORT), _port("peer", PEER_PORT), _port("enrol", ENROL_PORT)],
+        "ports": [
+            _port("api", API_PORT),
+            _port("peer", PEER_PORT),
+            _port("enrol", ENROL_PORT),
+            _port("raft", RAFT_PORT),
+        ],
     }
     return cluster.object("v1", "Service", f"{cluster.name}-peers", component="server", spec=spec)
 
