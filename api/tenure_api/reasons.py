@@ -62,6 +62,13 @@ class Reason(StrEnum):
     """No host of the pool has a capability that the agent requires."""
     NO_ROOM = "NoRoom", "Add hosts to the pool, free resources, or ask for less."
     """The host has no room left for what is asked of it; nothing is ever oversubscribed."""
+    FAILOVER_PACED = "FailoverPaced", "Wait: agents of lost hosts start a bounded number at a time."
+    """Its host was lost together with many agents, and it waits for its turn to start elsewhere."""
+    FAILOVER_HELD = (
+        "FailoverHeld",
+        "Look at the network and the nodes; `tenure failover confirm` moves the agents at once.",
+    )
+    """Many hosts fell silent at once: nothing is moved before that is confirmed."""
     IMPORT_FAILED = "ImportFailed", "Fix the error in the pool's modules and roll out the image."
     """The pool's modules cannot be imported, so no worker serves."""
     VERSION_SKEW = "VersionSkew", "Build the image with an SDK version that this cluster serves."
@@ -85,6 +92,10 @@ class Reason(StrEnum):
     """Its host or node is being drained."""
     DELETING = "Deleting", "Wait until it is gone."
     """It is being deleted and stops where it runs."""
+    HOST_SILENT = "HostSilent"
+    """Its host has not been heard of for longer than it should; its lease has not provably ended yet."""
+    CAPACITY_RETURNED = "CapacityReturned"
+    """Not critical: its node did not come back, and its pool has as many ready hosts again as before."""
     NODE_LOST = "NodeLost", "Bring the node back, or set spec.critical to true to let it move."
     """Not critical: it waits for the node whose host was lost."""
 

@@ -84,7 +84,8 @@ def test_a_silent_host_is_expired_then_its_agents_are_assigned(leader: Leader) -
         leader.world.assign(uid, "h0.1")
     leader.now += FAST.expiry_ns
     leader.beat("h1.1")
-    (expire,) = leader.plan()
+    expire, classes = leader.plan()
+    assert [(item.incarnation, item.silence) for item in classes.items] == [("h0.1", "Lapsed")]
     assert (expire.incarnation, expire.last_heard_wall) == ("h0.1", pytest.approx(1000 - FAST.expiry_ns / NS))
     assert leader.plan() == [], "it is proposed once while its fate is open"
     leader.world.apply(expire)
@@ -111,10 +112,16 @@ def test_a_suspected_host_gets_nothing_until_it_is_heard_again(leader: Leader) -
     """DESIGN.md 5, detection: suspicion places nothing new there and moves nothing away."""
     leader.now += leader.leases.detector.first_limit_ns
     leader.world.create("a")
-    (waiting,) = leader.carry_out()
+    classes, waiting = leader.carry_out()
+    assert {item.silence for item in classes.items} == {"Silent"}
     assert waiting.items[0].message == "Waiting: no host of pool default fits (2 silent)"
+    leader.beat("h0.1", "h1.1")
+    assert leader.carry_out() == [], "a class is written at most once a second"
+    leader.now += NS
     leader.beat("h1.1")
-    assert names(leader.carry_out()) == ["Assign"]
+    found = leader.carry_out()
+    assert names(found) == ["ClassifyHosts", "Assign"]
+    assert [(item.incarnation, item.suspect) for item in found[0].items] == [("h0.1", True), ("h1.1", False)]
     assert leader.world.registry.agent("shop/a").host == "h1"
 
 

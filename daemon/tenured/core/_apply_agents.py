@@ -146,7 +146,8 @@ def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
         return RowResult(item.uid, item.uid, "refused", Reason.NO_ROOM, short)
     agent = note_returned(registry, agent)
     failover = agent.last_failover
-    if failover is not None and agent.unheld_reason in _LOST:
+    lost = agent.unheld_reason in _LOST or agent.failover_id > 0
+    if failover is not None and lost:
         failover = replace(failover, to_host=host.name, to_node=host.node)
     explanation = _clip(item.explanation)
     registry.put(
@@ -161,7 +162,7 @@ def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
             ready=False,
             trouble=None,
             waiting=None,
-            restarts=agent.restarts + (agent.unheld_reason in _LOST),
+            restarts=agent.restarts + lost,
             last_failover=failover,
             explanation=explanation,
             previous_explanation=agent.explanation,

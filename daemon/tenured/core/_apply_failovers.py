@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from tenure_api.reasons import Reason
 from tenured.core import commands
 from tenured.core.model import Agent, FailoverItem, FailoverRecord, Host, RowKey
 from tenured.core.registry import FAILOVERS_LIMIT, Registry
@@ -116,7 +117,10 @@ def mark_available(registry: Registry, command: commands.MarkAvailable) -> Resul
     for uid in command.uids:
         agent = registry.agents.get(uid)
         if agent is not None and agent.unavailable:
-            registry.put(note_returned(registry, agent))
+            freed = note_returned(registry, agent)
+            if agent.unavailable == Reason.NODE_LOST and not agent.spec.critical:
+                freed = replace(freed, unheld_reason=str(Reason.CAPACITY_RETURNED))  # it may go anywhere now
+            registry.put(freed)
     return Result()
 
 

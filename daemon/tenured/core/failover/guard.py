@@ -19,7 +19,11 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
+from tenure_api.reasons import Reason
+from tenured.core.detection import Trust
+from tenured.core.lease import LeaderLeases
 from tenured.core.profile import NS, Profile
+from tenured.core.registry import Registry
 
 DEFAULT_SHARE = 0.5
 """More than this share of the hosts, silent at once, is a wide blast. 1: the guard is off."""
@@ -86,3 +90,21 @@ def look(before: Held, seen: Iterable[Seen], now: int, *, share: float = DEFAULT
 def waiting(held: Held, now: int, grace: int) -> AbstractSet[str]:
     """Name the hosts that are not to be ended now: silent, among many, and not confirmed yet."""
     return {name for name, began in held.since.items() if now - began < grace}
+
+
+def hosts_seen(registry: Registry, leases: LeaderLeases, now: int) -> list[Seen]:
+    """Read the registry and the detector: each host once, whatever number of its incarnations live."""
+    oldest = registry.cluster_ns - AT_ONCE_NS
+    silent: dict[str, bool] = {}
+    ended: set[str] = set()
+    confirmed: set[str] = set()
+    for host in registry.hosts.values():
+        if host.alive:
+            lapsed = leases.detector.trust(now, host.incarnation) is Trust.LAPSED
+            silent[host.name] = lapsed and silent.get(host.name, True)
+            if host.silence == "Confirmed":
+                confirmed.add(host.name)
+        elif host.ended == Reason.LEASE_EXPIRED and host.ended_ns >= oldest:
+            ended.add(host.name)
+    seen = [Seen(name, lapsed, confirmed=name in confirmed) for name, lapsed in silent.items()]
+    return seen + [Seen(name, silent=True, ended=True) for name in sorted(ended - silent.keys())]

@@ -1,16 +1,32 @@
-"""What the leader proposes next: expiries first, then assignments, critical agents first, then why others wait.
-
-Level-triggered: everything is computed from the registry and the leases as they are, so a plan that was lost costs time
-only. Safety does not rest here: every assignment is a compare-and-set under rule R, checked where it is applied.
+"""What the leader proposes next: expiries first, then classes of hosts, then marks and assignments, then why others
+wait.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
-from tenured.core.commands import Assign, Assignment, Command, ExpireHost, ForgetHosts, SetWaiting, WaitingItem
+from tenure_api.reasons import Reason
+from tenured.core.commands import (
+    Assign,
+    Assignment,
+    ClassifyHosts,
+    Command,
+    ExpireHost,
+    ForgetHosts,
+    MarkAvailable,
+    MarkUnavailable,
+    SetWaiting,
+    WaitingItem,
+)
+from tenured.core.failover.classes import Classes
+from tenured.core.failover.guard import DEFAULT_SHARE, NOTHING_HELD, Held, grace_ns, hosts_seen, look, waiting
+from tenured.core.failover.marks import takes_agents, to_free, to_mark
+from tenured.core.failover.pacing import free_places
+from tenured.core.failover.queue import HELD_BACK_NS, Queue
 from tenured.core.lease import LeaderLeases
 from tenured.core.model import Agent
 from tenured.core.placement import Placement, place
@@ -30,15 +46,28 @@ HOST_ROWS_KEPT_NS = 600 * NS
 class Planner:
     """Of one leadership. One batch of assignments is under way at a time, so that capacity is never counted twice."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, share: float = DEFAULT_SHARE) -> None:
         self.seed = seed
         """Of the tie-break; any number."""
+        self.held: Held = NOTHING_HELD
+        """What the guard holds back."""
+        self.waits_for_places = False
+        """Whether agents wait until hosts have finished others: plan again whenever an agent becomes Ready."""
+        self._share = share
+        self._classes = Classes()
+        self._queue = Queue()
         self._open: dict[int, tuple[Command, int]] = {}
-        self._seen: tuple[int, AbstractSet[str], bool] | None = None
+        self._seen: object = None
+        self._told_at = 0
+        self._marked_at = 0
 
     def reset(self) -> None:
         """Forget what was under way; at each election."""
         self._open.clear()
+        self._classes.reset()
+        self._queue.clear()
+        self.held = NOTHING_HELD
+        self.waits_for_places = False
         self._seen = None
 
     def plan(self, registry: Registry, leases: LeaderLeases, now: int, wall: float) -> list[Command]:
@@ -52,8 +81,11 @@ class Planner:
         for command, proposed in list(self._open.values()):
             if now - proposed >= UNSETTLED_NS:
                 self.settled(command)
-        new = self._expiries(registry, leases, now, wall)
-        if not self._under_way(Assign, SetWaiting):
+        self.held = look(self.held, hosts_seen(registry, leases, now), now, share=self._share)
+        held = waiting(self.held, now, grace_ns(leases.profile))
+        new = self._expiries(registry, leases, held, now, wall)
+        new += self._classified(registry, leases, held, now, wall)
+        if not self._under_way(Assign, SetWaiting, MarkUnavailable, MarkAvailable):
             new += self._placements(registry, leases, now, wall)
         for command in new:
             self._open[id(command)] = (command, now)
@@ -62,7 +94,7 @@ class Planner:
     def settled(self, command: Command) -> None:
         """Note that the fate of a proposed command is known (applied, not applied, or unknown)."""
         self._open.pop(id(command), None)
-        if isinstance(command, Assign | SetWaiting):
+        if isinstance(command, Assign | SetWaiting | MarkUnavailable | MarkAvailable):
             self._seen = None  # what was not applied is computed again
 
     # --- inside -----------------------------------------------------------------------------------------------
@@ -70,7 +102,9 @@ class Planner:
     def _under_way(self, *kinds: type[Command]) -> bool:
         return any(isinstance(command, kinds) for command, _ in self._open.values())
 
-    def _expiries(self, registry: Registry, leases: LeaderLeases, now: int, wall: float) -> list[Command]:
+    def _expiries(
+        self, registry: Registry, leases: LeaderLeases, held: AbstractSet[str], now: int, wall: float
+    ) -> list[Command]:
         proposed = {command.incarnation for command, _ in self._open.values() if isinstance(command, ExpireHost)}
         new: list[Command] = [
             ExpireHost(
@@ -79,7 +113,7 @@ class Planner:
                 wall=wall,
             )
             for silence in leases.expirable(now, registry)
-            if silence.incarnation not in proposed
+            if silence.incarnation not in proposed and registry.hosts[silence.incarnation].name not in held
         ]
         oldest = registry.cluster_ns - HOST_ROWS_KEPT_NS
         ended = tuple(host.incarnation for host in registry.hosts.values() if not host.alive and host.ended_ns < oldest)
@@ -87,30 +121,102 @@ class Planner:
             new.append(ForgetHosts(incarnations=ended, wall=wall))
         return new
 
+    def _classified(
+        self, registry: Registry, leases: LeaderLeases, held: AbstractSet[str], now: int, wall: float
+    ) -> list[Command]:
+        if self._under_way(ClassifyHosts):
+            return []
+        items = self._classes.plan(registry, leases, held, now, wall)
+        return [ClassifyHosts(items=items, wall=wall)] if items else []
+
     def _placements(self, registry: Registry, leases: LeaderLeases, now: int, wall: float) -> list[Command]:
         if not registry.unheld:
+            self._queue.clear()
+            self.waits_for_places = False
             return []
         avoid = leases.suspects(now, registry)
         # A new leader has heard of nobody yet: what it cannot place then is no news for users.
         since = leases.since_ns
         informed = since is not None and now - since > leases.detector.first_limit_ns
-        seen = (registry.placement_version, avoid, informed)
+        hosts = [host for host in registry.hosts.values() if takes_agents(host, avoid)]
+        nodes = {(host.pool, host.node) for host in hosts}
+        standing = (registry.placement_version, avoid, informed)
+        new: list[Command] = []
+        if self._queue.refresh(registry, standing, nodes, now) or now - self._marked_at >= HELD_BACK_NS:
+            self._marked_at = now
+            new = self._marked(registry, avoid, now, wall) if informed else []
+        return new or self._assigned(registry, leases, avoid, now, wall, informed=informed)
+
+    def _marked(self, registry: Registry, avoid: AbstractSet[str], now: int, wall: float) -> list[Command]:
+        new: list[Command] = [
+            MarkUnavailable(items=tuple(part), wall=wall) for part in _parts(to_mark(registry, self._queue, avoid, now))
+        ]
+        new += [MarkAvailable(uids=tuple(part), wall=wall) for part in _parts(to_free(registry, avoid))]
+        return new
+
+    def _assigned(
+        self,
+        registry: Registry,
+        leases: LeaderLeases,
+        avoid: AbstractSet[str],
+        now: int,
+        wall: float,
+        *,
+        informed: bool,
+    ) -> list[Command]:
+        queue = self._queue
+        free = free_places(registry, leases.loads(), avoid) if queue.lost else None
+        seen = (registry.placement_version, avoid, informed, free)
         if seen == self._seen:
-            return []
+            return self._told(registry, [], now, wall)
         self._seen = seen
-        placed = place(registry, _in_order(registry), avoid=avoid, seed=self.seed)
-        items = [_assignment(registry, found) for found in placed if found.incarnation]
-        commands: list[Command] = [Assign(items=tuple(part), wall=wall) for part in _parts(items)]
-        if informed:
-            waiting = [_waiting(found) for found in placed if not found.incarnation and _is_news(registry, found)]
-            commands += [SetWaiting(items=tuple(part), wall=wall) for part in _parts(waiting)]
-        return commands
+        full: frozenset[str] = frozenset(name for name, places in (free or {}).items() if not places)
+        most = sum(free.values()) if free is not None else len(registry.unheld)
+        batch = queue.first(registry, most)
+        placed = place(registry, batch, avoid=avoid | full, seed=self.seed)
+        chosen = _within(placed, free)
+        pools = {registry.hosts[name].pool for name in full}
+        failed = [found for found in placed if not found.incarnation]
+        # With a host left out because it is busy, nobody knows yet whether the agent fits nowhere.
+        failed = [found for found in failed if registry.agents[found.uid].spec.pool not in pools]
+        items = [_assignment(registry, found) for found in chosen]
+        new: list[Command] = [Assign(items=tuple(part), wall=wall) for part in _parts(items)]
+        if not informed:
+            return new
+        queue.stuck.update(found.uid for found in failed)
+        said = [_waiting(found) for found in failed if _is_news(registry, found)]
+        new += [SetWaiting(items=tuple(part), wall=wall) for part in _parts(said)]
+        return new + self._told(registry, items, now, wall)
+
+    def _told(self, registry: Registry, items: Sequence[Assignment], now: int, wall: float) -> list[Command]:
+        """Say to those that wait for their turn how many are before them; and note whether there are any."""
+        queue = self._queue
+        if not queue.lost:
+            self.waits_for_places = False
+            return []
+        taken = {item.uid for item in items}
+        held_back = [agent for agent in queue.waiting(registry) if agent.uid not in taken]
+        self.waits_for_places = bool(held_back)
+        if now - self._told_at < HELD_BACK_NS:
+            return []
+        ahead = sum(registry.starting.values()) + len(items)
+        told: list[WaitingItem] = []
+        for place_in_line, agent in enumerate(held_back):
+            if len(told) < BATCH and queue.to_tell(agent, now):
+                told.append(_held_back(agent, ahead + place_in_line))
+        self._told_at = now
+        return [SetWaiting(items=tuple(told), wall=wall)] if told else []
 
 
-def _in_order(registry: Registry) -> list[Agent]:
-    """Critical agents first, then the older ones."""
-    agents = [registry.agents[uid] for uid in registry.unheld]
-    return sorted(agents, key=lambda agent: (not agent.spec.critical, int(agent.uid)))
+def _within(placed: Iterable[Placement], free: dict[str, int] | None) -> list[Placement]:
+    """The placements for which the host has a place now; the others wait for their turn."""
+    taken: Counter[str] = Counter()
+    chosen: list[Placement] = []
+    for found in placed:
+        if found.incarnation and (free is None or taken[found.incarnation] < free[found.incarnation]):
+            taken[found.incarnation] += 1
+            chosen.append(found)
+    return chosen
 
 
 def _assignment(registry: Registry, found: Placement) -> Assignment:
@@ -133,9 +239,19 @@ def _waiting(found: Placement) -> WaitingItem:
     )
 
 
+def _held_back(agent: Agent, ahead: int) -> WaitingItem:
+    reason = Reason.FAILOVER_PACED
+    message = f"Waiting: failing over, {ahead} ahead of it"
+    return WaitingItem(uid=agent.uid, epoch=agent.epoch, reason=reason, message=message, next_action=reason.next_step)
+
+
 def _is_news(registry: Registry, found: Placement) -> bool:
-    waiting = registry.agents[found.uid].waiting
-    return waiting is None or (waiting.reason, waiting.message) != (found.reason, found.message)
+    """Tell whether the row does not say it yet. What is marked says it already."""
+    agent = registry.agents[found.uid]
+    waiting = agent.waiting
+    return not agent.unavailable and (
+        waiting is None or (waiting.reason, waiting.message) != (found.reason, found.message)
+    )
 
 
 def _parts(items: Sequence[T]) -> Iterable[Sequence[T]]:
