@@ -8,7 +8,8 @@ meaning of a command. Layers, each knowing only those below it:
     rejoin > elections > replication > commands     one concern each
     core                 the seam to PySyncObj; docs/adr/0006
     outbox, journal, snapshots, messages, records   values and queues
-    wal, writer          the file and its thread
+    wal, frames, writer  the log's files and its thread
+    files                the directory, real or simulated
 """
 
 from tenured.raft.consensus import Consensus
@@ -29,9 +30,11 @@ from tenured.raft.interface import (
     StateMachine,
     Unknown,
 )
+from tenured.raft.wal import MANIFEST
 
 __all__ = [
     "COMMAND_LIMIT",
+    "MANIFEST",
     "Applied",
     "Consensus",
     "EngineUnsupported",

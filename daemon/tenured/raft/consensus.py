@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from tenured.raft.core import Seams, check_version
 from tenured.raft.engine import Engine
+from tenured.raft.files import DiskFiles, Files
 from tenured.raft.interface import (
     COMMAND_LIMIT,
     NotApplied,
@@ -29,7 +30,7 @@ from tenured.raft.journal import Journal
 from tenured.raft.outbox import Outbox
 from tenured.raft.records import LogState
 from tenured.raft.snapshots import NoSnapshots, Snapshots
-from tenured.raft.wal import FILE_NAME, LogFile, open_log
+from tenured.raft.wal import Log, open_log
 from tenured.raft.writer import LogWriter
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Consensus:
         self._rng = random.Random() if rng is None else rng  # noqa: S311  (no secret depends on it)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
+        self._files: Files | None = None
         self._writer: LogWriter | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._inbox: deque[tuple[str, bytes]] = deque()
@@ -91,20 +93,26 @@ class Consensus:
         Raises LogCorrupt, LogForeign, EngineUnsupported and OSError, each with a sentence for the operator.
         """
         self._loop = asyncio.get_running_loop()
-        state, file, size = await asyncio.to_thread(self.open_log)
-        self._begin(self._loop, state, file, size)
+        state, log = await asyncio.to_thread(self._open)
+        self._begin(self._loop, state, log)
 
-    def open_log(self) -> tuple[LogState, LogFile, int]:
-        """Read and repair the log. Runs in a thread. Tests replace it to break the disk."""
-        return open_log(self._config.directory / FILE_NAME, self._config.name)
+    def open_files(self) -> Files:
+        """The directory. Runs in a thread. Tests replace it to break the disk, simulations to have none."""
+        return DiskFiles(self._config.directory)
 
-    def open_writer(
-        self, file: LogFile, size: int, on_synced: Callable[[int], None], on_error: Callable[[OSError], None]
-    ) -> LogWriter:
-        """Who writes the log from `size` on. Simulations replace it, and `open_log`."""
-        return LogWriter(file, size, on_synced, on_error)
+    def open_writer(self, log: Log, on_synced: Callable[[int], None], on_error: Callable[[OSError], None]) -> LogWriter:
+        """Who writes the log. Simulations replace it, and `open_files`."""
+        return LogWriter(log, on_synced, on_error)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop, state: LogState, file: LogFile, size: int) -> None:
+    def _open(self) -> tuple[LogState, Log]:
+        self._files = files = self.open_files()
+        try:
+            return open_log(files, self._config.name)
+        except BaseException:
+            files.close()
+            raise
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, state: LogState, log: Log) -> None:
         def synced(sequence: int) -> None:
             with suppress(RuntimeError):  # the loop is closed: the process is on its way out without stop()
                 loop.call_soon_threadsafe(self._synced, sequence)
@@ -113,10 +121,10 @@ class Consensus:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._fail, error)
 
-        self._writer = self.open_writer(file, size, synced, broken)
+        self._writer = self.open_writer(log, synced, broken)
         seams = Seams(
             machine=self._machine,
-            journal=Journal(state, self._writer),
+            journal=Journal(state, self._writer, segment_size=log.size),
             snapshots=Snapshots(NoSnapshots(), self._machine.snapshot),
             outbox=Outbox(self._link.send),
             clock=self._clock,
@@ -140,6 +148,8 @@ class Consensus:
         self._silent = True
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)  # its last sync still lets answers go, before this returns
+        if self._files is not None:
+            self._files.close()
         self._engine = None
         self._give_up("this server is stopping")
 

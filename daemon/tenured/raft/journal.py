@@ -8,6 +8,7 @@ from typing import Protocol, overload
 from tenured.raft.records import (
     Added,
     Ballot,
+    Checkpoint,
     Committed,
     CutBelow,
     CutFrom,
@@ -18,6 +19,7 @@ from tenured.raft.records import (
     Standing,
     encode_record,
 )
+from tenured.raft.wal import SEGMENT_BYTES
 
 
 class RecordSink(Protocol):
@@ -32,13 +34,27 @@ class RecordSink(Protocol):
         """Queue an encoded record, return its sequence number."""
         ...
 
+    def rotate(self, checkpoint: Checkpoint) -> None:
+        """Begin a segment behind the records so far, which add up to `checkpoint`."""
+        ...
+
+    def release(self, index: int) -> None:
+        """Once the records so far are on the disk, drop the segments with nothing but entries below `index`."""
+        ...
+
 
 class Journal:
     """Entries, ballot and standing. Never empty once the engine has started: it holds at least the bootstrap entry."""
 
-    def __init__(self, state: LogState, sink: RecordSink) -> None:
+    def __init__(
+        self, state: LogState, sink: RecordSink, *, segment_size: int = 0, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        """Take `state` over. The newest segment has `segment_size` bytes; one of `segment_bytes` is full."""
         self._entries = state.entries
         self._sink = sink
+        self._floor, self._segment_size, self._segment_bytes = state.first, segment_size, segment_bytes
+        self.bytes = sum(len(entry.command) for entry in self._entries)
+        """Of all commands in the log."""
         self._commit = self._commit_written = state.commit
         self.term, self.vote = state.term, state.vote
         self.voter, self.born = state.voter, state.born
@@ -79,6 +95,8 @@ class Journal:
     def replace(self, entries: list[Entry]) -> None:
         """Make the log exactly `entries`, in one record (K5, K7)."""
         self._entries = list(entries)
+        self._floor = entries[0].index
+        self.bytes = sum(len(entry.command) for entry in entries)
         self._unsynced.clear()
         self._note_unsynced(self._put(Replaced(self._entries)), self._entries[-1].index)
         self.durable_index = min(self.durable_index, self._entries[-1].index)
@@ -93,8 +111,22 @@ class Journal:
         while self._unsynced and self._unsynced[0][0] <= sequence:
             self.durable_index = self._unsynced.popleft()[1]
 
+    def release(self, index: int) -> None:
+        """Nobody will need entries below `index` from the disk. Only for what the log itself no longer holds."""
+        self._sink.release(min(index, self._floor, self._entries[0].index))
+
     def _put(self, record: Record) -> int:
-        return self._sink.append(encode_record(record))
+        data = encode_record(record)
+        sequence = self._sink.append(data)
+        self._segment_size += len(data)
+        if self._segment_size >= self._segment_bytes:
+            self._segment_size = 0
+            self._sink.rotate(self._checkpoint())
+        return sequence
+
+    def _checkpoint(self) -> Checkpoint:
+        end = self._entries[-1].index + 1 if self._entries else 0
+        return Checkpoint(self.term, self.vote, self.voter, self.born, self._commit_written, self._floor, end)
 
     def _note_unsynced(self, sequence: int, index: int) -> None:
         self._unsynced.append((sequence, index))
@@ -103,13 +135,16 @@ class Journal:
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         entry = Entry(command, idx, term)
+        self._floor = self._floor or idx
         self._entries.append(entry)
+        self.bytes += len(command)
         self._note_unsynced(self._put(Added(entry)), idx)
 
     def deleteEntriesFrom(self, entryFrom: int) -> None:  # noqa: N803
         if entryFrom >= len(self._entries):
             return
         index = self._entries[entryFrom].index
+        self.bytes -= sum(len(entry.command) for entry in self._entries[entryFrom:])
         del self._entries[entryFrom:]
         self._put(CutFrom(index))
         self.durable_index = min(self.durable_index, index - 1)
@@ -118,8 +153,12 @@ class Journal:
 
     def deleteEntriesTo(self, entryTo: int) -> None:  # noqa: N803
         if entryTo > 0:
-            self._put(CutBelow(self._entries[entryTo].index))
+            index = self._entries[entryTo].index
+            self.bytes -= sum(len(entry.command) for entry in self._entries[:entryTo])
             del self._entries[:entryTo]
+            if index > self._floor:  # else the records say it already: entries came back with an older snapshot
+                self._floor = index
+                self._put(CutBelow(index))
 
     def setCurrentTerm(self, term: int, vote: str | None) -> None:
         self.term, self.vote = term, vote

@@ -65,8 +65,28 @@ class Committed(msgspec.Struct, frozen=True, array_like=True, tag=7):
 Record = Added | CutFrom | CutBelow | Replaced | Ballot | Standing | Committed
 
 
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
+    """What all records before a segment add up to, but for the entries: what makes older segments dispensable.
+
+    The log holds the entries from `first` up to `end`, without it.
+    """
+
+    term: int
+    vote: str | None
+    voter: bool
+    born: int
+    commit: int
+    first: int
+    end: int
+
+
 class LogState(msgspec.Struct):
-    """The sum of the records. An empty disk is `born == 0`."""
+    """The sum of the records. An empty disk is `born == 0`.
+
+    `entries` are those whose records are still there, one after the other and the last of them at `end - 1`. The log
+    begins at `first`; entries in front of it are spare: a snapshot covers them, and should that be damaged, they and
+    the snapshot before it give the same state.
+    """
 
     entries: list[Entry] = msgspec.field(default_factory=list[Entry])
     term: int = 0
@@ -74,6 +94,28 @@ class LogState(msgspec.Struct):
     voter: bool = False
     born: int = 0
     commit: int = 1
+    first: int = 0
+    """0: nothing was ever in the log."""
+    end: int = 0
+
+    @classmethod
+    def since(cls, checkpoint: Checkpoint) -> "LogState":
+        """The state where a segment begins that has none before it."""
+        return cls(**msgspec.structs.asdict(checkpoint))
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """This state without its entries."""
+        return Checkpoint(self.term, self.vote, self.voter, self.born, self.commit, self.first, self.end)
+
+    @property
+    def oldest(self) -> int:
+        """Index of the oldest entry whose record is there; `end` when there is none."""
+        return self.end - len(self.entries)
+
+    def forget_below(self, index: int) -> None:
+        """Drop spare entries below `index`."""
+        del self.entries[: max(0, index - self.oldest)]
 
     def play(self, records: Iterable[Record]) -> None:
         """Apply records in order. Raises ValueError when one does not fit on those before it."""
@@ -83,15 +125,18 @@ class LogState(msgspec.Struct):
     def _play(self, record: Record) -> None:
         match record:
             case Added(entry):
-                if self.entries and entry.index != self.entries[-1].index + 1:
-                    raise ValueError(f"entry {entry.index} follows entry {self.entries[-1].index}")
-                self.entries.append(entry)
+                self._add(entry)
             case CutFrom(index):
-                del self.entries[self._position(index) :]
+                self._check(index)
+                del self.entries[max(0, index - self.oldest) :]
+                self.end = index
             case CutBelow(index):
-                del self.entries[: self._position(index)]
+                self._check(index)
+                self.first = index
             case Replaced(entries):
-                self.entries = list(entries)
+                self.entries, self.first, self.end = [], 0, 0
+                for entry in entries:
+                    self._add(entry)
             case Ballot(term, vote):
                 self.term, self.vote = term, vote
             case Standing(voter, born):
@@ -99,10 +144,17 @@ class LogState(msgspec.Struct):
             case Committed(index):
                 self.commit = index
 
-    def _position(self, index: int) -> int:
-        if not self.entries or not self.entries[0].index <= index <= self.entries[-1].index + 1:
+    def _add(self, entry: Entry) -> None:
+        if not self.end:
+            self.first = self.end = entry.index
+        if entry.index != self.end:
+            raise ValueError(f"entry {entry.index} follows entry {self.end - 1}")
+        self.entries.append(entry)
+        self.end += 1
+
+    def _check(self, index: int) -> None:
+        if not self.first <= index <= self.end:
             raise ValueError(f"a cut at {index} outside of the log")
-        return index - self.entries[0].index
 
 
 encode_record = msgspec.msgpack.Encoder().encode

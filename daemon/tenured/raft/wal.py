@@ -1,93 +1,71 @@
-"""The file format of the write-ahead log, its opening and its repair.
+"""The write-ahead log on disk: a chain of segments, how it is opened and checked, written and made shorter.
 
-    file    = magic (8 bytes), frame (the header: format version, server name), frame ... frame   = length, crc of the
-    payload, crc of (offset, length, crc of the payload); 4 bytes each, little endian; payload payload = a msgpack
-    array of records: one group commit
+    raft.log                what this directory is: format, server, id of the log, number of a segment that exists
+    log-0000000000000001    a segment: magic (8 bytes), frame (header), frame ... ; see frames.py
+    payload of a frame      a msgpack array of records: one group commit
 
-A frame is written only after the one before it was synced. So a damaged frame that has a whole frame somewhere behind
-it is damage to synced data: **LogCorrupt**, whatever it looks like. A damaged frame with nothing whole behind it is a
-torn write, and cut off, if it is shorter than its length says or has a sector of zeros (a block that was never
-written). Anything else in the last frame may be damage to an acknowledged entry and refuses to start too: the road of
-an empty disk (rejoin.py) is safe, a guess is not. The offset in the checksum keeps an old frame in a new place from
-being taken for real.
+The header of a segment says how long the one before it was and its checksum, and what all records before it add up to
+(`Checkpoint`). So a segment is begun only when the one before it is complete and synced; a missing, exchanged or
+shortened one is seen; and the oldest ones can be removed once no entry in them is needed. Only the newest segment has a
+torn tail, and only that is ever cut. Everything else that is not as it was written refuses to start: **LogCorrupt**.
+
+Before there were segments, `raft.log` was the whole log. It becomes segment 0 and is read as it is; the new `raft.log`
+makes an older version refuse to start rather than take the past for the present.
 """
 
-import fcntl
 import logging
-import os
-import struct
+import re
+import secrets
 import zlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from tenured.raft.files import TEMPORARY, Files, OpenFile, put_whole
+from tenured.raft.frames import HEAD_BYTES, Damaged, frame, frames, whole
 from tenured.raft.interface import LogCorrupt, LogForeign
-from tenured.raft.records import LogState, decode_records
+from tenured.raft.records import Checkpoint, LogState, decode_records
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "raft.log"
+MANIFEST = "raft.log"
 MAGIC = b"TNRRAFT\n"
-FORMAT = 1
-SECTOR = 512
-_FRAME = struct.Struct("<III")
-_PLACE = struct.Struct("<QII")
+FORMAT = 2
+ONE_FILE_FORMAT = 1
+SEGMENT_BYTES = 16 << 20
+"""A segment that has reached this size is followed by the next."""
+_SEGMENT = re.compile(r"log-(\d{16})")
 
 
-class LogHeader(msgspec.Struct, frozen=True, array_like=True):
-    """First frame of the file: who may read it."""
+class Header(msgspec.Struct, frozen=True, array_like=True):
+    """First frame of `raft.log` and of every segment."""
 
     format: int
     name: str
+    log: int = 0
+    """Random, drawn when the log was created: segments of another one do not belong here."""
+    number: int = 0
+    before: tuple[int, int] | None = None
+    """Length and CRC of the segment before."""
+    checkpoint: Checkpoint | None = None
 
 
-class LogFile(Protocol):
-    """The three things the writer does to a file. All may raise OSError; after one error none is called again."""
+class Segment(NamedTuple):
+    """A complete segment. `highest`: no entry in it has a higher index."""
 
-    def write(self, data: bytes) -> None:
-        """Append all of `data`."""
-        ...
-
-    def sync(self) -> None:
-        """Return when everything written is on the disk."""
-        ...
-
-    def close(self) -> None:
-        """Release the file."""
-        ...
+    number: int
+    highest: int
 
 
-class DiskFile:
-    """A LogFile on a real disk. Holds an exclusive lock: two processes must not write one log."""
-
-    def __init__(self, path: Path, size: int) -> None:
-        """Open for writing at `size`; the caller has read the file. Raises LogForeign when another process has it."""
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._fd)
-            raise LogForeign(f"{path} is in use by another process; stop that server first") from error
-        os.lseek(self._fd, size, os.SEEK_SET)
-
-    def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
-
-    def sync(self) -> None:
-        os.fdatasync(self._fd)
-
-    def close(self) -> None:
-        os.close(self._fd)
+def segment_name(number: int) -> str:
+    """File name of a segment."""
+    return f"log-{number:016d}"
 
 
-def frame(offset: int, payload: bytes) -> bytes:
-    """A frame as it stands at `offset` of the file."""
-    crc = zlib.crc32(payload)
-    return _FRAME.pack(len(payload), crc, zlib.crc32(_PLACE.pack(offset, len(payload), crc))) + payload
+def is_log_file(name: str) -> bool:
+    """Whether the log made a file of that name."""
+    return name.removesuffix(TEMPORARY) == MANIFEST or _SEGMENT.fullmatch(name.removesuffix(TEMPORARY)) is not None
 
 
 def group(records: Sequence[bytes]) -> bytes:
@@ -95,131 +73,241 @@ def group(records: Sequence[bytes]) -> bytes:
     return b"\xdd" + len(records).to_bytes(4, "big") + b"".join(records)
 
 
-def new_log(name: str) -> bytes:
-    """The content of a log that was just created."""
-    return MAGIC + frame(len(MAGIC), msgspec.msgpack.encode(LogHeader(FORMAT, name)))
+def start_of(header: Header) -> bytes:
+    """Magic and header, as every file of the log begins."""
+    return MAGIC + frame(len(MAGIC), msgspec.msgpack.encode(header))
 
 
-def recover(data: bytes, name: str, source: str) -> tuple[LogState, int]:
-    """What the log says, and how many bytes of it are whole: the rest is a torn tail to be cut.
-
-    Raises LogCorrupt and LogForeign, with sentences that name `source`.
-    """
-    frames = _frames(data, source)
-    end, header = next(frames, (0, b""))
-    _check_header(header, name, source)
-    state = LogState()
-    for at, payload in frames:
-        try:
-            state.play(decode_records(payload))
-        except (msgspec.DecodeError, ValueError) as error:
-            raise _corrupt(source, end, f"a whole frame holds records that make no sense ({error})") from error
-        end = at
-    return state, end
+def seed_of(log: int, number: int) -> int:
+    """Makes a frame of one segment nothing in another. 0 in a log of one file."""
+    return zlib.crc32(b"%d %d" % (log, number)) if log else 0
 
 
-def open_log(path: Path, name: str) -> tuple[LogState, DiskFile, int]:
+class Log:
+    """The log, open for writing at its end. Used by one thread at a time."""
+
+    def __init__(self, files: Files, name: str, log: int) -> None:
+        """`open_log` makes one."""
+        self._files = files
+        self._name = name
+        self._log = log
+        self._file: OpenFile | None = None
+        self.complete: list[Segment] = []
+        self.number = 0
+        self.size = 0
+        """Of the newest segment, in bytes."""
+        self._crc = 0
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Append a group of encoded records. Durable after `sync`. Raises OSError: then never call it again."""
+        self._write(frame(self.size, group(records), seed_of(self._log, self.number)))
+
+    def sync(self) -> None:
+        """Return when everything written is on the disk."""
+        if self._file is not None:
+            self._file.sync()
+
+    def rotate(self, checkpoint: Checkpoint) -> None:
+        """Begin the next segment. Everything before must be synced; `checkpoint` is what it adds up to."""
+        self.close()
+        number, before = self.number + 1, (self.size, self._crc)
+        start = start_of(Header(FORMAT, self._name, self._log, number, before, checkpoint))
+        put_whole(self._files, segment_name(number), start)
+        put_whole(self._files, MANIFEST, start_of(Header(FORMAT, self._name, self._log, number)))
+        self.complete.append(Segment(self.number, checkpoint.end - 1))
+        self.resume(number, len(start), zlib.crc32(start))
+
+    def release(self, index: int) -> None:
+        """Remove the segments, oldest first, that hold nothing but entries below `index`.
+
+        The record that says so must be synced, or the log would seem to miss them.
+        """
+        while self.complete and self.complete[0].highest < index:
+            self._files.remove(segment_name(self.complete[0].number))
+            self._files.sync()
+            del self.complete[0]
+
+    def resume(self, number: int, size: int, crc: int) -> None:
+        """Go on at the end of a segment."""
+        self.number, self.size, self._crc = number, size, crc
+        self._file = self._files.append(segment_name(number))
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            raise OSError("the log is closed")
+        self._file.write(data)
+        self.size += len(data)
+        self._crc = zlib.crc32(data, self._crc)
+
+
+def open_log(files: Files, name: str, new_id: Callable[[], int] | None = None) -> tuple[LogState, Log]:
     """Open or create the log of server `name`; cut a torn tail. Blocking: call it in a thread.
 
-    Returns the state, the file and its length. Raises LogCorrupt, LogForeign and OSError.
+    `new_id` draws the id of a log that is created. Raises LogCorrupt, LogForeign and OSError.
     """
-    if not path.exists():
-        _create(path, name)
-    data = path.read_bytes()
-    state, end = recover(data, name, str(path))
-    file = DiskFile(path, end)
-    if end < len(data):
-        logger.warning("%s: cut a torn tail of %d bytes at offset %d", path, len(data) - end, end)
-        os.truncate(path, end)
-        file.sync()
-    return state, file, end
+    names = files.names()
+    for leftover in (n for n in names if n.endswith(TEMPORARY) and is_log_file(n)):
+        files.remove(leftover)
+    draw = _draw if new_id is None else new_id
+    if MANIFEST not in names:
+        _create(files, name, draw(), _numbers(names))
+    elif _header(files, MANIFEST, name).format == ONE_FILE_FORMAT:
+        _migrate(files, name, draw(), _numbers(names))
+    files.sync()  # names that a killed process made and did not sync must not be believed and then lost
+    state, log = _Replay(files, name, _header(files, MANIFEST, name)).run(_numbers(files.names()))
+    log.sync()  # the same for bytes
+    return state, log
 
 
-def _create(path: Path, name: str) -> None:
-    """Make the log appear whole or not at all, and survive a power cut with its name."""
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True)
-        sync_directory(path.parent.parent)
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.write(new_log(name))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_directory(path.parent)
+def _draw() -> int:
+    return secrets.randbits(60) + 1
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _numbers(names: Sequence[str]) -> list[int]:
+    return [int(found[1]) for found in map(_SEGMENT.fullmatch, names) if found is not None]
 
 
-def _frames(data: bytes, source: str) -> Iterator[tuple[int, bytes]]:
-    """Each whole frame as (offset of its end, payload). Ends at a torn tail, raises LogCorrupt at damage."""
+def _create(files: Files, name: str, log: int, numbers: list[int]) -> None:
+    """`raft.log` comes last: without it nothing was ever promised, and an empty first segment is begun anew."""
+    if numbers:
+        only = files.read(segment_name(numbers[0]))
+        if numbers != [1] or _end_of_header(only) != len(only):
+            raise corrupt(files, MANIFEST, 0, "it is missing, and its segments are there")
+    blank = LogState().checkpoint
+    put_whole(files, segment_name(1), start_of(Header(FORMAT, name, log, 1, None, blank)))
+    put_whole(files, MANIFEST, start_of(Header(FORMAT, name, log, 1)))
+
+
+def _migrate(files: Files, name: str, log: int, numbers: list[int]) -> None:
+    """A log of one file becomes segment 0. Until `raft.log` has its new content, nothing has happened."""
+    files.hold(MANIFEST)
+    if any(numbers):
+        raise LogForeign(
+            f"{files.where(MANIFEST)} is a log of one file, and beside it are segments of a newer version: "
+            "these are two logs. Move away the one that is older"
+        )
+    logger.info("%s: the log of one file becomes the first segment", files.where(MANIFEST))
+    files.remove(segment_name(0))
+    files.link(MANIFEST, segment_name(0))
+    files.sync()
+    put_whole(files, MANIFEST, start_of(Header(FORMAT, name, log, 0)))
+
+
+class _Replay:
+    """Reads all segments and checks each against the one before it."""
+
+    def __init__(self, files: Files, name: str, manifest: Header) -> None:
+        self.files, self.name, self.manifest = files, name, manifest
+        self.log = Log(files, name, manifest.log)
+        self.state: LogState | None = None
+        self.before: tuple[int, int] | None = None
+        self.complete: list[Segment] = []
+
+    def run(self, numbers: list[int]) -> tuple[LogState, Log]:
+        newest = max(numbers, default=-1)
+        if newest < self.manifest.number:
+            raise corrupt(self.files, segment_name(self.manifest.number), 0, "this segment is missing")
+        for number, expected in zip(numbers, range(numbers[0], newest + 1), strict=False):
+            if number != expected:
+                raise corrupt(self.files, segment_name(expected), 0, "this segment is missing")
+            self.read(number, sealed=number < newest)
+        state = LogState() if self.state is None else self.state
+        if state.oldest > state.first and state.end:
+            why = f"the entries {state.first} to {state.oldest - 1} are missing, which were in the segment before it"
+            raise corrupt(self.files, segment_name(numbers[0]), 0, why)
+        if newest == 0:
+            self.log.rotate(state.checkpoint)
+        return state, self.log
+
+    def read(self, number: int, *, sealed: bool) -> None:
+        """One segment; the newest is left open for writing."""
+        file, log = segment_name(number), self.log
+        data = self.files.read(file)
+        try:
+            size = self.play(number, data, sealed=sealed)
+        except Damaged as damage:
+            raise corrupt(self.files, file, damage.at, str(damage)) from damage
+        self.before = (size, zlib.crc32(memoryview(data)[:size]))
+        if sealed:
+            log.complete.append(Segment(number, self.end() - 1))
+            return
+        if size < len(data):
+            tail = len(data) - size
+            logger.warning("%s: cut a torn tail of %d bytes at offset %d", self.files.where(file), tail, size)
+            self.files.cut(file, size)
+        log.resume(number, *self.before)
+
+    def end(self) -> int:
+        return 0 if self.state is None else self.state.end
+
+    def play(self, number: int, data: bytes, *, sealed: bool) -> int:
+        """Returns how many bytes are whole."""
+        header = read_header(data, self.files.where(segment_name(number)), self.name)
+        self.check(number, header)
+        state = self.state
+        if state is None:
+            state = self.state = LogState() if header.checkpoint is None else LogState.since(header.checkpoint)
+        end = _end_of_header(data)
+        for at, payload in frames(data, end, seed_of(header.log, number), sealed=sealed):
+            try:
+                state.play(decode_records(payload))
+            except (msgspec.DecodeError, ValueError) as error:
+                raise Damaged(end, f"a whole frame holds records that make no sense ({error})") from error
+            end = at
+        return end
+
+    def check(self, number: int, header: Header) -> None:
+        """Whether this segment follows the one before it. Raises Damaged."""
+        if number and (header.log, header.number) != (self.manifest.log, number):
+            raise Damaged(len(MAGIC), f"it is segment {header.number} of another log, or was exchanged")
+        if self.state is None:
+            return
+        if self.before != header.before:
+            raise Damaged(len(MAGIC), "the segment before it is not the one that it was written after")
+        if header.checkpoint != self.state.checkpoint:
+            raise Damaged(len(MAGIC), "the segment before it does not add up to what this one was begun with")
+
+
+def _end_of_header(data: bytes) -> int:
+    return len(MAGIC) + HEAD_BYTES + len(whole(data, len(MAGIC)) or b"")
+
+
+def _header(files: Files, file: str, name: str) -> Header:
+    return read_header(files.read(file), files.where(file), name)
+
+
+def read_header(data: bytes, source: str, name: str) -> Header:
+    """The first frame of a file of the log. Raises LogForeign, LogCorrupt."""
     if data[: len(MAGIC)] != MAGIC:
         raise LogForeign(f"{source} is not a Raft log of Tenure; move it away if this server shall start empty")
-    at = len(MAGIC)
-    while at < len(data):
-        body = _whole(data, at)
-        if body is None:
-            _judge(data, at, source)
-            return
-        at += _FRAME.size + len(body)
-        yield at, body
-
-
-def _head(data: bytes, at: int) -> tuple[int, int] | None:
-    """(length, crc) of the frame at `at` when its head is whole and belongs there."""
-    if at + _FRAME.size > len(data):
-        return None
-    length, crc, place = _FRAME.unpack_from(data, at)
-    return (length, crc) if place == zlib.crc32(_PLACE.pack(at, length, crc)) else None
-
-
-def _whole(data: bytes, at: int) -> bytes | None:
-    head = _head(data, at)
-    if head is None:
-        return None
-    body = data[at + _FRAME.size : at + _FRAME.size + head[0]]
-    return body if len(body) == head[0] and zlib.crc32(body) == head[1] else None
-
-
-def _judge(data: bytes, at: int, source: str) -> None:
-    """Return when the bytes from `at` on are a torn write, else raise LogCorrupt. See the top of this module."""
-    head = _head(data, at)
-    behind = at + 1 if head is None else at + _FRAME.size + head[0]
-    if any(_whole(data, offset) is not None for offset in range(behind, len(data) - _FRAME.size + 1)):
-        raise _corrupt(source, at, "there are whole records behind it")
-    short = len(data) - at < _FRAME.size if head is None else behind > len(data)
-    if not short and not _has_hole(data, at):
-        raise _corrupt(source, at, "the last record is complete and its checksum is wrong")
-
-
-def _has_hole(data: bytes, at: int) -> bool:
-    """Whether a sector from `at` on (the first counts from `at`) is all zeros."""
-    starts = (at, *range((at // SECTOR + 1) * SECTOR, len(data), SECTOR))
-    return any(not any(data[start : (start // SECTOR + 1) * SECTOR]) for start in starts)
-
-
-def _check_header(payload: bytes, name: str, source: str) -> None:
     try:
-        header = msgspec.msgpack.decode(payload, type=LogHeader)
+        header = msgspec.msgpack.decode(whole(data, len(MAGIC)) or b"", type=Header)
     except msgspec.DecodeError as error:
-        raise _corrupt(source, len(MAGIC), "the header is damaged") from error
-    if header.format != FORMAT:
+        raise damaged(source, len(MAGIC), "the header is damaged") from error
+    if header.format > FORMAT:
         raise LogForeign(
-            f"{source} has format {header.format}, this version reads {FORMAT}; run the version that wrote it"
+            f"{source} has format {header.format}, this version reads up to {FORMAT}; run the version that wrote it"
         )
     if header.name != name:
         raise LogForeign(f"{source} belongs to server {header.name}, this is {name}; check which volume is mounted")
+    return header
 
 
-def _corrupt(source: str, at: int, why: str) -> LogCorrupt:
+def corrupt(files: Files, file: str, at: int, why: str) -> LogCorrupt:
+    """The error for a damaged file."""
+    return damaged(files.where(file), at, why)
+
+
+def damaged(source: str, at: int, why: str) -> LogCorrupt:
+    """The error for a damaged file, and the way out."""
     return LogCorrupt(
         f"{source} is damaged at offset {at}: {why}. Nothing was changed. If the other servers are healthy, move the "
-        "directory away and start again: the server rejoins with an empty disk and copies the log from them.",
+        "directory away and start again: the server rejoins with an empty disk and copies the log from them "
+        "(docs/durability.md, Replacing a disk).",
     )

@@ -2,50 +2,137 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
-from tenured.raft.wal import LogFile, frame, group
+from tenured.raft.records import Checkpoint
 
 logger = logging.getLogger(__name__)
 
 
-class LogWriter:
+class WritableLog(Protocol):
+    """What the thread does to the log (wal.Log). All may raise OSError."""
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Append a group."""
+        ...
+
+    def sync(self) -> None:
+        """Return when it is on the disk."""
+        ...
+
+    def rotate(self, checkpoint: Checkpoint) -> None:
+        """Begin the next segment."""
+        ...
+
+    def release(self, index: int) -> None:
+        """Remove segments with nothing but entries below `index`."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+class Batch(NamedTuple):
+    """What one round of the writer does: parts, each synced before the next segment begins; then the removal."""
+
+    parts: list[tuple[list[bytes], Checkpoint | None]]
+    sequence: int
+    release: int
+    """Index below which no entry is needed; 0: nothing is to be removed."""
+
+
+class LogQueue:
+    """What waits to be written, and how it is written. Whoever drives it runs the `steps` of one `take` at a time."""
+
+    def __init__(self, log: WritableLog, on_synced: Callable[[int], None]) -> None:
+        self._log = log
+        self._on_synced = on_synced
+        self._parts: list[tuple[list[bytes], Checkpoint | None]] = []
+        self._waiting: list[bytes] = []
+        self._release = 0
+        self._sequence = 0  # records ever appended; 0 <= synced sequence <= _sequence
+
+    @property
+    def sequence(self) -> int:
+        """Sequence number of the last record appended."""
+        return self._sequence
+
+    def append(self, record: bytes) -> int:
+        """Queue an encoded record; returns its sequence number (1, 2, ...), which `on_synced` will reach."""
+        self._waiting.append(record)
+        self._sequence += 1
+        return self._sequence
+
+    def rotate(self, checkpoint: Checkpoint) -> None:
+        """Begin a segment behind what was appended so far, which adds up to `checkpoint`."""
+        self._parts.append((self._waiting, checkpoint))
+        self._waiting = []
+
+    def release(self, index: int) -> None:
+        """Once all that was appended so far is synced, remove the segments that hold nothing from `index` on."""
+        self._release = index
+
+    def take(self) -> Batch | None:
+        """All that waits; None when nothing does."""
+        if not (self._waiting or self._parts or self._release):
+            return None
+        batch = Batch([*self._parts, (self._waiting, None)], self._sequence, self._release)
+        self._parts, self._waiting, self._release = [], [], 0
+        return batch
+
+    def steps(self, batch: Batch) -> Iterator[None]:
+        """Write and sync a batch; a power cut may come wherever this yields, and within each step. Raises OSError."""
+        for records, checkpoint in batch.parts:
+            if records:
+                self._log.write(records)
+                yield
+                self._log.sync()
+            if checkpoint is not None:
+                yield
+                self._log.rotate(checkpoint)
+        self._on_synced(batch.sequence)
+        if batch.release:
+            yield
+            self._remove(batch.release)
+
+    def _remove(self, index: int) -> None:
+        try:
+            self._log.release(index)
+        except OSError as error:  # nothing is lost by a segment too many; the next snapshot asks again
+            logger.warning("segments of the Raft log that are no longer needed could not be removed: %s", error)
+
+
+class LogWriter(LogQueue):
     """Group commit: what came in while one sync ran is written with one write and one sync as the next.
 
     `on_synced(sequence)` and `on_error(error)` are called on the writer's thread; hand them over to the loop. After an
     error nothing is written any more: what the disk holds is not known then, and a second fdatasync may lie.
     """
 
-    def __init__(
-        self,
-        file: LogFile,
-        offset: int,
-        on_synced: Callable[[int], None],
-        on_error: Callable[[OSError], None],
-    ) -> None:
-        self._file = file
-        self._offset = offset
-        self._on_synced = on_synced
+    def __init__(self, log: WritableLog, on_synced: Callable[[int], None], on_error: Callable[[OSError], None]) -> None:
+        super().__init__(log, on_synced)
         self._on_error = on_error
         self._ready = threading.Condition()
-        self._waiting: list[bytes] = []
-        self._sequence = 0  # records ever appended; 0 <= synced sequence <= _sequence
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="raft-log", daemon=True)
         self._thread.start()
 
     def append(self, record: bytes) -> int:
-        """Queue an encoded record; returns its sequence number (1, 2, ...), which `on_synced` will reach."""
         with self._ready:
-            self._waiting.append(record)
-            self._sequence += 1
             self._ready.notify()
-            return self._sequence
+            return super().append(record)
 
-    @property
-    def sequence(self) -> int:
-        """Sequence number of the last record appended."""
-        return self._sequence
+    def rotate(self, checkpoint: Checkpoint) -> None:
+        with self._ready:
+            self._ready.notify()
+            super().rotate(checkpoint)
+
+    def release(self, index: int) -> None:
+        with self._ready:
+            self._ready.notify()
+            super().release(index)
 
     def close(self) -> None:
         """Write and sync what is queued, then end the thread. Blocking: call it in a thread."""
@@ -53,24 +140,20 @@ class LogWriter:
             self._closing = True
             self._ready.notify()
         self._thread.join()
-        self._file.close()
+        self._log.close()
 
     def _run(self) -> None:
         while batch := self._next():
-            records, sequence = batch
-            data = frame(self._offset, group(records))
             try:
-                self._file.write(data)
-                self._file.sync()
+                for _ in self.steps(batch):
+                    pass
             except OSError as error:
                 logger.critical("the Raft log cannot be written: %s", error)
                 self._on_error(error)
                 return
-            self._offset += len(data)
-            self._on_synced(sequence)
 
-    def _next(self) -> tuple[list[bytes], int] | None:
+    def _next(self) -> Batch | None:
         with self._ready:
-            self._ready.wait_for(lambda: self._waiting or self._closing)
-            records, self._waiting = self._waiting, []
-            return (records, self._sequence) if records else None
+            while (batch := self.take()) is None and not self._closing:
+                self._ready.wait()
+            return batch

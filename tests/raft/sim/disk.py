@@ -1,91 +1,224 @@
-"""A simulated disk: bytes that are durable, bytes that are only written, and what a crash leaves of them.
+"""A simulated disk: files and names that are durable, what is only written, and what a crash leaves of them.
 
-The log is the real format: what a crash leaves is read back by `tenured.raft.wal.recover`, torn tails included.
+The log and the snapshots are the real ones: `tenured.raft` writes through `SimFiles` and reads back what a crash left,
+torn tails included.
 """
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tenured.raft.journal import Journal
 from tenured.raft.records import LogState
-from tenured.raft.wal import frame, group, new_log, recover
+from tenured.raft.wal import Log, open_log
+from tenured.raft.writer import LogQueue
 
 if TYPE_CHECKING:
     from tests.raft.sim.host import Host
 
 
+class SimFile:
+    """Bytes on the disk, and bytes that only the kernel has."""
+
+    def __init__(self) -> None:
+        self.durable = bytearray()
+        self.written = bytearray()
+
+    def content(self) -> bytes:
+        return bytes(self.durable + self.written)
+
+    def sync(self) -> None:
+        self.durable += self.written
+        self.written.clear()
+
+
 class SimDisk:
-    """Survives its host. A kill keeps what was written, a power loss keeps a random prefix of what was not synced."""
+    """Survives its host. A kill keeps what the kernel has, a power loss a random part of it: a prefix of the bytes of
+    each file, a prefix of the changes of names.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.durable = bytearray(new_log(name))
-        self.written = bytearray()
-        self.snapshot: tuple[tuple[int, int], bytes] | None = None
+        self.files: dict[str, SimFile] = {}
+        self.durable: dict[str, SimFile] = {}
+        self.changes: list[tuple[str, SimFile | None, str]] = []  # (name, file, name that it lost)
 
     def crash(self, rng: random.Random, *, power: bool) -> None:
-        if power:
-            del self.written[rng.randint(0, len(self.written)) :]
-        self.sync()
+        if not power:
+            return
+        for change in self.changes[: rng.randint(0, len(self.changes))]:
+            self._change(self.durable, *change)
+        self.changes = []
+        self.files = dict(self.durable)
+        for file in self.files.values():
+            del file.written[rng.randint(0, len(file.written)) :]
+            file.sync()
 
-    def sync(self, count: int | None = None) -> None:
-        count = len(self.written) if count is None else count
-        self.durable += self.written[:count]
-        del self.written[:count]
+    def change(self, name: str, file: SimFile | None, lost: str = "") -> None:
+        self.changes.append((name, file, lost))
+        self._change(self.files, name, file, lost)
 
-    def open(self) -> LogState:
-        """What a starting process finds. Cuts the torn tail as the real one does."""
-        assert not self.written
-        state, end = recover(bytes(self.durable), self.name, self.name)
-        del self.durable[end:]
-        return state
+    @staticmethod
+    def _change(names: dict[str, SimFile], name: str, file: SimFile | None, lost: str) -> None:
+        names.pop(lost, None)
+        if file is None:
+            names.pop(name, None)
+        else:
+            names[name] = file
+
+    def sync(self) -> None:
+        for change in self.changes:
+            self._change(self.durable, *change)
+        self.changes = []
+
+    snapshot: tuple[tuple[int, int], bytes] | None = None
+
+    def state(self) -> LogState:
+        """What a starting process would find."""
+        return open_log(SimFiles(copy.deepcopy(self)), self.name, lambda: 1)[0]
 
 
-class SimWriter:
-    """In place of LogWriter: what comes in while one sync runs is the next frame. Time is virtual."""
+class SimFiles:
+    """`tenured.raft.files.Files` on a SimDisk. `effect` tells whether a change happens: a dead process makes none."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, disk: SimDisk, effect: Callable[[], bool] = lambda: True) -> None:
+        self.disk, self.effect = disk, effect
+
+    def hold(self, name: str) -> None:
+        """One process a disk."""
+
+    def names(self) -> list[str]:
+        return sorted(self.disk.files)
+
+    def where(self, name: str) -> str:
+        return f"{self.disk.name}/{name}"
+
+    def read(self, name: str) -> bytes:
+        return self.disk.files[name].content()
+
+    def open(self, name: str) -> SimReadFile:
+        return SimReadFile(self.disk.files[name])
+
+    def create(self, name: str) -> SimOpenFile:
+        file = SimFile()
+        if self.effect():
+            self.disk.change(name, file)
+        return SimOpenFile(file, self.effect)
+
+    def append(self, name: str) -> SimOpenFile:
+        return SimOpenFile(self.disk.files.get(name, SimFile()), self.effect)
+
+    def cut(self, name: str, size: int) -> None:
+        if self.effect():
+            file = self.disk.files[name]
+            file.sync()
+            del file.durable[size:]
+
+    def link(self, old: str, new: str) -> None:
+        if self.effect():
+            self.disk.change(new, self.disk.files[old])
+
+    def rename(self, old: str, new: str) -> None:
+        if self.effect() and old in self.disk.files:
+            self.disk.change(new, self.disk.files[old], old)
+
+    def remove(self, name: str) -> None:
+        if self.effect() and name in self.disk.files:
+            self.disk.change(name, None)
+
+    def sync(self) -> None:
+        if self.effect():
+            self.disk.sync()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class SimOpenFile:
+    """An OpenFile."""
+
+    def __init__(self, file: SimFile, effect: Callable[[], bool]) -> None:
+        self.file, self.effect = file, effect
+
+    def write(self, data: bytes) -> None:
+        if self.effect():
+            self.file.written += data
+
+    def sync(self) -> None:
+        if self.effect():
+            self.file.sync()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class SimReadFile:
+    """A ReadFile."""
+
+    def __init__(self, file: SimFile) -> None:
+        self.file = file
+
+    def read(self, position: int, count: int) -> bytes:
+        return self.file.content()[position : position + count]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class SimWriter(LogQueue):
+    """In place of LogWriter: its steps are events in virtual time, and the process may die between and within them."""
+
+    def __init__(self, host: Host, log: Log) -> None:
+        super().__init__(log, host.synced)
         self.host = host
-        self.disk = host.disk
-        self.waiting: list[bytes] = []
-        self.sequence = 0
-        self.syncing = False
+        self.running: Iterator[None] | None = None
+        self.syncing = False  # True: the next sync takes until the script says otherwise
+
+    @property
+    def waiting(self) -> list[bytes]:
+        """Records that nothing was done about yet."""
+        return self._waiting
+
+    @waiting.setter
+    def waiting(self, records: list[bytes]) -> None:
+        self._waiting = records
 
     def append(self, record: bytes) -> int:
-        self.sequence += 1
         if self.host.one_more_effect():
-            self.waiting.append(record)
-        return self.sequence
+            return super().append(record)
+        self._sequence += 1
+        return self._sequence
 
-    def write(self) -> None:
-        """What the writer's thread took with it before the process died."""
-        if self.waiting:
-            offset = len(self.disk.durable) + len(self.disk.written)
-            self.disk.written += frame(offset, group(self.waiting))
-            self.waiting = []
+    def take_over(self) -> None:
+        """What the writer's thread took with it before the process died: it may have written the next group."""
+        if self.running is None and (batch := self.take()) is not None:
+            next(self.steps(batch), None)
 
     def pump(self) -> None:
-        """Begin a sync if there is something and none runs. A dead process writes nothing."""
-        if self.syncing or not self.waiting or self.host.engine is None or self.host.writer is not self:
+        """Begin a round if there is something and none runs. A dead process writes nothing."""
+        if self.syncing or self.running is not None or self.host.engine is None or self.host.writer is not self:
             return
-        self.write()
-        sequence, count, world = self.sequence, len(self.disk.written), self.host.world
-        self.syncing = True
-        duration = world.sync_time * world.rng.random()
+        batch = self.take()
+        if batch is not None:
+            self.running = self.steps(batch)
+            self.go_on()
 
-        def done() -> None:
-            self.syncing = False
-            self.disk.sync(count)
-            self.host.synced(sequence)
-            self.pump()
-
-        if duration:
-            world.at(duration, done, self.host, quiet=True)
-        else:
-            done()
+    def go_on(self) -> None:
+        world = self.host.world
+        while self.running is not None:
+            over = next(self.running, self) is self
+            if self.host.dead:
+                self.host.die()
+                return
+            if over:
+                self.running = None
+                self.pump()
+            elif world.sync_time:
+                world.at(world.rng.random() * world.sync_time, self.go_on, self.host, quiet=True)
+                return
 
 
 class SimStore:
@@ -118,9 +251,9 @@ class SimStore:
 class WatchedJournal(Journal):
     """Tells the checker of every change."""
 
-    def __init__(self, host: Host, state: LogState) -> None:
+    def __init__(self, host: Host, state: LogState, log: Log) -> None:
         self.host = host
-        super().__init__(state, host.writer)
+        super().__init__(state, host.writer, segment_size=log.size, segment_bytes=host.world.segment_bytes)
 
     def add(self, command: bytes, idx: int, term: int) -> None:
         before = self[-1] if len(self) else None

@@ -12,7 +12,8 @@ from tenured.raft.engine import Engine
 from tenured.raft.interface import Outcome
 from tenured.raft.outbox import Outbox
 from tenured.raft.snapshots import Snapshots
-from tests.raft.sim.disk import SimDisk, SimStore, SimWriter, WatchedJournal
+from tenured.raft.wal import open_log
+from tests.raft.sim.disk import SimDisk, SimFiles, SimStore, SimWriter, WatchedJournal
 
 if TYPE_CHECKING:
     from tests.raft.sim.world import World
@@ -82,7 +83,6 @@ class Host:
         self.fuse_power = False
         self.dead = False
         self.commit = self.applied = 0
-        self.writer = SimWriter(self)
         self.machine = History(self)
         self.step(self._make)
         if self.engine is not None:
@@ -90,13 +90,17 @@ class Host:
             self.world.net.booted(self.name)
 
     def _make(self) -> None:
-        world = self.world
+        world, life = self.world, self.incarnation
+        files = SimFiles(self.disk, lambda: self.incarnation == life and self.one_more_effect())
+        state, log = open_log(files, self.name, lambda: world.rng.getrandbits(60) + 1)
+        state.forget_below(state.first)
+        self.writer = SimWriter(self, log)
         outbox = Outbox(self.send, send_first=world.send_first)
         if not world.barrier:
             outbox.synced(NEVER)
         seams = Seams(
             machine=self.machine,
-            journal=WatchedJournal(self, self.disk.open()),
+            journal=WatchedJournal(self, state, log),
             snapshots=Snapshots(SimStore(self), self.machine.snapshot, world.part_bytes),
             outbox=outbox,
             clock=world.clock,
@@ -112,7 +116,7 @@ class Host:
         self.world.log(self.name, "power loss" if power else "kill")
         self.world.coverage["crash in an event" if self.dead else "power loss" if power else "kill"] += 1
         if self.world.rng.random() < 0.5:
-            self.writer.write()
+            self.writer.take_over()
         self.engine = None
         self.incarnation += 1
         self.disk.crash(self.world.rng, power=power)
@@ -124,7 +128,7 @@ class Host:
         self.world.coverage["disk lost"] += 1
 
     def is_voter(self) -> bool:
-        return self.engine.log.voter if self.engine is not None else self.disk.open().voter
+        return self.engine.log.voter if self.engine is not None else self.disk.state().voter
 
     # ---- events --------------------------------------------------------------------------------------------------
 
@@ -147,15 +151,19 @@ class Host:
             if not self.dead:
                 self.world.check.exception(self, error)
         if self.dead:
-            self.crash(power=self.fuse_power)
+            self.die()
         elif self.engine is not None:
             self.writer.pump()
+
+    def die(self) -> None:
+        """The fuse has burnt."""
+        self.crash(power=self.fuse_power)
 
     def synced(self, sequence: int) -> None:
         if self.engine is not None:
             self.engine.synced(sequence)
             if self.dead:
-                self.crash(power=self.fuse_power)
+                self.die()
             elif self.engine.behind:
                 self.world.at(0, self.tick, self)
 

@@ -62,7 +62,7 @@ class World:
         self.loss, self.duplicates = r.choice((0, 0.02, 0.1)), r.choice((0, 0.05, 0.3))
         self.sync_time, self.snapshot_time = r.choice((0, 0, 0.01, 0.05)), r.choice((0, 0, 0.3, 1.0))
         self.chunk_time, self.part_bytes = r.choice((0, 0.01)), r.choice((200, 1000, 1 << 16))
-        self.batch_bytes = r.choice((64, 256, 1 << 16))
+        self.batch_bytes, self.segment_bytes = r.choice((64, 256, 1 << 16)), r.choice((300, 2000, 1 << 20))
         self.compact_entries, self.compact_seconds = r.choice((8, 30, 100, 10**6)), r.choice((1, 1000))
         self.fallback = r.choice((0.6, 0.6, 30))
         self.big, self.big_size = r.choice((0, 0, 0.1)), r.choice((300, 700, 1500))
