@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -67,6 +68,11 @@ class World:
         for _ in range(10):
             await asyncio.sleep(0)
         assert self.leader.leading
+
+    async def settle(self) -> None:
+        """What was proposed is applied, and what follows from it at once is proposed."""
+        for _ in range(10):
+            await asyncio.sleep(0)
 
     def pass_ticks(self, number: int) -> None:
         for _ in range(number):
@@ -135,6 +141,85 @@ async def test_a_silent_host_is_expired_only_after_lease_and_margin(world: World
     expired = await world.log.until("ExpireHost")
     assert isinstance(expired, commands.ExpireHost)
     assert expired.incarnation == "i0"
+
+
+async def test_a_change_of_a_hosts_row_does_not_put_off_its_end(world: World) -> None:
+    """Leader 4: silence counts from the first commit. That the host was written down as silent is no sign of life."""
+    await world.lead(1)
+    world.pass_ticks(5)
+    await world.log.until("ClassifyHosts")
+    await world.settle()
+    world.pass_ticks(7)
+    assert world.replica.registry.hosts["i0"].suspect
+    expired = await world.log.until("ExpireHost")
+    assert isinstance(expired, commands.ExpireHost)
+
+
+async def test_a_host_that_registers_later_is_silent_from_then_on(world: World) -> None:
+    """It had no lease before."""
+    await world.lead(1)
+    world.pass_ticks(6)
+    world.log.place(commands.RegisterHost(name="h1", incarnation="i1", pool="default", node="n1"))
+    world.pass_ticks(7)
+    expired = await world.log.until("ExpireHost")
+    await asyncio.sleep(0)
+    assert isinstance(expired, commands.ExpireHost)
+    assert expired.incarnation == "i0"
+    assert world.log.kinds().count("ExpireHost") == 1
+
+
+async def test_steps_of_the_wall_clock_expire_nobody() -> None:
+    """Leases are counted on the boot clock; wall time is for display."""
+    made = World()
+    made.leader = Leader(
+        FAST, made.replica, made.log, made.acks.put_nowait, clock=lambda: made.now, wall=lambda: next(steps)
+    )
+    steps = itertools.cycle([1e9, 0.0, 2e9, -1e9])
+    await made.lead(1)
+    for _ in range(200):
+        made.leader.heartbeat("i0", made.now, Load())
+        made.pass_ticks(1)
+        await asyncio.sleep(0)
+    assert "ExpireHost" not in made.log.kinds()
+    made.leader.stop()
+
+
+async def test_agents_that_wait_for_places_are_planned_as_soon_as_others_are_ready(world: World) -> None:
+    """Not at the next tick: a mass failover goes as fast as the hosts do."""
+    from tenured.core.failover.pacing import STARTING_PER_CORE
+
+    many = 2 * STARTING_PER_CORE + 1
+    await lose_a_host(world, many)
+    first = await world.log.until("Assign")
+    assert isinstance(first, commands.Assign)
+    assert len(first.items) == STARTING_PER_CORE
+    await world.settle()
+    world.log.proposed.clear()
+    reports = tuple(commands.AgentReport(uid=item.uid, epoch=item.epoch + 1, ready=True) for item in first.items)
+    world.log.place(commands.AgentReports(incarnation="i0", reports=reports))
+    second = await world.log.until("Assign")
+    assert isinstance(second, commands.Assign)
+    assert len(second.items) == STARTING_PER_CORE
+    assert {item.uid for item in first.items}.isdisjoint(item.uid for item in second.items)
+
+
+async def lose_a_host(world: World, many: int) -> None:
+    """h1 held `many` agents, and is proven dead under this leader; h0 is left."""
+    from tenured.core.model import AgentClass, AgentSpec, Pool
+
+    world.log.place(commands.ApplyPools(pools=(Pool(name="default"),)))
+    world.log.place(commands.RegisterHost(name="h1", incarnation="i1", pool="default", node="n1"))
+    agents = tuple(AgentSpec(id=f"shop/a{number}", class_name="Counter") for number in range(many))
+    world.log.place(commands.ApplyAgents(agents=agents, managed_by="API"))
+    uids = list(world.replica.registry.agents)
+    items = tuple(commands.Assignment(uid=uid, epoch=0, incarnation="i1", reason="Scheduled") for uid in uids)
+    world.log.place(commands.Assign(items=items))
+    world.log.place(commands.ReportHost(incarnation="i0", ready=True, classes=(AgentClass(name="Counter"),)))
+    await world.lead(1)
+    world.leader.heartbeat("i0", 1, Load())
+    world.log.place(
+        commands.RegisterHost(name="h1", incarnation="i2", pool="default", node="n1", dead_incarnations=("i1",))
+    )
 
 
 async def test_a_leader_that_stood_still_begins_its_wait_anew(world: World) -> None:

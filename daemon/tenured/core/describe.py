@@ -51,7 +51,7 @@ def _describe(registry: Registry, agent: Agent, wall: float) -> Description:  # 
     if not agent.held:
         return _unheld(agent)
     if agent.ready:
-        return _say(Phase.RUNNING, f"Running on {agent.node}", Reason.RUNNING)
+        return _running(agent, registry.hosts.get(agent.incarnation))
     if agent.trouble is not None:
         return _in_trouble(agent, agent.trouble, wall)
     failover = agent.last_failover
@@ -65,12 +65,26 @@ def _describe(registry: Registry, agent: Agent, wall: float) -> Description:  # 
     return _say(Phase.STARTING, f"Starting on {agent.node}", Reason.STARTING)
 
 
+def _running(agent: Agent, host: Host | None) -> Description:
+    """A host that is silent may still serve, until it has been silent for a whole lease."""
+    if host is None or not host.silence:
+        return _say(Phase.RUNNING, f"Running on {agent.node}", Reason.RUNNING)
+    if host.silence == "Held":
+        summary = f"Failing over from {agent.node}: held back, many hosts fell silent at once"
+        return _say(Phase.FAILING_OVER, summary, Reason.FAILOVER_HELD)
+    if host.silence == "Silent" or not agent.spec.critical:
+        return _say(Phase.RUNNING, f"Running on {agent.node} (its host is silent)", Reason.HOST_SILENT)
+    return _say(Phase.FAILING_OVER, f"Failing over from {agent.node}: its lease ends", Reason.HOST_SILENT)
+
+
 def _unheld(agent: Agent) -> Description:
     waiting = agent.waiting
+    if agent.unavailable:
+        return _say(Phase.UNAVAILABLE, f"Unavailable: {agent.unavailable_message}", agent.unavailable)
     if agent.unheld_reason in _LOST and not agent.spec.critical:
         summary = f"Unavailable: {agent.last_node} was lost, and an agent that is not critical waits for it"
         return _say(Phase.UNAVAILABLE, summary, Reason.NODE_LOST)
-    if agent.unheld_reason in _LOST:
+    if agent.unheld_reason in _LOST or agent.failover_id:
         summary = f"Failing over from {agent.last_node}"
         if waiting is not None:
             return _say(Phase.FAILING_OVER, f"{summary}. {waiting.message}", waiting.reason, waiting.next_action)

@@ -16,7 +16,7 @@ from typing import Protocol
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import commands
 from tenured.core.commands import Command
-from tenured.core.failover import Planner
+from tenured.core.failover import DEFAULT_SHARE, Planner
 from tenured.core.lease import Ack, LeaderLeases, Load
 from tenured.core.profile import NS, Profile
 from tenured.core.registry import Delta
@@ -51,6 +51,7 @@ class Leader:
         *,
         clock: Callable[[], int] = boot_ns,
         wall: Callable[[], float] = wall_s,
+        guard_share: float = DEFAULT_SHARE,
     ) -> None:
         self.leases = LeaderLeases(profile)
         self._profile = profile
@@ -59,7 +60,7 @@ class Leader:
         self._send_ack = send_ack
         self._clock = clock
         self._wall = wall
-        self._planner = Planner()
+        self._planner = Planner(share=guard_share)
         self._term: int | None = None
         self._last_tick_ns = 0
         self._ticks = 0
@@ -103,9 +104,11 @@ class Leader:
         """The registry changed: plan soon, once for all entries of this turn of the loop."""
         if self._term is not None:
             for key in delta.changed:
-                if key.kind == "host" and self._replica.registry.alive(key.name):
+                # Only a new row: the silence of one that was there before counts from the first commit (leader 4).
+                if key.kind == "host" and key.name not in self._known and self._replica.registry.alive(key.name):
+                    self._known.add(key.name)
                     self.leases.registered(self._clock(), key.name)
-        if self._replica.registry.placement_version != self._planned_version:
+        if self._replica.registry.placement_version != self._planned_version or self._planner.waits_for_places:
             self._plan_soon()
 
     def replaced(self) -> None:

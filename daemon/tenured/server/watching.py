@@ -55,6 +55,8 @@ class WatchHub:
         """Revision up to which changes were taken for sending."""
         self._sent = 0
         """Revision up to which every watcher has been sent everything."""
+        self._silence: dict[str, str] = {}
+        """incarnation -> the silence that watchers have been told of; only those that are silent."""
         self._pieces: Iterator[WatchBatch] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ready = asyncio.Event()
@@ -95,7 +97,7 @@ class WatchHub:
             self._sent = self._flushed
             self.replaced()
             return
-        self._pieces = self._batches(delta, self._sent, self._flushed)
+        self._pieces = self._batches(delta, self._sent, self._flushed, self._turned(delta))
         self._push_piece()
 
     def _push_piece(self) -> None:
@@ -134,14 +136,34 @@ class WatchHub:
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
-    def _batches(self, delta: Delta, before: int, revision: int) -> Iterator[WatchBatch]:
-        """The rows as they are when each batch is made; only the last one says that the revision is reached."""
+    def _turned(self, delta: Delta) -> set[str]:
+        """Hosts that fell silent, or are heard again, since the last time: the sentences of all their agents change."""
+        found: set[str] = set()
+        for key in delta.changed:
+            if key.kind == "host" and (host := self._replica.registry.hosts.get(key.name)) is not None:
+                if host.silence != self._silence.get(key.name, ""):
+                    found.add(key.name)
+                self._silence.pop(key.name, None)
+                if host.silence and host.alive:
+                    self._silence[key.name] = host.silence
+        for key in delta.gone:
+            self._silence.pop(key.name, None)
+        return found
+
+    def _batches(
+        self, delta: Delta, before: int, revision: int, turned: set[str] | None = None
+    ) -> Iterator[WatchBatch]:
+        """The rows as they are when each batch is made; only the last one says that the revision is reached.
+
+        `turned`: changed hosts for which the ready agents are sent as well; None: all changed hosts.
+        """
         registry = self._replica.registry
         keys = dict.fromkeys(delta.changed)
         for key in delta.changed:
             if key.kind == "host":  # sentences of agents that wait for this host depend on its row
-                waiting = (agent for agent in registry.agents_of(key.name) if not agent.ready)
-                keys.update(dict.fromkeys(RowKey("agent", agent.uid) for agent in waiting))
+                every = turned is None or key.name in turned
+                depending = (agent for agent in registry.agents_of(key.name) if every or not agent.ready)
+                keys.update(dict.fromkeys(RowKey("agent", agent.uid) for agent in depending))
         todo = list(keys)
         while len(todo) > CHUNK_ROWS:
             part, todo = todo[:CHUNK_ROWS], todo[CHUNK_ROWS:]

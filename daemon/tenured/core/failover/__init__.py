@@ -12,6 +12,7 @@ only. Safety does not rest here: every assignment is a compare-and-set under rul
 
 from __future__ import annotations
 
+from tenured.core.failover.guard import DEFAULT_SHARE, Held
 from tenured.core.failover.planner import BATCH, HOST_ROWS_KEPT_NS, UNSETTLED_NS, Planner
 
-__all__ = ["BATCH", "HOST_ROWS_KEPT_NS", "UNSETTLED_NS", "Planner"]
+__all__ = ["BATCH", "DEFAULT_SHARE", "HOST_ROWS_KEPT_NS", "UNSETTLED_NS", "Held", "Planner"]
