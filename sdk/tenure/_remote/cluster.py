@@ -133,6 +133,48 @@ class Remote:
 
         return await self._ask("status", ask, timeout_s)
 
+    async def explain(self, agent_id: str, *, timeout_s: float | None = None) -> registry_pb2.ExplainResponse:
+        """Why an agent is where it is, or nowhere. Raises NotFound, CallError."""
+        request = registry_pb2.ExplainRequest(agent=agent_id)
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ExplainResponse:
+            return await stub.Explain(request, timeout=seconds)
+
+        answer = await self._ask("explain", ask, timeout_s)
+        if answer.HasField("error"):
+            raise channels.from_proto(answer.error, agent_id)
+        return answer
+
+    async def dry_run(
+        self, spec: registry_pb2.AgentSpec, *, timeout_s: float | None = None
+    ) -> registry_pb2.DryRunResponse:
+        """Where an agent would be placed now; changes nothing. Raises CallError."""
+        request = registry_pb2.DryRunRequest(spec=spec)
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.DryRunResponse:
+            return await stub.DryRun(request, timeout=seconds)
+
+        return await self._ask("place", ask, timeout_s)
+
+    async def resources(self, *, timeout_s: float | None = None) -> registry_pb2.ResourcesResponse:
+        """Capacity, use and reservations, by node and in all. Raises CallError."""
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ResourcesResponse:
+            return await stub.Resources(registry_pb2.ResourcesRequest(), timeout=seconds)
+
+        return await self._ask("resources", ask, timeout_s)
+
+    async def quarantine(
+        self, host: str, reason: str, *, timeout_s: float | None = None
+    ) -> registry_pb2.QuarantineResponse:
+        """Place nothing new on a host; an empty reason lifts that. Raises CallError."""
+        request = registry_pb2.QuarantineRequest(host=host, reason=reason, command_id=_command_id())
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.QuarantineResponse:
+            return await stub.Quarantine(request, timeout=seconds)
+
+        return await self._ask("quarantine", ask, timeout_s)
+
     async def apply_agents(
         self,
         specs: Sequence[registry_pb2.AgentSpec],
