@@ -126,32 +126,6 @@ async def test_a_minority_decides_nothing_and_says_so(own: LocalServers) -> None
     assert (await own.http(names[0], "/livez"))[0] == 200
 
 
-async def test_a_server_with_an_empty_disk_does_not_answer_for_the_store(own: LocalServers) -> None:
-    """protocol 2, [rejoin]: until it is taken back in, it counts against the minority that may fail."""
-    leader = await own.leader()
-    replaced = next(name for name in own.servers if name != leader)
-    await apply_until_decided(own, leader, "shop/before")
-    await own.kill(replaced)
-    shutil.rmtree(own.servers[replaced].directory / "data")
-    await own.start(replaced)
-
-    async def refused() -> bool:
-        return "stays closed" in own.servers[replaced].log
-
-    await until(refused, 15, lambda: own.servers[replaced].log)
-    status, reason = await own.http(replaced, "/readyz")
-    assert (status, "disk is new" in reason) == (503, True)
-    assert await known(own, replaced, ["shop/before"])  # the registry it has, from the others' log
-    async with FakeHost(own, "asking", activates=False) as host:
-        await host.until(lambda: len(host.mine) == 1)
-        (uid,) = host.mine
-        seal = hostlink_pb2.SealMany(view=1, items=[hostlink_pb2.SealItem(uid=uid, epoch=1)])
-        answer = await host.ask(replaced, seal=seal)
-        assert answer.sealed.items[0].verdict == hostlink_pb2.STORE_VERDICT_JOINING
-        refusal = await host.ask(replaced, read=hostlink_pb2.ReadMany(view=1, uids=[uid]))
-        assert refusal.result.error.code == "JOINING"
-
-
 async def test_a_server_refuses_to_start_on_what_is_not_its_own(own: LocalServers) -> None:
     first, second, third = own.servers.values()
     await own.kill(first.name)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from importlib import metadata
 
+from tenure_api.identity import Identity, expires
 from tenure_api.identity import Role as CertificateRole
-from tenure_api.identity import expires
 from tenure_proto.v1 import registry_pb2
 from tenured.config import SecretFile, ServerConfig
-from tenured.core import commands, results
-from tenured.raft import Applied, Consensus, RaftConfig, Role
+from tenured.core import commands
+from tenured.raft import Consensus, RaftConfig, Role
 from tenured.server.api import Api, quorum_ready, server_statuses
 from tenured.server.enrolling import Enrolling
 from tenured.server.health import Health
 from tenured.server.hosts import Hosts
+from tenured.server.joining import Joining, Peer
 from tenured.server.leading import Leader
+from tenured.server.lending import Lender
 from tenured.server.passing import Passing
 from tenured.server.replica import Replica
 from tenured.server.store import Store
@@ -25,15 +28,15 @@ from tenured.server.sweeping import Sweeper
 from tenured.server.tokens import SharedSecret, TokenReviews, Verifier
 from tenured.server.watching import WatchHub
 from tenured.storage import Register
-from tenured.transport import calls, enrolment, hostlink, registry, roles
+from tenured.transport import calls, enrolment, hostlink, registry, roles, storelink
 from tenured.transport.calls import CallsClient
 from tenured.transport.raft import RaftPeers
 from tenured.transport.serving import Listener
+from tenured.transport.storelink import StoreClient
 from tenured.transport.tls import TlsFiles
 
 _log = logging.getLogger(__name__)
 
-_REGISTER_TIMEOUT_S = 5.0
 VERSION = metadata.version("tenure")
 
 
@@ -69,6 +72,16 @@ class Server:
         self.leader = Leader(profile, self.replica, self.consensus, self.hosts.send_ack)
         self.hosts.bind(self.leader)
         self.sweeper = Sweeper(self.replica, self.register)
+        self.lender = Lender(self.replica, self.register)
+        self.joining = Joining(
+            commands.RegisterServer(
+                name=config.name, incarnation="", address=config.api_addresses.get(config.name, ""), version=VERSION
+            ),
+            self.replica,
+            self.consensus,
+            self.register,
+            {name: self._store_of(name, address) for name, address in config.peers.items()},
+        )
         for listener in (self.hub, self.hosts, self.leader, self.sweeper):
             self.replica.listen(listener)
         self.passing = Passing(
@@ -121,7 +134,12 @@ class Server:
         listeners = {
             "api": ([*registry.methods(api), *calls.methods(self.passing)], users),
             "peer": (
-                [self.peers.method(), hostlink.method(self.hosts), *registry.host_methods(api)],
+                [
+                    self.peers.method(),
+                    hostlink.method(self.hosts),
+                    *storelink.methods(self.lender),
+                    *registry.host_methods(api),
+                ],
                 roles.SERVER_PEERS,
             ),
             "enrol": ([enrolment.method(enrolling.enrol)], None),
@@ -144,29 +162,13 @@ class Server:
             self._registering = asyncio.get_running_loop().create_task(self._register_disk())
 
     async def _register_disk(self) -> None:
-        """Tell the registry which disk this is; only a disk that it knows may answer for the store (protocol 2)."""
-        command = commands.RegisterServer(
-            name=self.config.name,
-            incarnation=self.register.incarnation,
-            address=self.config.api_addresses.get(self.config.name, ""),
-            version=VERSION,
-        )
-        while True:
-            outcome = await self.consensus.propose(commands.encode(command), _REGISTER_TIMEOUT_S)
-            if isinstance(outcome, Applied):
-                break
-            await asyncio.sleep(0.2)
-        result = results.decode(outcome.result)
-        if not result.ok:
-            _log.error(
-                "the state store of this server stays closed: %s. The other servers serve its records; "
-                "taking a replaced disk back in is not built yet (docs/durability.md)",
-                result.message,
-            )
-        elif self.register.joining:
-            await self.register.admit()
-            _log.info("the state store is open (disk %s)", self.register.incarnation)
+        """Tell the registry which disk this is, and bring a replaced one into the store (protocol 2, rejoin)."""
+        await self.joining.run()
         self.sweeper.sweep_all()
+
+    def _store_of(self, name: str, address: str) -> Callable[[], Peer]:
+        expected = Identity(self.config.cluster, CertificateRole.SERVER, name).dns_name
+        return lambda: StoreClient(address, expected, self.files)
 
     def _committed(self, seconds: float, requests: int) -> None:
         self.health.committed(seconds, requests)
@@ -183,7 +185,9 @@ class Server:
         if not role.ready:
             return "not caught up: " + ("no leader is known" if role.leader is None else f"{role.lag} entries behind")
         if self.register.joining:
-            return "the state store's disk is new and not admitted yet"
+            progress = f": {self.joining.progress} records" if self.joining.progress else ""
+            trouble = f" ({self.joining.trouble})" if self.joining.trouble else ""
+            return f"the state store's disk is new and not admitted yet{progress}{trouble}"
         return self.register.failure
 
     def status(self) -> registry_pb2.StatusResponse:
@@ -197,11 +201,19 @@ class Server:
             term=role.term,
             revision=state.revision,
             cluster_time=state.cluster_ns / 1e9,
-            servers=server_statuses(role, state.servers, self.config.api_addresses, self.register),
+            servers=server_statuses(role, state.servers, self.config.api_addresses, self._store_states()),
             quorum_ready=quorum_ready(role),
             profile=self.config.profile.name,
             certificate_expires_wall=self._certificate_expires(),
         )
+
+    def _store_states(self) -> dict[str, str]:
+        """Of this server's own store, and how far joining ones have got, as they told it."""
+        if self.register.joining:
+            own = f"joining {self.joining.progress}".rstrip()
+        else:
+            own = "failed" if self.register.failure else "ready"
+        return {**{name: f"joining {text}" for name, text in self.lender.progress.items()}, self.config.name: own}
 
     def _certificate_expires(self) -> float:
         if self._expires_wall < time.time() + 3600:  # parsed rarely; a renewed file is seen before the old one ends
