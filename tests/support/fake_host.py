@@ -93,6 +93,15 @@ class FakeHost:
         kind = registry_pb2.ClassInfo(name="Counter", version=1)
         return hostlink_pb2.ReportHost(incarnation=self.incarnation, ready=True, classes=[kind])
 
+    def sealing(self, view: int, items: list[hostlink_pb2.SealItem]) -> hostlink_pb2.SealMany:
+        return hostlink_pb2.SealMany(view=view, items=items, incarnation=self.incarnation)
+
+    def writing(self, view: int, items: list[hostlink_pb2.WriteItem]) -> hostlink_pb2.WriteMany:
+        return hostlink_pb2.WriteMany(view=view, items=items, incarnation=self.incarnation)
+
+    def reading(self, view: int, uids: list[str]) -> hostlink_pb2.ReadMany:
+        return hostlink_pb2.ReadMany(view=view, uids=uids, incarnation=self.incarnation)
+
     async def command(self, server: str | None = None, **body: object) -> hostlink_pb2.CommandResult:
         """Send one command frame and wait for its result."""
         name = server or self.links.leader or min(self.links.connected)
@@ -165,9 +174,7 @@ class FakeHost:
         items = [hostlink_pb2.SealItem(uid=row.uid, epoch=row.epoch) for row in rows]
         view = self.links.view
         answers = [
-            self.links.submit(
-                name, hostlink_pb2.HostFrame(seal=hostlink_pb2.SealMany(view=view, items=items)), TIMEOUT_S
-            )
+            self.links.submit(name, hostlink_pb2.HostFrame(seal=self.sealing(view, items)), TIMEOUT_S)
             for name in self.links.connected
         ]
         majority = len(self.servers.servers) // 2 + 1

@@ -43,13 +43,6 @@ class Consensus(Protocol):
         ...
 
 
-class StoreState(Protocol):
-    """Whether this server's store answers."""
-
-    joining: bool
-    failure: str
-
-
 class Api:
     """Implements `transport.registry.RegistryHandler`."""
 
@@ -204,9 +197,12 @@ class Api:
 
 
 def server_statuses(
-    role: RaftRole, registry_servers: Mapping[str, model.Server], addresses: Mapping[str, str], store: StoreState
+    role: RaftRole,
+    registry_servers: Mapping[str, model.Server],
+    addresses: Mapping[str, str],
+    stores: Mapping[str, str],
 ) -> list[registry_pb2.ServerStatus]:
-    """All servers as one of them sees them. Pure."""
+    """All servers as one of them sees them. `stores`: of the own one, and of those that are joining. Pure."""
     found: list[registry_pb2.ServerStatus] = []
     for name in sorted({role.name, *role.peers}):
         row = registry_servers.get(name)
@@ -214,12 +210,12 @@ def server_statuses(
             name=name,
             address=addresses.get(name, row.address if row is not None else ""),
             version=row.version if row is not None else "",
-            store="ready" if row is not None else "joining",
+            store="ready" if row is not None and not row.joining else stores.get(name, "joining"),
         )
         if name == role.name:
             status.role = _own_role(role)
             status.lag, status.connected = role.lag, True
-            status.store = "joining" if store.joining else "failed" if store.failure else "ready"
+            status.store = stores[name]
         else:
             peer = role.peers[name]
             status.connected = peer.connected

@@ -12,6 +12,9 @@ from tenured.storage import Reading, Register, SealAnswer, SealItem, WriteAnswer
 BEHIND_WAIT_S = 1.0
 """How long a request waits for this server's registry before it is answered BEHIND."""
 
+BEHIND_VIEWS = 1000
+"""A view that is so much later does not come by waiting."""
+
 
 class StoreRefused(Exception):
     """A read that must not be answered with records; `verdict` says why."""
@@ -86,6 +89,9 @@ class Store:
 
     async def _judge(self, view: int, uids: Sequence[str]) -> list[Verdict]:
         """What the guards say of each record before the disk is asked."""
+        registry = self._replica.registry
+        if registry.view < view < registry.view + BEHIND_VIEWS:  # the sender heard of the new view first
+            await self._replica.until(lambda: self._replica.registry.view >= view, BEHIND_WAIT_S)
         verdict = self._again(view)
         if verdict is not Verdict.OK:
             return [verdict] * len(uids)

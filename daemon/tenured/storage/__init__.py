@@ -4,17 +4,19 @@
 record means.
 """
 
-from tenured.storage.errors import StorageError, StoreCorrupt, StoreForeign
+from tenured.storage.errors import StorageError, StoreCorrupt, StoreFailed, StoreForeign
 from tenured.storage.register import Register
-from tenured.storage.values import Reading, SealAnswer, SealItem, WriteAnswer, WriteItem
+from tenured.storage.values import AdoptItem, Reading, SealAnswer, SealItem, WriteAnswer, WriteItem
 
 __all__ = [
+    "AdoptItem",
     "Reading",
     "Register",
     "SealAnswer",
     "SealItem",
     "StorageError",
     "StoreCorrupt",
+    "StoreFailed",
     "StoreForeign",
     "WriteAnswer",
     "WriteItem",

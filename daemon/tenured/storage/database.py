@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tenured.core.cells import Cell, Version
+from tenured.core.joining import Head
 from tenured.storage.errors import StoreCorrupt, StoreFailed, StoreForeign
 
 FORMAT = 1
@@ -68,6 +69,28 @@ class Database:
     def joining(self) -> bool:
         """Whether this disk must not answer yet (protocol 2, [rejoin])."""
         return self._meta("joining") == "yes"
+
+    @property
+    def joined(self) -> tuple[int, str]:
+        """View under which a joining disk was reading the others, and the last uid that it has; (0, "") before."""
+        found = dict(self._db.execute("SELECT key, value FROM meta WHERE key IN ('joined_view', 'joined_upto')"))
+        return int(found.get("joined_view", 0)), str(found.get("joined_upto", ""))
+
+    def note_joined(self, view: int, upto: str) -> None:
+        """Within a transaction: every record up to that uid has been taken over under that view."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("joined_view", str(view)), ("joined_upto", upto)]
+        )
+
+    def heads(self, after: str, limit: int) -> list[Head]:
+        """Records after a uid, in the order of their uids as text, without their entries. Raises StoreFailed."""
+        try:
+            rows = self._db.execute(
+                "SELECT uid, sealed, epoch, seq FROM record WHERE uid > ? ORDER BY uid LIMIT ?", (after, limit)
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise StoreFailed(self._sentence(error), fatal=False) from error
+        return [Head(uid, sealed, Version(epoch, seq)) for uid, sealed, epoch, seq in rows]
 
     def admit(self) -> None:
         """Within a transaction: this disk may answer (it is a voter's first, or has read all from the others)."""

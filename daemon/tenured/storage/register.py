@@ -18,11 +18,14 @@ from typing import Generic, TypeVar
 
 from tenured.core.cells import Cell, Verdict, guard_seal, guard_write
 from tenured.core.frames import MAX_RECORD
+from tenured.core.joining import Page
 from tenured.storage.database import Database
 from tenured.storage.errors import StorageError, StoreFailed
-from tenured.storage.values import Reading, SealAnswer, SealItem, WriteAnswer, WriteItem
+from tenured.storage.values import AdoptItem, Reading, SealAnswer, SealItem, WriteAnswer, WriteItem
 
 T = TypeVar("T")
+Facts = tuple[str, bool, tuple[int, str]]
+"""Of a disk: its incarnation, whether it is joining, and how far it got with that."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,16 +68,18 @@ class Register:
         """Of this disk."""
         self.joining = True
         """This disk is new and may not answer (protocol 2, [rejoin]); `admit` ends it."""
+        self.joined = (0, "")
+        """View under which this disk was reading the others when it was opened, and the last uid that it has."""
         self.failure = ""
         """Why nothing can be stored until a new start; empty when all is well."""
 
     async def open(self) -> None:
         """Open or create the file and start the writer. Raises StorageError."""
         loop = asyncio.get_running_loop()
-        opened: asyncio.Future[tuple[str, bool]] = loop.create_future()
+        opened: asyncio.Future[Facts] = loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(loop, opened), name="state store", daemon=True)
         self._thread.start()
-        self.incarnation, self.joining = await opened
+        self.incarnation, self.joining, self.joined = await opened
 
     async def close(self) -> None:
         """Finish what is queued and close the file."""
@@ -127,6 +132,28 @@ class Register:
         if reason:
             raise StoreFailed(reason, fatal=False)
 
+    async def adopt(self, items: Sequence[AdoptItem], view: int, upto: str) -> None:
+        """Take records over while joining (rejoin 4), synced, with how far this got. Raises StoreFailed."""
+
+        def run(batch: _Batch) -> str:
+            batch.adopt(items)
+            batch.database.note_joined(view, upto)
+            return ""
+
+        reason = await self._submit(run, str, writes=True)
+        if reason:
+            raise StoreFailed(reason, fatal=False)
+
+    async def page(self, after: str, limit: int) -> Page | None:
+        """Records after a uid without their entries, in the order of their uids; None when the disk fails."""
+
+        def run(batch: _Batch) -> list[Page]:
+            heads = batch.database.heads(after, limit + 1)
+            return [Page(heads[:limit], len(heads) > limit, len(batch.cells))]
+
+        found: list[Page] = await self._submit(run, lambda _: [], writes=False)
+        return found[0] if found else None
+
     async def uids(self) -> list[str]:
         """All records' uids."""
         return await self._submit(lambda batch: list(batch.cells), lambda _: [], writes=False)
@@ -140,11 +167,11 @@ class Register:
 
     # --- the writer thread ---------------------------------------------------------------------------------------
 
-    def _run(self, loop: asyncio.AbstractEventLoop, opened: asyncio.Future[tuple[str, bool]]) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, opened: asyncio.Future[Facts]) -> None:
         try:
             database = Database(self._path)
             cells = database.cells()
-            facts = (database.incarnation, database.joining)
+            facts = (database.incarnation, database.joining, database.joined)
         except StorageError as error:
             loop.call_soon_threadsafe(_fail, opened, error)
             return
@@ -270,6 +297,16 @@ class _Batch:
             answers.append(self._reading(uid, self._cell(uid)))
         return answers
 
+    def adopt(self, items: Sequence[AdoptItem]) -> None:
+        for item in items:
+            old = self._cell(item.uid)
+            sealed = max(old.sealed, item.sealed, item.version.epoch)
+            if item.version >= old.version:
+                self._keep_cell(item.uid, Cell(sealed, item.version))
+                self.database.put_entries(item.uid, item.entries, (), whole=True)
+            else:
+                self._keep_cell(item.uid, Cell(sealed, old.version))
+
     def forget(self, uids: Sequence[str]) -> str:
         for uid in uids:
             self.database.drop(uid)
@@ -312,6 +349,6 @@ class _Batch:
             return Reading(uid=uid, version=cell.version, message=str(error))
 
 
-def _fail(future: asyncio.Future[tuple[str, bool]], error: Exception) -> None:
+def _fail(future: asyncio.Future[Facts], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)

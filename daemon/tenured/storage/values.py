@@ -47,6 +47,15 @@ class WriteAnswer(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+class AdoptItem(msgspec.Struct, frozen=True, kw_only=True):
+    """What a joining disk takes over of one record: the highest seal and version of the others (rejoin 4)."""
+
+    uid: str
+    sealed: int
+    version: Version = NOTHING
+    entries: Mapping[str, bytes] = {}
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A stored record. `message`: why its entries cannot be read; then they are not to be used."""
 

@@ -26,7 +26,7 @@ from . import common_pb2 as tenure_dot_v1_dot_common__pb2
 from . import hostlink_pb2 as tenure_dot_v1_dot_hostlink__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tenure/v1/store.proto\x12\ttenure.v1\x1a\x16tenure/v1/common.proto\x1a\x18tenure/v1/hostlink.proto\"D\n\x12ListRecordsRequest\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\x11\n\tafter_uid\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\"\x82\x01\n\x13ListRecordsResponse\x12(\n\x07verdict\x18\x01 \x01(\x0e\x32\x17.tenure.v1.StoreVerdict\x12$\n\x05heads\x18\x02 \x03(\x0b\x32\x15.tenure.v1.RecordHead\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05total\x18\x04 \x01(\x04\"N\n\nRecordHead\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x04\x12#\n\x07version\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Version\"1\n\x13\x46\x65tchRecordsRequest\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\x0c\n\x04uids\x18\x02 \x03(\t\"i\n\x14\x46\x65tchRecordsResponse\x12(\n\x07verdict\x18\x01 \x01(\x0e\x32\x17.tenure.v1.StoreVerdict\x12\'\n\x05items\x18\x02 \x03(\x0b\x32\x18.tenure.v1.FetchedRecord\"\xba\x01\n\rFetchedRecord\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12#\n\x07version\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Version\x12\x36\n\x07\x65ntries\x18\x03 \x03(\x0b\x32%.tenure.v1.FetchedRecord.EntriesEntry\x12\x0f\n\x07message\x18\x04 \x01(\t\x1a.\n\x0c\x45ntriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x32\x98\x01\n\x05Store\x12\x45\n\x04List\x12\x1d.tenure.v1.ListRecordsRequest\x1a\x1e.tenure.v1.ListRecordsResponse\x12H\n\x05\x46\x65tch\x12\x1e.tenure.v1.FetchRecordsRequest\x1a\x1f.tenure.v1.FetchRecordsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tenure/v1/store.proto\x12\ttenure.v1\x1a\x16tenure/v1/common.proto\x1a\x18tenure/v1/hostlink.proto\"R\n\x12ListRecordsRequest\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\x11\n\tafter_uid\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x0c\n\x04\x64one\x18\x04 \x01(\x04\"\x82\x01\n\x13ListRecordsResponse\x12(\n\x07verdict\x18\x01 \x01(\x0e\x32\x17.tenure.v1.StoreVerdict\x12$\n\x05heads\x18\x02 \x03(\x0b\x32\x15.tenure.v1.RecordHead\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05total\x18\x04 \x01(\x04\"N\n\nRecordHead\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x04\x12#\n\x07version\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Version\"1\n\x13\x46\x65tchRecordsRequest\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\x0c\n\x04uids\x18\x02 \x03(\t\"i\n\x14\x46\x65tchRecordsResponse\x12(\n\x07verdict\x18\x01 \x01(\x0e\x32\x17.tenure.v1.StoreVerdict\x12\'\n\x05items\x18\x02 \x03(\x0b\x32\x18.tenure.v1.FetchedRecord\"\xba\x01\n\rFetchedRecord\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12#\n\x07version\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Version\x12\x36\n\x07\x65ntries\x18\x03 \x03(\x0b\x32%.tenure.v1.FetchedRecord.EntriesEntry\x12\x0f\n\x07message\x18\x04 \x01(\t\x1a.\n\x0c\x45ntriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x32\x98\x01\n\x05Store\x12\x45\n\x04List\x12\x1d.tenure.v1.ListRecordsRequest\x1a\x1e.tenure.v1.ListRecordsResponse\x12H\n\x05\x46\x65tch\x12\x1e.tenure.v1.FetchRecordsRequest\x1a\x1f.tenure.v1.FetchRecordsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHEDRECORD_ENTRIESENTRY']._loaded_options = None
   _globals['_FETCHEDRECORD_ENTRIESENTRY']._serialized_options = b'8\001'
   _globals['_LISTRECORDSREQUEST']._serialized_start=86
-  _globals['_LISTRECORDSREQUEST']._serialized_end=154
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=157
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=287
-  _globals['_RECORDHEAD']._serialized_start=289
-  _globals['_RECORDHEAD']._serialized_end=367
-  _globals['_FETCHRECORDSREQUEST']._serialized_start=369
-  _globals['_FETCHRECORDSREQUEST']._serialized_end=418
-  _globals['_FETCHRECORDSRESPONSE']._serialized_start=420
-  _globals['_FETCHRECORDSRESPONSE']._serialized_end=525
-  _globals['_FETCHEDRECORD']._serialized_start=528
-  _globals['_FETCHEDRECORD']._serialized_end=714
-  _globals['_FETCHEDRECORD_ENTRIESENTRY']._serialized_start=668
-  _globals['_FETCHEDRECORD_ENTRIESENTRY']._serialized_end=714
-  _globals['_STORE']._serialized_start=717
-  _globals['_STORE']._serialized_end=869
+  _globals['_LISTRECORDSREQUEST']._serialized_end=168
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=171
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=301
+  _globals['_RECORDHEAD']._serialized_start=303
+  _globals['_RECORDHEAD']._serialized_end=381
+  _globals['_FETCHRECORDSREQUEST']._serialized_start=383
+  _globals['_FETCHRECORDSREQUEST']._serialized_end=432
+  _globals['_FETCHRECORDSRESPONSE']._serialized_start=434
+  _globals['_FETCHRECORDSRESPONSE']._serialized_end=539
+  _globals['_FETCHEDRECORD']._serialized_start=542
+  _globals['_FETCHEDRECORD']._serialized_end=728
+  _globals['_FETCHEDRECORD_ENTRIESENTRY']._serialized_start=682
+  _globals['_FETCHEDRECORD_ENTRIESENTRY']._serialized_end=728
+  _globals['_STORE']._serialized_start=731
+  _globals['_STORE']._serialized_end=883
 # @@protoc_insertion_point(module_scope)

@@ -27,20 +27,24 @@ class ListRecordsRequest(_message.Message):
     VIEW_FIELD_NUMBER: _builtins.int
     AFTER_UID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     view: _builtins.int
     """the answerer must be in exactly this view, and not be joining itself"""
     after_uid: _builtins.str
     limit: _builtins.int
+    done: _builtins.int
+    """records that the asker has by now: for the answerer's status"""
     def __init__(
         self,
         *,
         view: _builtins.int = ...,
         after_uid: _builtins.str = ...,
         limit: _builtins.int = ...,
+        done: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_uid", b"after_uid", "limit", b"limit", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_uid", b"after_uid", "done", b"done", "limit", b"limit", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
