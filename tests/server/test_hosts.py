@@ -183,8 +183,7 @@ async def test_requests_of_another_view_or_of_unknown_agents_are_refused(
         assert await verdict(view + 1, uid) == hostlink_pb2.STORE_VERDICT_OTHER_VIEW
         assert await verdict(view, "999999999") == hostlink_pb2.STORE_VERDICT_BEHIND
         await delete(registry, name)
-        for holder in host.mine.values():
-            assert holder.uid != uid or holder.deleting
+        await host.until(lambda: uid in host.mine and host.mine[uid].deleting)
         stopped = hostlink_pb2.AgentReport(uid=uid, epoch=1, stopped=True)
         await host.command(agent_reports=hostlink_pb2.AgentReports(incarnation=host.incarnation, reports=[stopped]))
         await host.until(lambda: uid not in host.mine)
