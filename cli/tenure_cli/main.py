@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tenure_cli.commands import about, call, change, doctor, get
+from tenure_cli.commands import about, call, change, doctor, get, place
 from tenure_cli.commands import dev as dev_commands
 from tenure_cli.connect import connect
 from tenure_cli.runtime import Runtime, runtime
@@ -23,6 +23,8 @@ First steps:
     tenure call shop/counter-1 increment --by 2
 
     tenure logs -f shop/counter-1
+
+    tenure explain shop/counter-1
 
     tenure doctor
 """
@@ -51,6 +53,11 @@ app.command("logs")(call.logs)
 app.command("apply")(change.apply)
 app.command("delete")(change.delete)
 app.command("create")(change.create)
+app.command("place")(place.place)
+app.command("explain")(place.explain)
+app.command("resources")(place.resources)
+app.command("quarantine")(place.quarantine)
+app.command("unquarantine")(place.unquarantine)
 app.command("doctor")(doctor.doctor)
 app.command("contexts")(about.list_contexts)
 app.command("version")(about.version)

@@ -65,6 +65,22 @@ class Cluster(Protocol):
         """The registry: complete at first, then again after each change. The same object each time."""
         ...
 
+    async def explain(self, agent: str) -> registry_pb2.ExplainResponse:
+        """Why an agent is where it is, or nowhere."""
+        ...
+
+    async def dry_run(self, spec: registry_pb2.AgentSpec) -> registry_pb2.DryRunResponse:
+        """Where an agent would be placed now; changes nothing."""
+        ...
+
+    async def resources(self) -> registry_pb2.ResourcesResponse:
+        """Capacity, use and reservations, by node and in all."""
+        ...
+
+    async def quarantine(self, host: str, reason: str) -> registry_pb2.QuarantineResponse:
+        """Place nothing new on a host; an empty reason lifts that."""
+        ...
+
     async def apply_agents(self, specs: Sequence[registry_pb2.AgentSpec]) -> Sequence[registry_pb2.RowResult]:
         """Create or change agents; one result each, in their order."""
         ...

@@ -44,6 +44,25 @@ class RemoteCluster:
                 if complete:
                     yield rows
 
+    async def explain(self, agent: str) -> registry_pb2.ExplainResponse:
+        """Why an agent is where it is, or nowhere."""
+        with self._reading():
+            return await self.remote.explain(agent, timeout_s=ASK_S)
+
+    async def dry_run(self, spec: registry_pb2.AgentSpec) -> registry_pb2.DryRunResponse:
+        """Where an agent would be placed now; changes nothing."""
+        with self._reading():
+            return await self.remote.dry_run(spec, timeout_s=ASK_S)
+
+    async def resources(self) -> registry_pb2.ResourcesResponse:
+        """Capacity, use and reservations, by node and in all."""
+        with self._reading():
+            return await self.remote.resources(timeout_s=ASK_S)
+
+    async def quarantine(self, host: str, reason: str) -> registry_pb2.QuarantineResponse:
+        """Place nothing new on a host; an empty reason lifts that."""
+        return await self.remote.quarantine(host, reason)
+
     @contextmanager
     def _reading(self) -> Generator[None]:
         """A read has no outcome that could be unknown: what went wrong is that nobody answered."""

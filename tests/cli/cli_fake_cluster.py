@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenure.errors import NotFound
 from tenure_cli.ports import CallResult, Rows
 from tenure_proto.v1 import calls_pb2, registry_pb2
 
@@ -25,6 +26,11 @@ class FakeCluster:
     calls: list[tuple[str, str, dict[str, Any], float]] = field(default_factory=list)
     log: list[calls_pb2.LogLine] = field(default_factory=list)
     results: dict[str, registry_pb2.RowResult] = field(default_factory=dict)
+    trials: list[registry_pb2.AgentSpec] = field(default_factory=list)
+    trial: registry_pb2.DryRunResponse = field(default_factory=registry_pb2.DryRunResponse)
+    explanation: registry_pb2.ExplainResponse = field(default_factory=registry_pb2.ExplainResponse)
+    rooms: registry_pb2.ResourcesResponse = field(default_factory=registry_pb2.ResourcesResponse)
+    quarantined: list[tuple[str, str]] = field(default_factory=list)
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -42,6 +48,30 @@ class FakeCluster:
         for change in self.changes:
             change(self.rows)
             yield self.rows
+
+    async def explain(self, agent: str) -> registry_pb2.ExplainResponse:
+        """The answer that the test gave."""
+        self._check()
+        if self.rows.agent(agent) is None:
+            raise NotFound(f"There is no agent {agent}.", outcome="not_applied")
+        return self.explanation
+
+    async def dry_run(self, spec: registry_pb2.AgentSpec) -> registry_pb2.DryRunResponse:
+        """The answer that the test gave."""
+        self._check()
+        self.trials.append(spec)
+        return self.trial
+
+    async def resources(self) -> registry_pb2.ResourcesResponse:
+        """The answer that the test gave."""
+        self._check()
+        return self.rooms
+
+    async def quarantine(self, host: str, reason: str) -> registry_pb2.QuarantineResponse:
+        """Notes it."""
+        self._check()
+        self.quarantined.append((host, reason))
+        return registry_pb2.QuarantineResponse(agents=2)
 
     async def apply_agents(self, specs: Sequence[registry_pb2.AgentSpec]) -> list[registry_pb2.RowResult]:
         """Notes them; created, unless the test said otherwise."""

@@ -96,7 +96,7 @@ def hosts(rows: Rows, now: float, *, wide: bool = False) -> Table:
     return Table(columns, tuple(_host(row, now) + (_host_wide(row) if wide else ()) for row in ordered))
 
 
-def host_status(row: registry_pb2.HostRow) -> str:
+def host_status(row: registry_pb2.HostRow) -> str:  # noqa: PLR0911 - one phrase each
     """One phrase: what keeps this host from taking agents, or that nothing does."""
     if row.expired:
         return "Lost"
@@ -106,6 +106,10 @@ def host_status(row: registry_pb2.HostRow) -> str:
         return "Draining"
     if not row.ready:
         return "Starting"
+    if row.quarantined:
+        return f"Quarantined: {row.quarantined}"
+    if row.suspect:
+        return "Silent, takes no new agents"
     return "Ready" if row.schedulable else "Ready, takes no new agents"
 
 

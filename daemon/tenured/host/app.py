@@ -149,6 +149,7 @@ class Host:
             version=VERSION,
             cpu_milli=options.cpu_milli,
             memory_bytes=options.memory_bytes,
+            capabilities=options.capabilities,
         )
         await self._status.connected()
         await leasing.register(self._links, request, dead, self._beat)

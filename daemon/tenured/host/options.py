@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tenured.core.profile import PROFILES, Profile
 
-_LISTS = ("server", "enrol", "label")
+_LISTS = ("server", "enrol", "label", "capability")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,8 @@ class Options:
     workers: int = 1
     """Worker processes to keep."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    capabilities: tuple[str, ...] = ()
+    """What this host has beside what its pool has."""
     exit_deadline_s: float = 55.0
     """From SIGTERM to our exit: 5 s before a grace period of 60 s ends (API.md section 3)."""
     log_format: str = "text"
@@ -82,6 +84,7 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             memory_bytes=int(given.memory_bytes),
             workers=max(1, int(given.workers)),
             labels=_pairs(given.label or lists["label"], "--label"),
+            capabilities=tuple(given.capability or lists["capability"]),
             exit_deadline_s=float(given.exit_deadline),
             log_format=_log_format(given.log_format),
             worker_uids=frozenset(int(uid) for uid in given.worker_uid.split(",") if uid),
@@ -121,6 +124,7 @@ def _parser(environment: Mapping[str, str], lists: dict[str, list[str]]) -> argp
     flag("memory-bytes", "0", "memory capacity, 0: unknown")
     flag("workers", "1", "worker processes to keep")
     flag("label", "", "KEY=VALUE; repeat")
+    flag("capability", "", "what this host has beside what its pool has, e.g. gpu; repeat")
     flag("exit-deadline", "55", "seconds from SIGTERM to exit")
     flag("log-format", "text", "text or json")
     flag("worker-uid", "", "user ids, besides our own, that workers may have; comma-separated")

@@ -22,6 +22,7 @@ from tenured.server.joining import Joining, Peer
 from tenured.server.leading import Leader
 from tenured.server.lending import Lender
 from tenured.server.passing import Passing
+from tenured.server.placing import Placing
 from tenured.server.replica import Replica
 from tenured.server.store import Store
 from tenured.server.sweeping import Sweeper
@@ -129,10 +130,14 @@ class Server:
 
     async def _listen(self) -> None:
         api = Api(self.config.cluster, self.replica, self.consensus, self.hub, self.status)
+        placing = Placing(self.config.name, self.replica, self.consensus, self.leader)
         enrolling = Enrolling(self.config.cluster, self.config.authority, self.verifier)
         users = roles.SERVER_API_DEV if isinstance(self.config.enrolment, SecretFile) else roles.SERVER_API
         listeners = {
-            "api": ([*registry.methods(api), *calls.methods(self.passing)], users),
+            "api": (
+                [*registry.methods(api), *registry.placement_methods(placing), *calls.methods(self.passing)],
+                users,
+            ),
             "peer": (
                 [
                     self.peers.method(),

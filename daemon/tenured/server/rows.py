@@ -52,7 +52,7 @@ def agent_row(registry: Registry, agent: model.Agent, wall: float) -> registry_p
         row.attempt = agent.trouble.attempt
         row.backoff_until_wall = agent.trouble.retry_wall
     if agent.last_failover is not None:
-        row.last_failover.CopyFrom(_failover(agent.last_failover))
+        row.last_failover.CopyFrom(failover(agent.last_failover))
     return row
 
 
@@ -194,7 +194,8 @@ def _spec(spec: model.AgentSpec) -> registry_pb2.AgentSpec:
     return message
 
 
-def _failover(failover: model.Failover) -> registry_pb2.Failover:
+def failover(failover: model.Failover) -> registry_pb2.Failover:
+    """The last move of an agent that nobody asked for."""
     return registry_pb2.Failover(
         wall_time=failover.wall,
         from_host=failover.from_host,

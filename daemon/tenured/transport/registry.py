@@ -15,14 +15,22 @@ from tenure_proto.v1.registry_pb2 import (
     ApplyClusterResponse,
     DeleteAgentsRequest,
     DeleteAgentsResponse,
+    DryRunRequest,
+    DryRunResponse,
+    ExplainRequest,
+    ExplainResponse,
     FailoversRequest,
     FailoversResponse,
     LookupRequest,
     LookupResponse,
+    QuarantineRequest,
+    QuarantineResponse,
     ReserveRequest,
     ReserveResponse,
     ResolveRequest,
     ResolveResponse,
+    ResourcesRequest,
+    ResourcesResponse,
     SetNodesRequest,
     SetNodesResponse,
     StatusRequest,
@@ -101,6 +109,36 @@ def methods(handler: RegistryHandler) -> list[Method]:
         unary(f"{_SERVICE}Reserve", ReserveRequest, handler.reserve),
         unary(f"{_SERVICE}Unreserve", UnreserveRequest, handler.unreserve),
         *host_methods(handler),
+    ]
+
+
+class PlacementHandler(Protocol):
+    """Placement as users ask about it. Each may raise serving.Refusal."""
+
+    async def explain(self, peer: Identity, request: ExplainRequest, /) -> ExplainResponse:
+        """Why an agent is where it is, or nowhere."""
+        ...
+
+    async def dry_run(self, peer: Identity, request: DryRunRequest, /) -> DryRunResponse:
+        """Where an agent would go; changes nothing."""
+        ...
+
+    async def resources(self, peer: Identity, request: ResourcesRequest, /) -> ResourcesResponse:
+        """Capacity, use and reservations."""
+        ...
+
+    async def quarantine(self, peer: Identity, request: QuarantineRequest, /) -> QuarantineResponse:
+        """Place nothing new on a host, or lift that."""
+        ...
+
+
+def placement_methods(handler: PlacementHandler) -> list[Method]:
+    """The part of the service that is about placement, for the API listener."""
+    return [
+        unary(f"{_SERVICE}Explain", ExplainRequest, handler.explain),
+        unary(f"{_SERVICE}DryRun", DryRunRequest, handler.dry_run),
+        unary(f"{_SERVICE}Resources", ResourcesRequest, handler.resources),
+        unary(f"{_SERVICE}Quarantine", QuarantineRequest, handler.quarantine),
     ]
 
 

@@ -23,10 +23,11 @@ from tenured.core.model import Agent
 from tenured.core.placement import say
 from tenured.core.placement.group import RUNNERS_UP, Group
 from tenured.core.placement.result import Placement, Trial, Verdict
+from tenured.core.placement.rooms import Room, Rooms, rooms
 from tenured.core.placement.say import EXPLANATION_BYTES
 from tenured.core.placement.site import sites
 from tenured.core.placement.strategies import STRATEGIES
-from tenured.core.placement.trial import dry_run, newcomer
+from tenured.core.placement.trial import dry_run, newcomer, problem
 from tenured.core.placement.wish import LOST, Wish, wish_of
 from tenured.core.registry import Registry
 
@@ -36,11 +37,15 @@ __all__ = [
     "RUNNERS_UP",
     "STRATEGIES",
     "Placement",
+    "Room",
+    "Rooms",
     "Trial",
     "Verdict",
     "dry_run",
     "newcomer",
     "place",
+    "problem",
+    "rooms",
 ]
 
 

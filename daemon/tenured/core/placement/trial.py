@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from tenure_api.reasons import Reason
+from tenured.core._specs import spec_error
 from tenured.core.model import Agent, AgentSpec
 from tenured.core.placement import say
 from tenured.core.placement.filters import STANDING, first
 from tenured.core.placement.group import Group
-from tenured.core.placement.result import Placement, Trial, Verdict
+from tenured.core.placement.result import Trial, Verdict
 from tenured.core.placement.site import Site, sites
 from tenured.core.placement.strategies import detail
 from tenured.core.placement.wish import Wish, wish_of
@@ -20,6 +21,12 @@ from tenured.core.registry import Registry
 def newcomer(spec: AgentSpec) -> Agent:
     """An agent of that spec which has no row."""
     return Agent(uid="0", spec=spec, managed_by="API", unheld_reason=Reason.SCHEDULED)
+
+
+def problem(spec: AgentSpec) -> str:
+    """What makes a spec impossible by itself, as `ApplyAgents` would say it; empty: nothing."""
+    found = spec_error(spec)
+    return found[1] if found else ""
 
 
 def dry_run(
@@ -79,6 +86,3 @@ def _verdict(
         rejected=rejected,
         why=why,
     )
-
-
-__all__ = ["Placement", "Trial", "Verdict", "dry_run", "newcomer"]

@@ -1971,20 +1971,20 @@ Global___QuarantineRequest: _TypeAlias = QuarantineRequest  # noqa: Y015
 class QuarantineResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ERROR_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    @_builtins.property
-    def error(self) -> _common_pb2.Error: ...
+    agents: _builtins.int
+    """that the host holds: they stay"""
     def __init__(
         self,
         *,
-        error: _common_pb2.Error | None = ...,
         revision: _builtins.int = ...,
+        agents: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
