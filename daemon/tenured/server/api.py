@@ -14,7 +14,7 @@ from tenured.raft import COMMAND_LIMIT, Applied, NotApplied, Outcome
 from tenured.raft import Role as RaftRole
 from tenured.server import rows
 from tenured.server.asking import Asking
-from tenured.server.replica import Replica
+from tenured.server.replica import Replica, cannot_tell
 from tenured.server.watching import WatchHub
 from tenured.transport.serving import EncodedStream, Invalid, Refusal, Unserved
 
@@ -164,7 +164,9 @@ class Api:
         loop = asyncio.get_running_loop()
         end = loop.time() + min(request.wait_ms / 1000, _MAX_WAIT_S)
         if registry.agent(request.agent) is None:
-            await self._consensus.barrier(_BARRIER_S)  # so that "not found" is the truth and no lag
+            truth = await self._consensus.barrier(_BARRIER_S)  # so that "not found" is the truth and no lag
+            if self._replica.registry.agent(request.agent) is None and not isinstance(truth, Applied):
+                raise Unserved(cannot_tell(request.agent, truth))
         agent = self._replica.registry.agent(request.agent)
         if agent is None:
             return registry_pb2.ResolveResponse(error=_not_found(request.agent), cluster_time=self._cluster_time())

@@ -12,7 +12,7 @@ from tenured.core.lookup import Answer
 from tenured.core.profile import NS
 from tenured.raft import Applied, Outcome
 from tenured.server import rows
-from tenured.server.replica import Replica
+from tenured.server.replica import Replica, cannot_tell
 from tenured.transport.serving import Invalid, Unserved
 
 ROWS_MAX = 1000
@@ -45,8 +45,10 @@ class Asking:
         asked = [request.agent, request.capability, request.node, bool(request.labels)]
         if sum(map(bool, asked)) != 1:
             raise Invalid("Ask for an agent, a capability, a node or labels: for exactly one of them.")
-        await self._caught_up()
+        truth = await self._caught_up()
         if request.agent:
+            if not isinstance(truth, Applied) and self._replica.registry.agent(request.agent) is None:
+                raise Unserved(cannot_tell(request.agent, truth))
             return self._by_id(request.agent)
         registry = self._replica.registry
         if request.capability:
@@ -122,9 +124,9 @@ class Asking:
         revision = await self._propose(commands.Unreserve(id=request.id, wall=time.time()))
         return registry_pb2.UnreserveResponse(revision=revision)
 
-    async def _caught_up(self) -> None:
-        """So that "not found" is the truth and no lag. Without a quorum the answer is what this server knows."""
-        await self._consensus.barrier(_BARRIER_S)
+    async def _caught_up(self) -> Outcome:
+        """So that the answer is no older than the question. Without a quorum a list is what this server knows."""
+        return await self._consensus.barrier(_BARRIER_S)
 
     async def _propose(self, command: commands.Command) -> int:
         outcome = await self._consensus.propose(commands.encode(command), COMMAND_TIMEOUT_S)

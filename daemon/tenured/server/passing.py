@@ -12,9 +12,9 @@ from tenure_api.identity import Identity, Role
 from tenure_proto.v1.calls_pb2 import Call, LogBatch, LogsRequest, Reply
 from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED, OUTCOME_UNKNOWN, Error, Route
 from tenured.core.lookup import Answer
-from tenured.raft import Outcome
+from tenured.raft import Applied, Outcome
 from tenured.server import rows
-from tenured.server.replica import Replica
+from tenured.server.replica import Replica, cannot_tell
 from tenured.transport.errors import OutcomeUnknown, TransportError
 from tenured.transport.serving import Unserved
 
@@ -78,9 +78,14 @@ class Passing:
         call.caller = peer.uri
         attempts = _Attempts(loop.time() + (call.timeout_ms or _DEFAULT_TIMEOUT_MS) / 1000)
         while (left := attempts.deadline - loop.time()) > 0:
-            route = await self._route(call.agent)
+            try:
+                route = await self._route(call.agent)
+            except Unserved as error:
+                attempts.last = Error(code="Unavailable", message=str(error), retryable=True)
+                await self._pause(call.agent, None, attempts)
+                continue
             if route is None:
-                return Reply(error=_not_found(call.agent))
+                return Reply(error=_not_found(call.agent, attempts.maybe_applied))
             if route.address:
                 call.timeout_ms = max(1, int(left * 1000))
                 reply = await self._attempt(call, route, left, attempts)
@@ -125,10 +130,10 @@ class Passing:
         attempts.last = reply.error
         return None
 
-    async def _pause(self, agent_id: str, route: Route, attempts: _Attempts) -> None:
+    async def _pause(self, agent_id: str, route: Route | None, attempts: _Attempts) -> None:
         """Wait a little, or until the registry shows another route."""
         left = attempts.deadline - asyncio.get_running_loop().time()
-        seen = (route.epoch, route.ready)
+        seen = None if route is None else (route.epoch, route.ready)
         await self._replica.until(lambda: self._standing(agent_id) != seen, max(0.0, min(attempts.pause_s, left)))
         attempts.pause_s = min(attempts.pause_s * 2, _PAUSE_MAX_S)
 
@@ -137,8 +142,11 @@ class Passing:
         return None if agent is None else (agent.epoch, agent.ready)
 
     async def _route(self, agent_id: str) -> Route | None:
+        """None: there is no such agent. Raises Unserved when that cannot be told."""
         if self._replica.registry.agent(agent_id) is None:
-            await self._consensus.barrier(1.0)  # so that "not found" is the truth and no lag
+            truth = await self._consensus.barrier(1.0)  # so that "not found" is the truth and no lag
+            if not isinstance(truth, Applied) and self._replica.registry.agent(agent_id) is None:
+                raise Unserved(cannot_tell(agent_id, truth))
         registry = self._replica.registry
         agent = registry.agent(agent_id)
         return None if agent is None else rows.route(registry, agent, time.time())
@@ -165,11 +173,12 @@ def _close_later(client: Client) -> None:
     task.add_done_callback(_closing.discard)
 
 
-def _not_found(agent_id: str) -> Error:
+def _not_found(agent_id: str, maybe_applied: bool) -> Error:
+    """It may have gone after an attempt that was not answered."""
     return Error(
         code="NotFound",
         message=f"There is no agent {agent_id}.",
-        outcome=OUTCOME_NOT_APPLIED,
+        outcome=OUTCOME_UNKNOWN if maybe_applied else OUTCOME_NOT_APPLIED,
         next_step="`tenure get agents` lists those that are.",
     )
 

@@ -8,6 +8,12 @@ from typing import Protocol
 
 from tenured.core import machine
 from tenured.core.registry import Delta, Registry
+from tenured.raft import NotApplied, Unknown
+
+
+def cannot_tell(agent_id: str, outcome: NotApplied | Unknown) -> str:
+    """Why this server does not say "not found": it may only not know yet."""
+    return f"This server cannot tell whether there is an agent {agent_id}: {outcome.reason}. Ask again, or another one."
 
 
 class Listener(Protocol):
