@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help binaries setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim clean
+.PHONY: help binaries setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim models clean
 
 BIN := .venv/bin
 # The first Python on the PATH that is new enough and can make environments; PYTHON=… chooses another.
@@ -45,6 +45,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict tools/k8s
+	$(BIN)/mypy --strict models
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python tools/genproto.py --check
@@ -76,6 +77,9 @@ bench: .venv/.project ## failover, calls, creation, measured on a local cluster
 
 sim: setup ## the seeded simulation (SEEDS=200)
 	$(BIN)/python -m tools.sim --seeds $(SEEDS)
+
+models: setup ## explore the protocol models: every configuration, every guard left out once (some 15 minutes)
+	nice -n 10 $(BIN)/python -m models.explore
 
 clean: ## remove what was built here, and the harness's caches
 	-$(PYTHON) -m tools.k8s clean
