@@ -85,15 +85,19 @@ def _unheld(agent: Agent) -> Description:
         summary = f"Unavailable: {agent.last_node} was lost, and an agent that is not critical waits for it"
         return _say(Phase.UNAVAILABLE, summary, Reason.NODE_LOST)
     if agent.unheld_reason in _LOST or agent.failover_id:
-        summary = f"Failing over from {agent.last_node}"
-        if waiting is not None:
-            return _say(Phase.FAILING_OVER, f"{summary}. {waiting.message}", waiting.reason, waiting.next_action)
-        return _say(Phase.FAILING_OVER, summary, agent.unheld_reason)
+        return _failing_over(agent)
     if waiting is not None:
         return _say(Phase.PENDING, waiting.message, waiting.reason, waiting.next_action)
     if agent.epoch:
         return _say(Phase.MIGRATING, f"Moving from {agent.last_node}", agent.unheld_reason)
     return _say(Phase.PENDING, "Waiting: to be placed", Reason.SCHEDULED)
+
+
+def _failing_over(agent: Agent) -> Description:
+    summary, waiting = f"Failing over from {agent.last_node}", agent.waiting
+    if waiting is not None:
+        return _say(Phase.FAILING_OVER, f"{summary}. {waiting.message}", waiting.reason, waiting.next_action)
+    return _say(Phase.FAILING_OVER, summary, agent.unheld_reason)
 
 
 def _in_trouble(agent: Agent, trouble: Trouble, wall: float) -> Description:

@@ -419,7 +419,7 @@ def _matters_for_placement(old: Agent | None, new: Agent) -> bool:
     """
     if old is None or old.held != new.held:
         return not new.held
-    return old.spec != new.spec
+    return old.spec != new.spec or (not new.held and old.unavailable != new.unavailable)
 
 
 def key_of(row: AnyRow) -> RowKey:  # noqa: PLR0911 - one line a kind

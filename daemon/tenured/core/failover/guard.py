@@ -41,6 +41,8 @@ class Seen(msgspec.Struct, frozen=True):
     name: str
     silent: bool
     """For a whole lease, under every living incarnation."""
+    heard: bool = False
+    """Some incarnation is not even suspected."""
     ended: bool = False
     """It ended by silence a moment ago, and nothing has come in its place."""
     confirmed: bool = False
@@ -52,6 +54,8 @@ class Held(msgspec.Struct, frozen=True):
 
     since: Mapping[str, int] = {}
     """name -> leader's boot clock in ns. The grace period of each runs from there."""
+    hears: bool = True
+    """Whether some host is heard without doubt right now."""
     silent: int = 0
     """Hosts that are silent, or ended a moment ago."""
     total: int = 0
@@ -73,7 +77,7 @@ def look(before: Held, seen: Iterable[Seen], now: int, *, share: float = DEFAULT
     """Judge the hosts as they are now. Pure: call it at each plan with what it returned last."""
     hosts = list(seen)
     silent = [host for host in hosts if host.silent or host.ended]
-    heard = len(silent) < len(hosts)
+    deaf = len(silent) == len(hosts)
     if len(silent) < LEAST_HOSTS or len(silent) <= share * len(hosts):
         return Held(silent=len(silent), total=len(hosts))
     since: dict[str, int] = {}
@@ -81,30 +85,31 @@ def look(before: Held, seen: Iterable[Seen], now: int, *, share: float = DEFAULT
         if host.ended or host.confirmed:
             continue
         # While nobody is heard at all no time counts: it would be the silence of the leader's own links.
-        began = before.since.get(host.name, now) if heard else now
-        # Once the grace period is over a host stays confirmed: `began` is kept until it is heard or has ended.
-        since[host.name] = began
-    return Held(since=since, silent=len(silent), total=len(hosts))
+        since[host.name] = now if deaf else before.since.get(host.name, now)
+    return Held(since=since, hears=any(host.heard for host in hosts), silent=len(silent), total=len(hosts))
 
 
 def waiting(held: Held, now: int, grace: int) -> AbstractSet[str]:
     """Name the hosts that are not to be ended now: silent, among many, and not confirmed yet."""
-    return {name for name, began in held.since.items() if now - began < grace}
+    return {name for name, began in held.since.items() if not held.hears or now - began < grace}
 
 
 def hosts_seen(registry: Registry, leases: LeaderLeases, now: int) -> list[Seen]:
     """Read the registry and the detector: each host once, whatever number of its incarnations live."""
     oldest = registry.cluster_ns - AT_ONCE_NS
     silent: dict[str, bool] = {}
+    heard: set[str] = set()
     ended: set[str] = set()
     confirmed: set[str] = set()
     for host in registry.hosts.values():
         if host.alive:
-            lapsed = leases.detector.trust(now, host.incarnation) is Trust.LAPSED
-            silent[host.name] = lapsed and silent.get(host.name, True)
+            trust = leases.detector.trust(now, host.incarnation)
+            silent[host.name] = trust is Trust.LAPSED and silent.get(host.name, True)
+            if trust is Trust.TRUSTED:
+                heard.add(host.name)
             if host.silence == "Confirmed":
                 confirmed.add(host.name)
         elif host.ended == Reason.LEASE_EXPIRED and host.ended_ns >= oldest:
             ended.add(host.name)
-    seen = [Seen(name, lapsed, confirmed=name in confirmed) for name, lapsed in silent.items()]
+    seen = [Seen(name, lapsed, name in heard, confirmed=name in confirmed) for name, lapsed in silent.items()]
     return seen + [Seen(name, silent=True, ended=True) for name in sorted(ended - silent.keys())]
