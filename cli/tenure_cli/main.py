@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tenure_cli.commands import about, call, change, doctor, get, place
+from tenure_cli.commands import about, call, change, doctor, get, place, topology
 from tenure_cli.commands import dev as dev_commands
 from tenure_cli.connect import connect
 from tenure_cli.runtime import Runtime, runtime
@@ -56,6 +56,7 @@ app.command("create")(change.create)
 app.command("place")(place.place)
 app.command("explain")(place.explain)
 app.command("resources")(place.resources)
+app.command("topology")(topology.topology)
 app.command("quarantine")(place.quarantine)
 app.command("unquarantine")(place.unquarantine)
 app.command("doctor")(doctor.doctor)

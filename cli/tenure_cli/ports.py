@@ -61,6 +61,10 @@ class Cluster(Protocol):
         """Who leads, which servers are up."""
         ...
 
+    async def statuses(self) -> Sequence[registry_pb2.StatusResponse]:
+        """The same from every server that can be reached from here; it may be none."""
+        ...
+
     def watch(self) -> AsyncIterator[Rows]:
         """The registry: complete at first, then again after each change. The same object each time."""
         ...

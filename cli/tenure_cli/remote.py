@@ -33,6 +33,10 @@ class RemoteCluster:
         with self._reading():
             return await self.remote.status(timeout_s=ASK_S)
 
+    async def statuses(self) -> Sequence[registry_pb2.StatusResponse]:
+        """The same from every server that can be reached from here."""
+        return await self.remote.statuses()
+
     async def watch(self) -> AsyncIterator[Rows]:
         """The registry: complete at first, then again after each change."""
         rows, complete = Rows(), False

@@ -18,6 +18,7 @@ class FakeCluster:
     rows: Rows = field(default_factory=Rows)
     changes: list[Callable[[Rows], None]] = field(default_factory=list)
     answer: registry_pb2.StatusResponse = field(default_factory=registry_pb2.StatusResponse)
+    views: list[registry_pb2.StatusResponse] = field(default_factory=list)
     replies: dict[str, Any] = field(default_factory=dict)
     failure: Exception | None = None
     applied: list[registry_pb2.AgentSpec] = field(default_factory=list)
@@ -40,6 +41,11 @@ class FakeCluster:
         """The answer that the test gave."""
         self._check()
         return self.answer
+
+    async def statuses(self) -> Sequence[registry_pb2.StatusResponse]:
+        """The answers that the test gave."""
+        self._check()
+        return self.views
 
     async def watch(self) -> AsyncIterator[Rows]:
         """The rows, then once more after each change; then the stream ends."""

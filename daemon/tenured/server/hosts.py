@@ -60,6 +60,11 @@ class Hosts:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    @property
+    def linked(self) -> list[str]:
+        """Names of the hosts that have a stream to this server, sorted."""
+        return sorted({session.host for session in self._sessions})
+
     def bind(self, heartbeats: Heartbeats) -> None:
         """Say who counts heartbeats."""
         self._heartbeats = heartbeats
@@ -193,14 +198,14 @@ class Hosts:
     # --- the store ----------------------------------------------------------------------------------------------------
 
     async def _seal(self, session: HostSession, frame_id: int, request: hostlink_pb2.SealMany) -> None:
-        session.send(hostlink_pb2.ServerFrame(id=frame_id, sealed=await self._store.seal(request)))
+        session.send(hostlink_pb2.ServerFrame(id=frame_id, sealed=await self._store.seal(session.host, request)))
 
     async def _write(self, session: HostSession, frame_id: int, request: hostlink_pb2.WriteMany) -> None:
-        session.send(hostlink_pb2.ServerFrame(id=frame_id, written=await self._store.write(request)))
+        session.send(hostlink_pb2.ServerFrame(id=frame_id, written=await self._store.write(session.host, request)))
 
     async def _read(self, session: HostSession, frame_id: int, request: hostlink_pb2.ReadMany) -> None:
         try:
-            records = await self._store.read(request)
+            records = await self._store.read(session.host, request)
         except StoreRefused as error:
             session.send(_refused(frame_id, error.verdict, str(error)))
         else:

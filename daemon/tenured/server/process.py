@@ -13,7 +13,7 @@ from tenure_api.identity import Role as CertificateRole
 from tenure_proto.v1 import registry_pb2
 from tenured.config import SecretFile, ServerConfig
 from tenured.core import commands
-from tenured.raft import Consensus, RaftConfig, Role
+from tenured.raft import MANIFEST, Consensus, RaftConfig, Role
 from tenured.server.api import Api, quorum_ready, server_statuses
 from tenured.server.enrolling import Enrolling
 from tenured.server.health import Health
@@ -56,7 +56,7 @@ class Server:
         _check_volume(config)
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.replica = Replica()
-        self.peers = RaftPeers(config.name, config.cluster, config.peers, self.files)
+        self.peers = RaftPeers(config.name, config.cluster, config.raft_peers, self.files)
         profile = config.profile
         raft = RaftConfig(
             name=config.name,
@@ -70,7 +70,9 @@ class Server:
         self.register = Register(config.data / "state.db", self._committed)
         self.hub = WatchHub(self.replica)
         self.hosts = Hosts(config.name, self.replica, self.consensus, Store(self.replica, self.register))
-        self.leader = Leader(profile, self.replica, self.consensus, self.hosts.send_ack)
+        self.leader = Leader(
+            profile, self.replica, self.consensus, self.hosts.send_ack, guard_share=config.failover_guard
+        )
         self.hosts.bind(self.leader)
         self.sweeper = Sweeper(self.replica, self.register)
         self.lender = Lender(self.replica, self.register)
@@ -110,7 +112,7 @@ class Server:
         await self.consensus.start()
         await self._listen()
         await self.peers.start()
-        ports = {name: listener.port for name, listener in self._listeners.items()}
+        ports = {name: listener.port for name, listener in self._listeners.items()} | {"raft": self.peers.port}
         _log.info("serves %s: %s, http %d", config.namespaced, ports, self.health.port)
 
     async def stop(self) -> None:
@@ -139,12 +141,7 @@ class Server:
                 users,
             ),
             "peer": (
-                [
-                    self.peers.method(),
-                    hostlink.method(self.hosts),
-                    *storelink.methods(self.lender),
-                    *registry.host_methods(api),
-                ],
+                [hostlink.method(self.hosts), *storelink.methods(self.lender), *registry.host_methods(api)],
                 roles.SERVER_PEERS,
             ),
             "enrol": ([enrolment.method(enrolling.enrol)], None),
@@ -154,6 +151,7 @@ class Server:
             listener = Listener(self.files, self.config.cluster, methods, allowed)
             await listener.start(self.config.listen, ports[name])
             self._listeners[name] = listener
+        await self.peers.listen(self.config.listen, self.config.raft_port)
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -210,6 +208,7 @@ class Server:
             quorum_ready=quorum_ready(role),
             profile=self.config.profile.name,
             certificate_expires_wall=self._certificate_expires(),
+            linked_hosts=self.hosts.linked,
         )
 
     def _store_states(self) -> dict[str, str]:
@@ -242,7 +241,7 @@ def _check_identity(config: ServerConfig, files: TlsFiles) -> None:
 
 def _check_volume(config: ServerConfig) -> None:
     """A store without its log would meet records of an earlier cluster under the same uids."""
-    if (config.data / "state.db").exists() and not any((config.data / "raft").glob("*")):
+    if (config.data / "state.db").exists() and not (config.data / "raft" / MANIFEST).exists():
         raise StartError(
             f"{config.data} holds a state store but no Raft log. Restore the log, or empty the directory: "
             "the other servers hold every acknowledged record."

@@ -133,6 +133,19 @@ class Remote:
 
         return await self._ask("status", ask, timeout_s)
 
+    async def statuses(self, *, timeout_s: float = ATTEMPT_S) -> list[registry_pb2.StatusResponse]:
+        """What each server says that answers in time, in no order. Behind a port-forward that is one of them."""
+
+        async def ask(server: str) -> registry_pb2.StatusResponse | None:
+            stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
+            try:
+                return await stub.Status(registry_pb2.StatusRequest(), timeout=timeout_s)
+            except RpcError:
+                return None
+
+        answers = await asyncio.gather(*map(ask, self.endpoint.servers))
+        return [answer for answer in answers if answer is not None]
+
     async def explain(self, agent_id: str, *, timeout_s: float | None = None) -> registry_pb2.ExplainResponse:
         """Why an agent is where it is, or nowhere. Raises NotFound, CallError."""
         request = registry_pb2.ExplainRequest(agent=agent_id)

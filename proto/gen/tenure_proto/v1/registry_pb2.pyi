@@ -1093,6 +1093,7 @@ class StatusResponse(_message.Message):
     QUORUM_READY_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_EXPIRES_WALL_FIELD_NUMBER: _builtins.int
+    LINKED_HOSTS_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     """namespace/name"""
     answered_by: _builtins.str
@@ -1107,6 +1108,10 @@ class StatusResponse(_message.Message):
     certificate_expires_wall: _builtins.float
     @_builtins.property
     def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServerStatus]: ...
+    @_builtins.property
+    def linked_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hosts that have a stream to the answerer, sorted"""
+
     def __init__(
         self,
         *,
@@ -1120,10 +1125,11 @@ class StatusResponse(_message.Message):
         quorum_ready: _builtins.int = ...,
         profile: _builtins.str = ...,
         certificate_expires_wall: _builtins.float = ...,
+        linked_hosts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "certificate_expires_wall", b"certificate_expires_wall", "cluster", b"cluster", "cluster_time", b"cluster_time", "leader", b"leader", "profile", b"profile", "quorum_ready", b"quorum_ready", "revision", b"revision", "servers", b"servers", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "certificate_expires_wall", b"certificate_expires_wall", "cluster", b"cluster", "cluster_time", b"cluster_time", "leader", b"leader", "linked_hosts", b"linked_hosts", "profile", b"profile", "quorum_ready", b"quorum_ready", "revision", b"revision", "servers", b"servers", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
