@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tenured.raft import Role
+from tenured.server.census import Census
 from tenured.server.replica import Replica
 
 _LAG_PERIOD_S = 0.25
@@ -61,6 +62,7 @@ class Health:
         self._why_not_ready = why_not_ready
         self._registry = CollectorRegistry()
         self._registry.register(_FromState(replica, role, watchers))
+        replica.listen(Census(replica, self._registry))
         self._commit = Histogram(
             "tenure_store_commit_seconds",
             "Time of one synced commit.",
