@@ -195,7 +195,7 @@ async def scene() -> AsyncIterator[Any]:
         host="h",
         lease=lease,
         pool=pool,
-        store=Store(servers, boot_ns),
+        store=Store(servers, "h.1", boot_ns),
         reports=reports,
         logs=AgentLogs("h"),
         mirror=None,

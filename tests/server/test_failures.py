@@ -76,7 +76,7 @@ async def test_all_are_killed_at_once_and_come_back_with_everything(own: LocalSe
         (uid,) = host.mine
         item = hostlink_pb2.WriteItem(uid=uid, version=common_pb2.Version(epoch=1, seq=1), puts={"state": b"kept"})
         for server in own.servers:
-            written = await host.ask(server, write=hostlink_pb2.WriteMany(view=1, items=[item]))
+            written = await host.ask(server, write=host.writing(1, [item]))
             assert written.written.items[0].verdict == hostlink_pb2.STORE_VERDICT_OK
         await host.vanish()
     await asyncio.gather(*(own.kill(name) for name in own.servers))
@@ -85,8 +85,9 @@ async def test_all_are_killed_at_once_and_come_back_with_everything(own: LocalSe
     await own.ready()
     assert await known(own, leader, ["shop/durable"])
     async with FakeHost(own, "reader", activates=False) as host:
+        await host.until(lambda: uid in host.mine)  # the next holder; nobody else may read
         for server in own.servers:
-            records = (await host.ask(server, read=hostlink_pb2.ReadMany(view=1, uids=[uid]))).records
+            records = (await host.ask(server, read=host.reading(1, [uid]))).records
             assert dict(records.items[0].entries) == {"state": b"kept"}
 
 

@@ -154,16 +154,45 @@ async def test_what_is_written_is_read_back_from_each_server(
         view = host.links.view
         version = common_pb2.Version(epoch=1, seq=1)
         for server in servers.servers:
-            sealing = hostlink_pb2.SealMany(view=view, items=[hostlink_pb2.SealItem(uid=uid, epoch=1)])
+            sealing = host.sealing(view, [hostlink_pb2.SealItem(uid=uid, epoch=1)])
             assert (await host.ask(server, seal=sealing)).sealed.items[0].verdict == OK
             item = hostlink_pb2.WriteItem(uid=uid, version=version, puts={"state": b"kept"})
-            written = await host.ask(server, write=hostlink_pb2.WriteMany(view=view, items=[item]))
+            written = await host.ask(server, write=host.writing(view, [item]))
             assert written.written.items[0].verdict == OK
-            records = (await host.ask(server, read=hostlink_pb2.ReadMany(view=view, uids=[uid]))).records
+            records = (await host.ask(server, read=host.reading(view, [uid]))).records
             assert dict(records.items[0].entries) == {"state": b"kept"}
-            late = hostlink_pb2.SealMany(view=view, items=[hostlink_pb2.SealItem(uid=uid, epoch=0)])
+            late = host.sealing(view, [hostlink_pb2.SealItem(uid=uid, epoch=0)])
             fenced = (await host.ask(server, seal=late)).sealed.items[0]
             assert (fenced.verdict, fenced.sealed) == (hostlink_pb2.STORE_VERDICT_FENCED, 1)
+
+
+async def test_a_host_that_was_broken_into_seals_writes_and_reads_nothing_of_others(
+    servers: LocalServers, registry: RegistryStub, fresh: Callable[[], str]
+) -> None:
+    """protocol 4 [seal_assigned]: a genuine certificate, and an epoch, a uid or an incarnation that is another's."""
+    name = fresh()
+    async with FakeHost(servers, "holding-host", activates=False) as holder:
+        (uid,) = await create(registry, name)
+        await holder.until(lambda: uid in holder.mine)
+        view = holder.links.view
+        async with FakeHost(servers, "broken-host", activates=False) as thief:
+            for server in servers.servers:
+                for epoch, verdict in ((1, "FENCED"), (2, "BEHIND")):
+                    items = [hostlink_pb2.SealItem(uid=uid, epoch=epoch)]
+                    for request in (thief.sealing(view, items), holder.sealing(view, items)):
+                        answer = (await thief.ask(server, seal=request)).sealed.items[0]
+                        assert answer.verdict == hostlink_pb2.StoreVerdict.Value(f"STORE_VERDICT_{verdict}")
+                    item = hostlink_pb2.WriteItem(
+                        uid=uid, version=common_pb2.Version(epoch=epoch, seq=1), puts={"state": b"forged"}
+                    )
+                    answer = (await thief.ask(server, write=holder.writing(view, [item]))).written.items[0]
+                    assert answer.verdict == hostlink_pb2.StoreVerdict.Value(f"STORE_VERDICT_{verdict}")
+                refused = await thief.ask(server, read=holder.reading(view, [uid]))
+                assert refused.result.error.code == "FENCED"
+        for server in servers.servers:  # the holder is not disturbed, and nothing was sealed against it
+            answer = await holder.ask(server, seal=holder.sealing(view, [hostlink_pb2.SealItem(uid=uid, epoch=1)]))
+            assert answer.sealed.items[0].verdict == OK
+            assert answer.sealed.items[0].version == common_pb2.Version()
 
 
 async def test_requests_of_another_view_or_of_unknown_agents_are_refused(
@@ -177,7 +206,7 @@ async def test_requests_of_another_view_or_of_unknown_agents_are_refused(
         view = host.links.view
 
         async def verdict(view: int, uid: str) -> int:
-            request = hostlink_pb2.SealMany(view=view, items=[hostlink_pb2.SealItem(uid=uid, epoch=1)])
+            request = host.sealing(view, [hostlink_pb2.SealItem(uid=uid, epoch=1)])
             return (await host.ask(server, seal=request)).sealed.items[0].verdict
 
         assert await verdict(view + 1, uid) == hostlink_pb2.STORE_VERDICT_OTHER_VIEW
@@ -192,6 +221,6 @@ async def test_requests_of_another_view_or_of_unknown_agents_are_refused(
             return await verdict(view, uid) == hostlink_pb2.STORE_VERDICT_DELETED
 
         await until(gone, 5)
-        refused = await host.ask(server, read=hostlink_pb2.ReadMany(view=view, uids=[uid]))
+        refused = await host.ask(server, read=host.reading(view, [uid]))
         assert refused.result.error.code == "DELETED"
         await host.command(release_host=hostlink_pb2.ReleaseHost(incarnation=host.incarnation))

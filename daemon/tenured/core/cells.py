@@ -1,7 +1,8 @@
 """What a server of the store may do with a record (protocol 2, the table of guards).
 
-The shell keeps one `Cell` and the entries of each record. It checks `guard_view`, then `guard_uid`, then `guard_seal`
-or `guard_write`, applies what the decision says, and syncs it before it answers, seals too [sync_seal, sync_write].
+The shell keeps one `Cell` and the entries of each record. It checks `guard_view`, then `guard_uid`, `guard_assigned`,
+and `guard_seal` or `guard_write`, applies what the decision says, and syncs it before it answers, seals too
+[sync_seal, sync_write].
 """
 
 from __future__ import annotations
@@ -75,6 +76,17 @@ def guard_uid(uid: str, agents: Mapping[str, object], revision: int) -> Verdict:
     if uid in agents:
         return Verdict.OK
     return Verdict.DELETED if uid.isdecimal() and int(uid) <= revision else Verdict.BEHIND
+
+
+def guard_assigned(assigned: int, *, holds: bool, epoch: int) -> Verdict:
+    """Let only the holder that the committed assignment names seal or write its epoch [seal_assigned].
+
+    `assigned`: the epoch of the row; `holds`: the row names the sender, as its certificate and incarnation say who it
+    is. An epoch that is not assigned here yet may be on its way: a server that is behind waits, and refuses nobody.
+    """
+    if assigned < epoch:
+        return Verdict.BEHIND
+    return Verdict.OK if holds and assigned == epoch else Verdict.FENCED
 
 
 def guard_seal(cell: Cell, epoch: int) -> WriteDecision:

@@ -117,8 +117,10 @@ class Store:
     owner = register.Owner
     """The rules of a holder; a simulation may put others in their place."""
 
-    def __init__(self, links: ServerLinks, clock: Callable[[], int]) -> None:
+    def __init__(self, links: ServerLinks, incarnation: str, clock: Callable[[], int]) -> None:
+        """`incarnation`: of this process; servers let it seal only what is assigned to it."""
         self._links = links
+        self._incarnation = incarnation
         self._clock = clock
         self._records: dict[Record, None] = {}
         self._queued: dict[str, list[tuple[Record, register.Request]]] = {}
@@ -185,7 +187,7 @@ class Store:
         for server, requests in queued.items():
             for batch in _batches(requests):
                 try:
-                    future = self._links.submit(server, _frame(batch), ANSWER_TIMEOUT_S)
+                    future = self._links.submit(server, _frame(batch, self._incarnation), ANSWER_TIMEOUT_S)
                 except TransportError:
                     continue  # not connected: the owner repeats when it is
                 future.add_done_callback(partial(self._answered, server, batch))
@@ -228,15 +230,16 @@ def _batches(requests: list[tuple[Record, register.Request]]) -> list[list[tuple
     return batches
 
 
-def _frame(batch: list[tuple[Record, register.Request]]) -> wire.HostFrame:
+def _frame(batch: list[tuple[Record, register.Request]], incarnation: str) -> wire.HostFrame:
     view = batch[0][1].view
     seals = [wire.SealItem(uid=each.uid, epoch=each.epoch) for _, each in batch if isinstance(each, register.Seal)]
     if seals:
-        return wire.HostFrame(seal=wire.SealMany(view=view, items=seals, with_records=True))
+        return wire.HostFrame(seal=wire.SealMany(view=view, items=seals, with_records=True, incarnation=incarnation))
     writes = [_write_item(each) for _, each in batch if isinstance(each, register.Write)]
     if writes:
-        return wire.HostFrame(write=wire.WriteMany(view=view, items=writes))
-    return wire.HostFrame(read=wire.ReadMany(view=view, uids=[each.uid for _, each in batch]))
+        return wire.HostFrame(write=wire.WriteMany(view=view, items=writes, incarnation=incarnation))
+    uids = [each.uid for _, each in batch]
+    return wire.HostFrame(read=wire.ReadMany(view=view, uids=uids, incarnation=incarnation))
 
 
 def _write_item(write: register.Write) -> wire.WriteItem:

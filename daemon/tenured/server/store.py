@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tenure_proto.v1 import common_pb2, hostlink_pb2
-from tenured.core.cells import Verdict, Version, guard_uid, guard_view
+from tenured.core.cells import Verdict, Version, guard_assigned, guard_uid, guard_view
 from tenured.server.replica import Replica
 from tenured.storage import Reading, Register, SealAnswer, SealItem, WriteAnswer, WriteItem
 
@@ -14,6 +15,17 @@ BEHIND_WAIT_S = 1.0
 
 BEHIND_VIEWS = 1000
 """A view that is so much later does not come by waiting."""
+
+
+ANY_EPOCH = -1
+"""Of a read: whoever holds the agent now may."""
+
+
+class _Sender(NamedTuple):
+    """Who asks: the name in its certificate, and the incarnation that it says it is."""
+
+    host: str
+    incarnation: str
 
 
 class StoreRefused(Exception):
@@ -31,9 +43,10 @@ class Store:
         self._replica = replica
         self._register = register
 
-    async def seal(self, request: hostlink_pb2.SealMany) -> hostlink_pb2.SealedMany:
-        """Seal what the guards allow, in one commit."""
-        verdicts = await self._judge(request.view, [item.uid for item in request.items])
+    async def seal(self, host: str, request: hostlink_pb2.SealMany) -> hostlink_pb2.SealedMany:
+        """Seal what the guards allow, in one commit. `host`: whom the sender's certificate names."""
+        wanted = [(item.uid, item.epoch) for item in request.items]
+        verdicts = await self._judge(request.view, _Sender(host, request.incarnation), wanted)
         allowed = [
             SealItem(item.uid, item.epoch)
             for item, verdict in zip(request.items, verdicts, strict=True)
@@ -46,14 +59,15 @@ class Store:
             items=[
                 _sealed(next(answers), after)
                 if verdict is Verdict.OK
-                else hostlink_pb2.Sealed(uid=item.uid, verdict=_VERDICTS[verdict])
+                else hostlink_pb2.Sealed(uid=item.uid, verdict=_VERDICTS[verdict], sealed=self._assigned(item.uid))
                 for item, verdict in zip(request.items, verdicts, strict=True)
             ]
         )
 
-    async def write(self, request: hostlink_pb2.WriteMany) -> hostlink_pb2.WrittenMany:
-        """Store what the guards allow, in one commit."""
-        verdicts = await self._judge(request.view, [item.uid for item in request.items])
+    async def write(self, host: str, request: hostlink_pb2.WriteMany) -> hostlink_pb2.WrittenMany:
+        """Store what the guards allow, in one commit. `host`: whom the sender's certificate names."""
+        wanted = [(item.uid, item.version.epoch) for item in request.items]
+        verdicts = await self._judge(request.view, _Sender(host, request.incarnation), wanted)
         allowed = [
             _write_item(item) for item, verdict in zip(request.items, verdicts, strict=True) if verdict is Verdict.OK
         ]
@@ -64,17 +78,19 @@ class Store:
             items=[
                 _written(next(answers), after)
                 if verdict is Verdict.OK
-                else hostlink_pb2.Written(uid=item.uid, verdict=_VERDICTS[verdict])
+                else hostlink_pb2.Written(uid=item.uid, verdict=_VERDICTS[verdict], sealed=self._assigned(item.uid))
                 for item, verdict in zip(request.items, verdicts, strict=True)
             ]
         )
 
-    async def read(self, request: hostlink_pb2.ReadMany) -> hostlink_pb2.Records:
+    async def read(self, host: str, request: hostlink_pb2.ReadMany) -> hostlink_pb2.Records:
         """Records as they are stored; those that are missing in the answer must be asked for again.
 
-        Raises StoreRefused: an answer with empty records would be taken for "nothing stored".
+        Only the holder may read, so that a host that was broken into learns nothing of other agents. Raises
+        StoreRefused: an answer with empty records would be taken for "nothing stored".
         """
-        verdicts = await self._judge(request.view, list(request.uids))
+        wanted = [(uid, ANY_EPOCH) for uid in request.uids]
+        verdicts = await self._judge(request.view, _Sender(host, request.incarnation), wanted)
         allowed = [uid for uid, verdict in zip(request.uids, verdicts, strict=True) if verdict is Verdict.OK]
         if not allowed:
             raise StoreRefused(next(iter(verdicts), Verdict.FAILED))
@@ -87,25 +103,38 @@ class Store:
             raise StoreRefused(Verdict.FAILED)
         return hostlink_pb2.Records(items=readable)
 
-    async def _judge(self, view: int, uids: Sequence[str]) -> list[Verdict]:
-        """What the guards say of each record before the disk is asked."""
+    async def _judge(self, view: int, sender: _Sender, wanted: Sequence[tuple[str, int]]) -> list[Verdict]:
+        """What the guards say of each record and epoch before the disk is asked."""
         registry = self._replica.registry
         if registry.view < view < registry.view + BEHIND_VIEWS:  # the sender heard of the new view first
             await self._replica.until(lambda: self._replica.registry.view >= view, BEHIND_WAIT_S)
         verdict = self._again(view)
         if verdict is not Verdict.OK:
-            return [verdict] * len(uids)
-        verdicts = self._uids(uids)
-        pairs = zip(uids, verdicts, strict=True)
-        behind = [int(uid) for uid, found in pairs if found is Verdict.BEHIND and uid.isdecimal()]
-        if behind:
-            await self._replica.reached(max(behind), BEHIND_WAIT_S)
-            verdicts = self._uids(uids)
+            return [verdict] * len(wanted)
+        verdicts = self._guard(sender, wanted)
+        if Verdict.BEHIND in verdicts:
+            await self._replica.until(lambda: Verdict.BEHIND not in self._guard(sender, wanted), BEHIND_WAIT_S)
+            verdicts = self._guard(sender, wanted)
         return verdicts
 
-    def _uids(self, uids: Sequence[str]) -> list[Verdict]:
+    def _guard(self, sender: _Sender, wanted: Sequence[tuple[str, int]]) -> list[Verdict]:
         registry = self._replica.registry
-        return [guard_uid(uid, registry.agents, registry.revision) for uid in uids]
+        found: list[Verdict] = []
+        for uid, epoch in wanted:
+            agent = registry.agents.get(uid)
+            if agent is None:
+                found.append(guard_uid(uid, registry.agents, registry.revision))
+                continue
+            holds = (agent.host, agent.incarnation) == (sender.host, sender.incarnation)
+            # Owners read where they have sealed before: such a server knows the assignment already.
+            asked = agent.epoch if epoch == ANY_EPOCH else epoch
+            found.append(guard_assigned(agent.epoch, holds=holds, epoch=asked))
+        return found
+
+    def _assigned(self, uid: str) -> int:
+        """The epoch that a refused sender was refused for."""
+        agent = self._replica.registry.agents.get(uid)
+        return agent.epoch if agent is not None else 0
 
     def _again(self, view: int) -> Verdict:
         """Before the request, and again before its answer: the view may have changed meanwhile [view]."""
