@@ -99,7 +99,7 @@ class Host:
             host=options.name,
             lease=lease,
             pool=WorkerPool(self._incarnation, lock, options.workers, self),
-            store=Store(self._links, clocks.boot_ns),
+            store=Store(self._links, self._incarnation, clocks.boot_ns),
             reports=Reporter(self._links, self._incarnation),
             logs=AgentLogs(options.name),
             mirror=Mirror(self._incarnation),
