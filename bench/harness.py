@@ -50,12 +50,17 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def arguments(description: str, runs: int) -> argparse.Namespace:
-    """`--json`, `--runs`, `--keep-logs`."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", action="store_true", help="one object a line")
-    parser.add_argument("--runs", type=int, default=runs, help=f"how often (default: {runs})")
-    parser.add_argument("--log", action="store_true", help="print the processes' logs to standard error")
-    return parser.parse_args()
+    """`--json`, `--runs`, `--log`, and nothing else."""
+    return parser(description, runs).parse_args()
+
+
+def parser(description: str, runs: int) -> argparse.ArgumentParser:
+    """`--json`, `--runs`, `--log`; a bench may add more."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", action="store_true", help="one object a line")
+    made.add_argument("--runs", type=int, default=runs, help=f"how often (default: {runs})")
+    made.add_argument("--log", action="store_true", help="print the processes' logs to standard error")
+    return made
 
 
 def emit(lines: Sequence[Line], *, as_json: bool) -> None:
@@ -88,13 +93,15 @@ def agent_spec(name: str) -> registry_pb2.AgentSpec:
 
 
 @asynccontextmanager
-async def local_cluster(agents: Sequence[str], *, log: bool = False) -> AsyncGenerator[tuple[DevCluster, Cluster]]:
-    """3 servers and 3 hosts as processes, profile Balanced, in a directory of their own, with these agents Ready."""
+async def local_cluster(
+    agents: Sequence[str], *, log: bool = False, profile: str = "Balanced"
+) -> AsyncGenerator[tuple[DevCluster, Cluster]]:
+    """3 servers and 3 hosts as processes, in a directory of their own, with these agents Ready."""
     pool = PoolPlan(modules=("counters",))
     setup = Setup(
         namespace=NAMESPACE,
         cluster="bench",
-        profile="Balanced",
+        profile=profile,
         pools=(pool,),
         pool_rows=(registry_pb2.PoolSpec(name=pool.name, modules=pool.modules),),
         agents=tuple(agent_spec(name) for name in agents),
@@ -103,7 +110,12 @@ async def local_cluster(agents: Sequence[str], *, log: bool = False) -> AsyncGen
     )
     with tempfile.TemporaryDirectory(prefix="tenure-bench-") as directory:
         options = Options(
-            Path(directory) / "dev", setup.namespace, setup.cluster, setup.pools, python_root=setup.python_root
+            Path(directory) / "dev",
+            setup.namespace,
+            setup.cluster,
+            setup.pools,
+            profile=setup.profile,
+            python_root=setup.python_root,
         )
 
         def sink(name: str, line: str) -> None:
