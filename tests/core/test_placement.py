@@ -1,6 +1,5 @@
 """Placement: filters, the strategy, the explanation, and what users read when nothing fits."""
 
-import time
 from collections import Counter
 
 import pytest
@@ -211,12 +210,10 @@ def test_an_explanation_is_bounded(world: World) -> None:
 
 
 def test_ten_thousand_at_once(world: World) -> None:
-    """Well under a second on an idle machine; the bound here is generous, the machine is shared."""
+    """As evenly as one by one. What it takes: `bench.placement`."""
     world.pool()
     for n in range(100):
         world.host(f"h{n}", cpu_milli=4000)
     world.create(*(f"a-{n}" for n in range(10_000)))
-    start = time.process_time()
     found = put(world)
-    assert time.process_time() - start < 1.0
     assert set(Counter(f.host for f in found).values()) == {100}

@@ -1,7 +1,7 @@
 """Placement: which host takes an agent, and why. Filters, then a strategy; the explanation is made with the decision.
 
 wish        what one agent asks for, resolved against the registry
-site        one host as placement sees it
+site, book  the hosts as placement sees them, kept from one question to the next
 filters     may the agent go there? one small function each
 strategies  which of those hosts? one row each
 spread      agents of a group lie evenly over zones, nodes or hosts
@@ -21,11 +21,11 @@ from collections.abc import Set as AbstractSet
 
 from tenured.core.model import Agent
 from tenured.core.placement import say
+from tenured.core.placement.book import book_of
 from tenured.core.placement.group import RUNNERS_UP, Group
 from tenured.core.placement.result import Placement, Trial, Verdict
 from tenured.core.placement.rooms import Room, Rooms, rooms
 from tenured.core.placement.say import EXPLANATION_BYTES
-from tenured.core.placement.site import sites
 from tenured.core.placement.strategies import STRATEGIES
 from tenured.core.placement.trial import dry_run, newcomer, problem
 from tenured.core.placement.wish import LOST, Wish, wish_of
@@ -68,7 +68,7 @@ def place(
         groups.setdefault(wish_of(registry, agent), []).append(agent)
     if not groups:
         return []
-    everywhere = sites(registry, avoid, loads)
+    book = book_of(registry, avoid, loads)
     placed: list[Placement] = []
     for wish, members in groups.items():
         pool = registry.pools.get(wish.pool)
@@ -76,6 +76,6 @@ def place(
             why = say.no_pool(registry, wish.pool)
             placed += [say.waiting(agent, why) for agent in members]
             continue
-        group = Group(wish, pool, everywhere, seed, members[0].uid)
+        group = Group(wish, pool, book, seed, members[0].uid)
         placed += [group.place(agent) for agent in members]
     return placed

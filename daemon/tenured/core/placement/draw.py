@@ -23,8 +23,8 @@ def draw(ticket: int, salt: int) -> int:
     return mixed ^ (mixed >> 31)
 
 
-def pause(ticket: int, salt: int) -> float:
+def pause(drawn: int) -> float:
     """An exponentially distributed number of mean 1. Clocks that add such pauses ring in an order in which each next
     one is any of them with equal probability (they have no memory).
     """
-    return -math.log((draw(ticket, salt) + 1) / (_MASK + 1))
+    return -math.log((drawn + 1) / (_MASK + 1))

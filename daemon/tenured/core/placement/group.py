@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from tenured.core.model import Agent, Pool
 from tenured.core.placement import say
+from tenured.core.placement.book import Book
 from tenured.core.placement.draw import draw, pause, ticket
-from tenured.core.placement.filters import ROOM, SPREAD, STANDING, first, reluctant
+from tenured.core.placement.filters import ROOM, SPREAD, first, reluctant
 from tenured.core.placement.result import Placement
 from tenured.core.placement.site import Site
 from tenured.core.placement.spread import Cell, Spreading
@@ -23,44 +24,44 @@ from tenured.core.placement.strategies import STRATEGIES, Key
 from tenured.core.placement.wish import Wish
 
 RUNNERS_UP = 2
-Entry = tuple[Key, int, str]
-"""Key of the strategy, tie-break, incarnation: the least wins."""
+Entry = tuple[bool, Key, int, str]
+"""A second choice, key of the strategy, tie-break, incarnation: the least wins."""
 Refusal = tuple[str, str]
 """Name of the filter, and the phrase."""
 
 
 class Group:
-    """The candidates for one wish. `everywhere` is shared: what is placed here counts for the wishes after this one."""
+    """The candidates for one wish. The book is shared: what is placed here counts for the wishes after this one."""
 
-    def __init__(self, wish: Wish, pool: Pool, everywhere: Mapping[str, Site], seed: int, uid: str) -> None:
+    def __init__(self, wish: Wish, pool: Pool, book: Book, seed: int, uid: str) -> None:
         """`uid`: of the first agent, for the ties."""
+        standing = book.standing(wish)
         self.wish = wish
         self.pool = pool
         self.strategy = STRATEGIES[wish.strategy if wish.strategy in STRATEGIES else "LoadBalanced"]
-        self.refused: dict[str, Refusal] = {}
+        self.refused: dict[str, Refusal] = dict(standing.refused)
         """incarnation -> why not."""
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(standing.counts)
         """phrase -> hosts of the pool."""
-        self.sites = {inc: site for inc, site in everywhere.items() if site.host.pool == pool.name}
+        self.sites = book.sites
+        self._members = standing.members
         self._seed = seed
         self._clocks: dict[str, float] = {}
-        self._spreading = Spreading(wish, everywhere) if wish.spread else None
+        self._spreading = Spreading(wish, book.sites) if wish.spread else None
         self._cell_of: dict[str, Cell] = {}
         self._heaps: dict[Cell, list[Entry]] = {}
         self._nowhere: tuple[str, str, str] | None = None
-        self._fill(uid)
+        self._fill(standing.passing, ticket(seed, uid))
 
-    def _fill(self, uid: str) -> None:
-        wish, spreading, drawn = self.wish, self._spreading, ticket(self._seed, uid)
-        for incarnation, site in self.sites.items():
-            refusal = first(STANDING, wish, site)
-            if refusal[0]:
-                self._refuse(incarnation, refusal)
-                continue
-            cell = spreading.cell(site) if spreading is not None else ()
-            if spreading is not None:
-                self._cell_of[incarnation] = cell
-            self._heaps.setdefault(cell, []).append(self._entry(site, drawn))
+    def _fill(self, passing: Sequence[Site], drawn: int) -> None:
+        spreading = self._spreading
+        if spreading is None:
+            if passing:
+                self._heaps[()] = [self._entry(site, drawn) for site in passing]
+        else:
+            for site in passing:
+                cell = self._cell_of[site.host.incarnation] = spreading.cell(site)
+                self._heaps.setdefault(cell, []).append(self._entry(site, drawn))
         for cell in list(self._heaps):
             heapq.heapify(self._heaps[cell])
             self._clean(cell)
@@ -70,13 +71,16 @@ class Group:
         heaps, note = self._allowed()
         if not heaps:
             if self._nowhere is None:
-                self._nowhere = say.nowhere(self.wish, self.pool, self.sites.values(), self.counts)
+                self._nowhere = say.nowhere(self.wish, self.pool, self._members, self.counts)
             return say.waiting(agent, self._nowhere)
         heap = min(heaps) if len(heaps) > 1 else heaps[0]  # heaps compare by their least entry first
-        incarnation = heap[0][2]
+        incarnation = heap[0][3]
         site = self.sites[incarnation]
         explanation = say.explain(
-            self.strategy, [(self.sites[inc].host.name, key) for key, _, inc in _least(heap, heaps)], self.counts, note
+            self.strategy,
+            [(self.sites[inc].host.name, key) for _, key, _, inc in _least(heap, heaps)],
+            self.counts,
+            note,
         )
         site.take(self.wish)
         heapq.heapreplace(heap, self._entry(site, ticket(self._seed, agent.uid)))
@@ -96,10 +100,10 @@ class Group:
             for cell, heap in self._heaps.items():
                 if id(heap) not in winners:
                     phrase = self._spreading.why_not(cell, self._heaps)
-                    self.refused |= {inc: (SPREAD, phrase) for _, _, inc in heap}
+                    self.refused |= {inc: (SPREAD, phrase) for _, _, _, inc in heap}
         entries = sorted(entry for heap in heaps for entry in heap)
         found: list[tuple[str, Key]] = []
-        for key, _, incarnation in entries:
+        for _, key, _, incarnation in entries:
             refusal = first(ROOM, self.wish, self.sites[incarnation])
             if refusal[0]:
                 self.refused[incarnation] = refusal
@@ -111,12 +115,13 @@ class Group:
 
     def _entry(self, site: Site, drawn: int) -> Entry:
         incarnation, wish = site.host.incarnation, self.wish
-        key = (float(reluctant(wish, site)), *self.strategy.key(wish, site))
+        key = self.strategy.key(wish, site)
+        tie = draw(drawn, site.salt)
         if self.strategy.chance:
-            clock = self._clocks.get(incarnation, 0.0) + pause(drawn, site.salt)
+            clock = self._clocks.get(incarnation, 0.0) + pause(tie)
             self._clocks[incarnation] = clock
-            key += (clock,)
-        return key, draw(drawn, site.salt), incarnation
+            key = (clock,)
+        return (bool(site.soft) and reluctant(wish, site), key, tie, incarnation)
 
     def _allowed(self) -> tuple[list[list[Entry]], str]:
         if self._spreading is None:
@@ -128,7 +133,7 @@ class Group:
         """Drop what has no room from the top of a cell, and the cell when nothing is left."""
         heap = self._heaps[cell]
         while heap:
-            incarnation = heap[0][2]
+            incarnation = heap[0][3]
             refusal = first(ROOM, self.wish, self.sites[incarnation])
             if not refusal[0]:
                 return

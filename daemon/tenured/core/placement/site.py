@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tenured.core.groups import Groups
 from tenured.core.model import ZONE_LABEL, Host, Node, Pool, Taint, Toleration
@@ -13,23 +13,19 @@ from tenured.core.placement.wish import Wish
 from tenured.core.registry import Registry, Usage
 
 SOFT = "PreferNoSchedule"
-UNKNOWN_LOAD = 1.0
-"""Of a host that reported none while others did: the worst."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Site:
-    """A host and what placement needs to know of it. `usage` and `added` grow as agents are placed."""
+    """A host and what placement needs to know of it. The rows stay as they are; the last part is of one question
+    (`book`).
+    """
 
     host: Host
     pool: Pool | None
     node: Node | None
-    usage: Usage
     zone: str
     """Empty: unknown. All such hosts count as one zone."""
-    silent: bool
-    load: float
-    """Share of its processors in use as last measured, 0 to 1; 0 for all where nothing was measured."""
     capabilities: AbstractSet[str]
     hard: tuple[Taint, ...]
     """Taints that keep agents away, without those that the pool itself accepts."""
@@ -39,9 +35,21 @@ class Site:
     """Of the tie-break."""
     limit: int
     """Agents at most; 0: no limit."""
+    size: float
+    """Cores; 1 where the capacity is unknown."""
+    known: bool
+    """Whether it said what it can bear. A host that did not comes after all that did."""
     groups: Groups
-    added: dict[str, int] = field(default_factory=dict[str, int])
+
+    usage: Usage
+    """What its agents and the reservations ask for, with what was placed here a moment ago."""
+    added: dict[str, int]
     """Agents of each group that were placed here a moment ago."""
+    silent: bool = False
+    load: float = 0.0
+    """Share of its processors in use as last measured, 0 to 1; 0 for all where nothing was measured."""
+    taken: bool = False
+    """Something was placed here a moment ago: usage and added are its own."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -53,58 +61,44 @@ class Site:
         return self.groups.held(group).get(self.host.incarnation, 0) + self.added.get(group, 0)
 
     def take(self, wish: Wish) -> None:
-        """Count one more agent."""
+        """Count one more agent. The registry's own count is never touched."""
+        if not self.taken:
+            usage = self.usage
+            self.usage, self.added = Usage(usage.agents, usage.cpu_milli, usage.memory_bytes), {}
+            self.taken = True
         self.usage.agents += 1
         self.usage.cpu_milli += wish.cpu_milli
         self.usage.memory_bytes += wish.memory_bytes
         for group in wish.groups:
             self.added[group] = self.added.get(group, 0) + 1
 
-    @property
-    def size(self) -> float:
-        """Cores; 1 where the capacity is unknown."""
-        return self.host.cpu_milli / 1000 or 1.0
 
-    @property
-    def known(self) -> bool:
-        """Whether it said what it can bear. A host that did not comes after all that did."""
-        return self.host.cpu_milli > 0
+_NO_CAPABILITY: frozenset[str] = frozenset()
+NOTHING_USED = Usage()
+"""Of a host that holds nothing. Never changed: `Site.take` makes its own."""
+NOTHING_ADDED: dict[str, int] = {}
 
 
-def sites(
-    registry: Registry, avoid: AbstractSet[str] = frozenset(), loads: Mapping[str, float] | None = None
-) -> dict[str, Site]:
-    """All hosts that are alive, by incarnation.
-
-    `avoid`: incarnations that are suspected beside those whose row says so. `loads`: share of the processors in use, by
-    incarnation; where it is given, a host without one counts as fully loaded.
-    """
-    return {host.incarnation: _site(registry, host, avoid, loads) for host in registry.hosts.values() if not host.ended}
-
-
-def _site(registry: Registry, host: Host, avoid: AbstractSet[str], loads: Mapping[str, float] | None) -> Site:
-    pool = registry.pools.get(host.pool)
-    node = registry.nodes.get(host.node)
-    now = registry.usage.get(host.incarnation)
+def site_of(registry: Registry, host: Host) -> Site:
+    """A host that is alive, as its rows are now."""
+    pool, node = registry.pools.get(host.pool), registry.nodes.get(host.node)
     hard, soft = _taints(pool, node)
     return Site(
-        host,
-        pool,
-        node,
-        Usage(now.agents, now.cpu_milli, now.memory_bytes) if now is not None else Usage(),
-        (node.zone if node is not None else "") or host.labels.get(ZONE_LABEL, ""),
-        host.suspect or host.incarnation in avoid,
-        min(1.0, max(0.0, loads.get(host.incarnation, UNKNOWN_LOAD))) if loads else 0.0,
-        frozenset(host.capabilities) if host.capabilities else _NONE,
-        hard,
-        soft,
-        zlib.crc32(host.incarnation.encode()),
-        pool.max_agents_per_host if pool is not None else 0,
-        registry.groups,
+        host=host,
+        pool=pool,
+        node=node,
+        zone=(node.zone if node is not None else "") or host.labels.get(ZONE_LABEL, ""),
+        capabilities=frozenset(host.capabilities) if host.capabilities else _NO_CAPABILITY,
+        hard=hard,
+        soft=soft,
+        salt=zlib.crc32(host.incarnation.encode()),
+        limit=pool.max_agents_per_host if pool is not None else 0,
+        size=host.cpu_milli / 1000 or 1.0,
+        known=host.cpu_milli > 0,
+        groups=registry.groups,
+        usage=NOTHING_USED,
+        added=NOTHING_ADDED,
     )
-
-
-_NONE: frozenset[str] = frozenset()
 
 
 def _taints(pool: Pool | None, node: Node | None) -> tuple[tuple[Taint, ...], tuple[Taint, ...]]:

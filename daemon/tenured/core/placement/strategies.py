@@ -8,6 +8,7 @@ next one of a batch sees it. Two things come before every strategy's own measure
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import mul
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -58,28 +59,29 @@ def unasked(wish: Wish, site: Site) -> int:
     return len(site.capabilities) - len(wish.requires) if site.capabilities else 0
 
 
-def parts(wish: Wish, site: Site) -> dict[str, float]:
-    """What `Optimal` weighs. Unknown capacity counts as used up."""
+def parts(wish: Wish, site: Site) -> tuple[float, ...]:
+    """What `Optimal` weighs, in the order of WEIGHTS. Unknown capacity counts as used up."""
     host, usage = site.host, site.usage
     cpu = (usage.cpu_milli + wish.cpu_milli) / host.cpu_milli if host.cpu_milli else 1.0
     memory = (usage.memory_bytes + wish.memory_bytes) / host.memory_bytes if host.memory_bytes else 1.0
+    agents = (usage.agents + 1) / (site.limit or AGENTS_THRESHOLD)
     alike = site.alike(wish.groups[0])
     spare = unasked(wish, site)
-    return {
-        "cpu": max(cpu, site.load),
-        "memory": memory,
-        "agents": min(1.0, (usage.agents + 1) / (site.limit or AGENTS_THRESHOLD)),
-        "locality": distance(wish, site) / 3,
-        "spread": alike / (alike + 1),
-        "capability": spare / (spare + 1),
-    }
+    return (
+        max(cpu, site.load),
+        memory,
+        min(1.0, agents),
+        distance(wish, site) / 3,
+        alike / (alike + 1),
+        spare / (spare + 1),
+    )
 
 
 def detail(strategy: Strategy, wish: Wish, site: Site) -> str:
     """What a score is made of, for dry runs; empty where the score says it all."""
     if strategy.name == "Optimal":
-        found = parts(wish, site)
-        return ", ".join(f"{name} {found[name]:.2f} x {weight:g}" for name, weight in WEIGHTS.items())
+        found = zip(WEIGHTS.items(), parts(wish, site), strict=True)
+        return ", ".join(f"{name} {part:.2f} x {weight:g}" for (name, weight), part in found)
     if strategy.name == "LoadBalanced" and site.load:
         return f"measured load {site.load:.0%}"
     return ""
@@ -109,8 +111,7 @@ def _local_preferred(wish: Wish, site: Site) -> Key:
 
 
 def _optimal(wish: Wish, site: Site) -> Key:
-    found = parts(wish, site)
-    return (not site.known, sum(weight * found[name] for name, weight in WEIGHTS.items()))
+    return (not site.known, sum(map(mul, WEIGHTS.values(), parts(wish, site))))
 
 
 # --- in words -------------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from tenure_api.reasons import Reason
 from tenured.core._specs import spec_error
 from tenured.core.model import Agent, AgentSpec
 from tenured.core.placement import say
+from tenured.core.placement.book import book_of
 from tenured.core.placement.filters import STANDING, first
 from tenured.core.placement.group import Group
 from tenured.core.placement.result import Trial, Verdict
-from tenured.core.placement.site import Site, sites
+from tenured.core.placement.site import Site
 from tenured.core.placement.strategies import detail
 from tenured.core.placement.wish import Wish, wish_of
 from tenured.core.registry import Registry
@@ -38,13 +39,14 @@ def dry_run(
     seed: int = 0,
 ) -> Trial:
     """Place the agent as it is now, on paper. One that is held counts where it is, like every other."""
-    everywhere = sites(registry, avoid, loads)
+    book = book_of(registry, avoid, loads)
+    everywhere = book.sites
     wish = wish_of(registry, agent)
     pool = registry.pools.get(wish.pool)
     if pool is None:
         placement = say.waiting(agent, say.no_pool(registry, wish.pool))
         return Trial(placement=placement, strategy=wish.strategy, verdicts=_others(wish, everywhere, {}))
-    group = Group(wish, pool, everywhere, seed, agent.uid)
+    group = Group(wish, pool, book, seed, agent.uid)
     ranked = [
         _verdict(
             everywhere[inc],
