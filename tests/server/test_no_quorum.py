@@ -1,6 +1,6 @@
 """A server that cannot ask the others does not know that there is no such agent, and does not say so.
 
-Found by the outside judge (tests/judges): after a restart of all, servers answered "not found" for what was acknowledged.
+Found by the outside judge (tests/judges): after a restart of all, servers said "not found" of what was acknowledged.
 """
 
 from __future__ import annotations

@@ -144,10 +144,15 @@ class LocalServers:
         flags += ["--profile", self.profile, "--api-port", str(server.api_port), "--peer-port", str(server.peer_port)]
         return [*flags, "--enrol-port", str(server.enrol_port), "--http-port", str(server.http_port)]
 
+    def environment(self, name: str) -> dict[str, str]:
+        """Variables of one server's process, beside those of this one."""
+        return {}
+
     async def start(self, name: str) -> None:
         """Start one server's process; its log is appended to `log` in its directory."""
         server = self.servers[name]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ROOTS)}
+        environment |= self.environment(name)
         with (server.directory / "log").open("ab") as log:
             server.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "tenured", *self.arguments(name), stderr=log, stdout=log, env=environment
