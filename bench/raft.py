@@ -1,170 +1,309 @@
-"""What one committed command costs: three servers in one process, their real logs on disk, streams in memory.
+"""What a committed write of the registry costs, beside Debian's etcd in the same run.
 
-    python -m bench.raft [--json] [--count N] [--size BYTES] [--directory DIR]
+    python -m bench.raft [--json] [--runs 5] [--only write,many,rows,kill] [--no-peer]
 
-Prints p50 and p99 of `propose` in milliseconds, one after the other on the leader and on a follower, commands a second
-with 200 under way, the longest delay of the event loop, and what one fdatasync of that size takes here.
+Ours: three `tenured server` processes (mTLS, fdatasync), profile Balanced. etcd: three members, default settings, TLS
+with client certificates. Both sides take turns within each round, on the same disk. How each side is driven:
+
+* sequential: one client process, one call at a time at the leader. Ours: one row of 256 bytes, changed. etcd: Put of
+  256 bytes, synchronous stub (the fastest form in Python).
+* 64 in flight: the same writes from one client process with one connection; etcd has no streamed put: 64 unary calls.
+* rows: entries of 50 assignments each, proposed at the leader by the leader, as placement does (see bench/rows.py).
+* leader kill: kill -9 to the first accepted write at any survivor; two threads knock every 5 ms, deadline 60 ms.
 """
 
 import argparse
 import asyncio
-import json
+import itertools
 import os
 import tempfile
+import threading
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from tenured.raft import Applied, Consensus, RaftConfig
+import grpc
 
-NAMES = ("a", "b", "c")
-UNDER_WAY = 200
-TIMEOUT_S = 30.0
+from bench import etcd
+from bench.harness import Line, emit, percentile, say
+from bench.servers import AGENTS, VALUE_BYTES, Servers, apply_request, running
+from tenure_proto.v1 import registry_pb2
 
+APPLY = "/tenure.v1.Registry/ApplyAgents"
+WRITES = 400
+WARM = 50
+IN_FLIGHT = 64
+BURST_S = 3.0
+KNOCK_S = 0.005
+DEADLINE_S = 0.06
+KILL_LIMIT_S = 20.0
 
-class Counter:
-    """A state machine that does nothing."""
-
-    def apply(self, index: int, _command: bytes) -> bytes:
-        return str(index).encode()
-
-    def snapshot(self) -> bytes:
-        return b""
-
-    def restore(self, data: bytes) -> None:
-        """There is no state."""
-
-
-class Memory:
-    """PeerLink: a frame arrives in the next turn of the loop."""
-
-    def __init__(self, servers: dict[str, Consensus], name: str) -> None:
-        self.servers, self.name = servers, name
-
-    def send(self, peer: str, frame: bytes) -> bool:
-        asyncio.get_running_loop().call_soon(self.servers[peer].received, self.name, frame)
-        return True
+Call = Callable[..., bytes]
+_serials = itertools.count(1)
 
 
-class Watch:
-    """The longest time that the loop did not come round."""
-
-    def __init__(self) -> None:
-        self.worst_ms = 0.0
-        self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
-        self._look()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        self.worst_ms = max(self.worst_ms, (now - self._last) * 1000)
-        self._last = now + 0.001
-        self._loop.call_later(0.001, self._look)
+def our_write() -> registry_pb2.ApplyAgentsRequest:
+    """One row, changed."""
+    serial = next(_serials)
+    return apply_request(serial % AGENTS, serial)
 
 
-async def start(directory: Path) -> dict[str, Consensus]:
-    """Three servers that have elected a leader."""
-    servers: dict[str, Consensus] = {}
-    changed = asyncio.Event()
-    for name in NAMES:
-        others = tuple(n for n in NAMES if n != name)
-        config = RaftConfig(name, others, directory / name, election_min_s=0.3, election_max_s=0.6)
-        servers[name] = Consensus(config, Counter(), Memory(servers, name))
-        servers[name].on_role = lambda _: changed.set()
-    for server in servers.values():
-        await server.start()
-    for name, server in servers.items():
-        for other in NAMES:
-            if other != name:
-                server.connected(other)
-    while not all(server.role().ready for server in servers.values()):
-        changed.clear()
-        await changed.wait()
-    return servers
+def their_write() -> bytes:
+    """One key, changed."""
+    serial = next(_serials)
+    return etcd.put_request(b"k/%d" % (serial % AGENTS), serial.to_bytes(8, "big") * (VALUE_BYTES // 8))
 
 
-async def one_by_one(server: Consensus, count: int, command: bytes) -> list[float]:
-    """Milliseconds of each call, sorted."""
-    times = []
+def accepted(response: registry_pb2.ApplyAgentsResponse) -> None:
+    """Raise unless the row was written."""
+    if any(row.outcome != "configured" for row in response.results):
+        raise SystemExit(f"a write ended as {response.results}")
+
+
+# --- sequential -----------------------------------------------------------------------------------------------------
+
+
+def one_by_one(write: Callable[[], None], count: int) -> list[float]:
+    """Milliseconds of each."""
+    times: list[float] = []
     for _ in range(count):
         begin = time.perf_counter()
-        outcome = await server.propose(command, TIMEOUT_S)
+        write()
         times.append((time.perf_counter() - begin) * 1000)
-        if not isinstance(outcome, Applied):
-            raise SystemExit(f"a proposal ended as {outcome}")
-    return sorted(times)
+    return times
 
 
-async def many(server: Consensus, count: int, command: bytes) -> float:
-    """Commands per second with UNDER_WAY at a time."""
-    gate = asyncio.Semaphore(UNDER_WAY)
+def our_unary(channel: grpc.Channel) -> Callable[[], None]:
+    """A write by a unary call."""
+    call = channel.unary_unary(
+        APPLY, registry_pb2.ApplyAgentsRequest.SerializeToString, registry_pb2.ApplyAgentsResponse.FromString
+    )
+    return lambda: accepted(call(our_write(), timeout=10))
 
-    async def one() -> None:
-        async with gate:
-            outcome = await server.propose(command, TIMEOUT_S)
-            if not isinstance(outcome, Applied):
-                raise SystemExit(f"a proposal ended as {outcome}")
+
+def their_unary(channel: grpc.Channel) -> Callable[[], None]:
+    """A put."""
+    call = channel.unary_unary(etcd.PUT)
+
+    def write() -> None:
+        call(their_write(), timeout=10)
+
+    return write
+
+
+async def sequential(servers: Servers, peer: etcd.Members | None, rounds: int) -> list[Line]:
+    """p50 and p99, in rounds that take turns."""
+    ours: list[list[float]] = []
+    theirs: list[list[float]] = []
+    leader = await servers.leader()
+    with servers.channel(leader) as channel:
+        write = our_unary(channel)
+        await asyncio.to_thread(one_by_one, write, WARM)
+        other = None
+        if peer is not None:
+            other = their_unary(peer.channel(await peer.leader()))
+            await asyncio.to_thread(one_by_one, other, WARM)
+        for _ in range(rounds):
+            ours.append(await asyncio.to_thread(one_by_one, write, WRITES))
+            if other is not None:
+                theirs.append(await asyncio.to_thread(one_by_one, other, WRITES))
+    return [compare(f"committed write, sequential, p{share}", ours, theirs, share / 100) for share in (50, 99)]
+
+
+def compare(name: str, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], share: float) -> Line:
+    """A line of percentiles: of all calls, with those of each round as runs."""
+    pooled = percentile([value for one in ours for value in one], share)
+    other = percentile([value for one in theirs for value in one], share) if theirs else None
+    return Line(name, pooled, "ms", [percentile(one, share) for one in ours], "etcd put", other)
+
+
+# --- many in flight -------------------------------------------------------------------------------------------------
+
+
+async def keep_busy(write: Callable[[], Awaitable[None]]) -> float:
+    """Writes a second with IN_FLIGHT under way for BURST_S."""
+    done = 0
+    begin = time.perf_counter()
+    end = begin + BURST_S
+
+    async def worker() -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await write()
+            done += 1
+
+    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    return done / (time.perf_counter() - begin)
+
+
+async def our_many(servers: Servers) -> float:
+    """By unary calls on one channel."""
+    async with servers.aio_channel(await servers.leader()) as channel:
+        call = channel.unary_unary(
+            APPLY, registry_pb2.ApplyAgentsRequest.SerializeToString, registry_pb2.ApplyAgentsResponse.FromString
+        )
+
+        async def write() -> None:
+            accepted(await call(our_write(), timeout=10))
+
+        return await keep_busy(write)
+
+
+async def their_many(peer: etcd.Members) -> float:
+    """By unary calls on one channel."""
+    async with peer.aio_channel(await peer.leader()) as channel:
+        call = channel.unary_unary(etcd.PUT)
+
+        async def write() -> None:
+            await call(their_write(), timeout=10)
+
+        return await keep_busy(write)
+
+
+async def in_flight(servers: Servers, peer: etcd.Members | None, rounds: int) -> list[Line]:
+    """Writes a second."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(rounds):
+        ours.append(await our_many(servers))
+        if peer is not None:
+            theirs.append(await their_many(peer))
+    other = percentile(theirs, 0.5) if theirs else None
+    return [
+        Line(f"committed writes a second, {IN_FLIGHT} in flight", percentile(ours, 0.5), "1/s", ours, "etcd", other)
+    ]
+
+
+# --- a leader dies --------------------------------------------------------------------------------------------------
+
+
+def first_accepted(writes: Sequence[Callable[[], None]], strike: Callable[[], None]) -> float:
+    """Milliseconds from the strike to the first write that any of the survivors accepts; each is knocked at by its own
+    thread.
+    """
+    done = threading.Event()
+    times: list[float] = []
+
+    def knock(write: Callable[[], None]) -> None:
+        while not done.is_set() and time.perf_counter() < begin + KILL_LIMIT_S:
+            try:
+                write()
+            except (grpc.RpcError, SystemExit):
+                time.sleep(KNOCK_S)
+            else:
+                times.append((time.perf_counter() - begin) * 1000)
+                done.set()
 
     begin = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(count)))
-    return count / (time.perf_counter() - begin)
+    strike()
+    threads = [threading.Thread(target=knock, args=(write,)) for write in writes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return min(times, default=KILL_LIMIT_S * 1000)
 
 
-def syncs(directory: Path, count: int, size: int) -> list[float]:
-    """Milliseconds of an append with fdatasync, sorted."""
-    times = []
-    fd = os.open(directory / "probe", os.O_WRONLY | os.O_CREAT)
-    for _ in range(count):
-        begin = time.perf_counter()
-        os.write(fd, b"x" * size)
-        os.fdatasync(fd)
-        times.append((time.perf_counter() - begin) * 1000)
-    os.close(fd)
-    return sorted(times)
+async def kill_ours(servers: Servers) -> float:
+    """One kill; leaves a whole cluster."""
+    leader = await servers.leader()
+    survivors = [name for name in servers.names if name != leader]
+    channels = [servers.channel(name) for name in survivors]
+    calls = [
+        channel.unary_unary(
+            APPLY, registry_pb2.ApplyAgentsRequest.SerializeToString, registry_pb2.ApplyAgentsResponse.FromString
+        )
+        for channel in channels
+    ]
+    writes = [lambda call=call: accepted(call(our_write(), timeout=DEADLINE_S)) for call in calls]
+    for call in calls:
+        accepted(call(our_write(), timeout=10))
+    process = servers.cluster.process(leader)
+    pid = process.pid
+
+    def strike() -> None:
+        os.kill(pid, 9)
+
+    victim = asyncio.ensure_future(process.kill(restart=False))  # keeps it down; the kill itself is that of `strike`
+    await asyncio.sleep(0)
+    took = await asyncio.to_thread(first_accepted, writes, strike)
+    await victim
+    for channel in channels:
+        channel.close()
+    await process.start()
+    await servers.leader()
+    return took
 
 
-def quantile(times: list[float], q: float) -> float:
-    return round(times[min(len(times) - 1, int(len(times) * q))], 3)
+async def kill_theirs(peer: etcd.Members) -> float:
+    """The same at etcd."""
+    leader = await peer.leader()
+    channels = [peer.channel(name) for name in peer.names if name != leader]
+    calls = [channel.unary_unary(etcd.PUT) for channel in channels]
+    writes = [lambda call=call: (call(their_write(), timeout=DEADLINE_S), None)[1] for call in calls]
+    for call in calls:
+        call(their_write(), timeout=10)
+    took = await asyncio.to_thread(first_accepted, writes, lambda: peer.kill(leader))
+    for channel in channels:
+        channel.close()
+    peer.start(leader)
+    await peer.leader()
+    await asyncio.sleep(1)
+    return took
 
 
-async def measure(directory: Path, count: int, size: int) -> dict[str, float]:
-    """All figures."""
-    command = b"x" * size
-    probe = await asyncio.to_thread(syncs, directory, count, size)
-    servers = await start(directory)
-    leader = next(s for s in servers.values() if s.role().is_leader)
-    follower = next(s for s in servers.values() if not s.role().is_leader)
-    watch = Watch()
-    on_leader = await one_by_one(leader, count, command)
-    on_follower = await one_by_one(follower, count, command)
-    rate = await many(leader, count * 10, command)
-    worst = watch.worst_ms
-    for server in servers.values():
-        await server.stop()
-    return {
-        "fdatasync_p50_ms": quantile(probe, 0.5),
-        "leader_p50_ms": quantile(on_leader, 0.5),
-        "leader_p99_ms": quantile(on_leader, 0.99),
-        "follower_p50_ms": quantile(on_follower, 0.5),
-        "follower_p99_ms": quantile(on_follower, 0.99),
-        "commands_per_s": round(rate),
-        "longest_loop_delay_ms": round(worst, 2),
-    }
+async def leader_kills(servers: Servers, peer: etcd.Members | None, count: int) -> list[Line]:
+    """p50 and worst."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for number in range(count):
+        ours.append(await kill_ours(servers))
+        if peer is not None:
+            theirs.append(await kill_theirs(peer))
+        say(f"leader kill {number + 1} of {count}: {ours[-1]:.0f} ms, etcd {theirs[-1] if theirs else 0:.0f} ms")
+    name = "leader kill -9 to the next accepted write"
+    middle = percentile(theirs, 0.5) if theirs else None
+    return [
+        Line(f"{name}, p50", percentile(ours, 0.5), "ms", ours, "etcd", middle),
+        Line(f"{name}, worst of {count}", max(ours), "ms", ours, "etcd", max(theirs) if theirs else None),
+    ]
+
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+
+async def measure(given: argparse.Namespace, directory: Path) -> list[Line]:
+    """All lines that were asked for."""
+    lines: list[Line] = []
+    async with running(directory / "ours", log=given.log) as servers:
+        peer = None if given.no_peer else await etcd.Members(directory / "etcd").__aenter__()
+        try:
+            if "write" in given.only:
+                lines += await sequential(servers, peer, given.runs)
+            if "many" in given.only:
+                lines += await in_flight(servers, peer, given.runs)
+            if "kill" in given.only:
+                lines += await leader_kills(servers, peer, given.kills)
+        finally:
+            if peer is not None:
+                await peer.__aexit__()
+    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Latency and throughput of consensus on this disk.")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--count", type=int, default=500, help="sequential calls")
-    parser.add_argument("--size", type=int, default=300, help="bytes of a command")
-    parser.add_argument("--directory", type=Path, default=None, help="where the logs go (a temporary one)")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=args.directory) as directory:
-        result = asyncio.run(measure(Path(directory), args.count, args.size))
-    if args.json:
-        print(json.dumps(result))
-    else:
-        for name, value in result.items():
-            print(f"{name:24} {value}")
+    """`python -m bench.raft`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one object a line")
+    parser.add_argument("--runs", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--kills", type=int, default=30, help="leader kills (default: 30)")
+    parser.add_argument("--only", default="write,many,rows,kill", type=lambda text: text.split(","))
+    parser.add_argument("--no-peer", action="store_true", help="ours alone")
+    parser.add_argument("--log", action="store_true", help="print the processes' logs to standard error")
+    given = parser.parse_args()
+    if not given.no_peer and etcd.installed() is None:
+        raise SystemExit("etcd and etcdctl are not installed (apt-get install etcd-server etcd-client); or --no-peer")
+    with tempfile.TemporaryDirectory(prefix="tenure-bench-raft-") as directory:
+        emit(asyncio.run(measure(given, Path(directory))), as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from tenure_api.identity import MalformedName, cluster_id_of
 from tenured.core.profile import PROFILES, Profile
 
+RAFT_PORT = 7447
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -43,6 +44,8 @@ class ServerConfig:
     """Cluster id: `<name>.<namespace>`."""
     peers: Mapping[str, str]
     """Name to host:port (7444) of the other servers; fixed for the cluster's life."""
+    raft_peers: Mapping[str, str]
+    """Name to host:port (7447) of the other servers' Raft ports."""
     data: Path
     """The volume: Raft log and state store."""
     tls: Path
@@ -52,6 +55,7 @@ class ServerConfig:
     listen: str
     api_port: int
     peer_port: int
+    raft_port: int
     enrol_port: int
     http_port: int
     """0 for any port: the system chooses one, and the first log line says which."""
@@ -93,12 +97,14 @@ def server_config(arguments: Sequence[str], environment: Mapping[str, str] | Non
         name=name,
         cluster=cluster,
         peers=peers,
+        raft_peers=_raft_peers(peers, read.addresses("raft_peer")),
         data=Path(read.text("data")),
         tls=Path(read.text("tls")),
         authority=Path(read.text("authority")),
         listen=read.text("listen", "0.0.0.0"),  # noqa: S104 - a pod has addresses that it does not know beforehand
         api_port=read.port("api_port", 7443),
         peer_port=read.port("peer_port", 7444),
+        raft_port=read.port("raft_port", RAFT_PORT),
         enrol_port=read.port("enrol_port", 7446),
         http_port=read.port("http_port", 8080),
         api_addresses=read.addresses("api_address"),
@@ -106,6 +112,10 @@ def server_config(arguments: Sequence[str], environment: Mapping[str, str] | Non
         enrolment=_enrolment(read.text("enrolment", "token-review"), environment),
         log_format=read.choice("log_format", ("text", "json")),
     )
+
+
+def _raft_peers(peers: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    return {name: given.get(name, f"{at.rpartition(':')[0]}:{RAFT_PORT}") for name, at in peers.items()}
 
 
 def _enrolment(text: str, environment: Mapping[str, str]) -> SecretFile | TokenReview:
@@ -125,13 +135,15 @@ def _server_parser() -> argparse.ArgumentParser:
     add("--name", help="of this server; its certificate must say the same")
     add("--cluster", metavar="NAMESPACE/NAME")
     add("--peer", action="append", metavar="NAME=HOST:PORT", help="each other server's peer port (7444); repeat")
+    add("--raft-peer", action="append", metavar="NAME=HOST:PORT", help="its Raft port (default: 7447 there); repeat")
     add("--data", metavar="DIR", help="the volume: Raft log and state store")
     add("--tls", metavar="DIR", help="ca.crt, tls.crt, tls.key")
     add("--authority", metavar="DIR", help="ca.crt, ca.key: signs what enrols")
     add("--listen", metavar="ADDRESS")
     for port, what in (
         ("api", "API"),
-        ("peer", "servers and hosts"),
+        ("peer", "hosts and servers"),
+        ("raft", "the log of the other servers"),
         ("enrol", "enrolment"),
         ("http", "health, metrics"),
     ):

@@ -56,6 +56,7 @@ class ServerProcess:
     directory: Path
     api_port: int
     peer_port: int
+    raft_port: int
     enrol_port: int
     http_port: int
     process: asyncio.subprocess.Process | None = None
@@ -96,12 +97,12 @@ class LocalServers:
         (self.authority_directory / "ca.key").write_bytes(self.authority.key_pem)
         self.secret_file = self.directory / "secret"
         self.secret_file.write_text(SECRET)
-        ports = iter(free_ports(4 * self.count))
+        ports = iter(free_ports(5 * self.count))
         for number in range(self.count):
             name = f"demo-server-{number}"
             directory = self.directory / name
             self.tls("server", name, directory / "tls")
-            self.servers[name] = ServerProcess(name, directory, next(ports), next(ports), next(ports), next(ports))
+            self.servers[name] = ServerProcess(name, directory, *(next(ports) for _ in range(5)))
 
     def tls(self, role: str, holder: str, directory: Path | None = None) -> TlsFiles:
         """A certificate of this cluster's authority, on disk."""
@@ -142,6 +143,9 @@ class LocalServers:
         flags += ["--data", str(server.directory / "data"), "--tls", str(server.directory / "tls")]
         flags += ["--authority", str(self.authority_directory), "--enrolment", f"secret:{self.secret_file}"]
         flags += ["--profile", self.profile, "--api-port", str(server.api_port), "--peer-port", str(server.peer_port)]
+        for other in self.servers.values():
+            flags += ["--raft-peer", f"{other.name}=127.0.0.1:{other.raft_port}"]
+        flags += ["--raft-port", str(server.raft_port)]
         return [*flags, "--enrol-port", str(server.enrol_port), "--http-port", str(server.http_port)]
 
     def environment(self, name: str) -> dict[str, str]:

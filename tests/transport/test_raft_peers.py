@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from grpc import aio
 from local_servers import free_ports
 
 from tenure_api.identity import Identity, Role
-from tenure_proto.v1.raft_pb2 import RaftFrames, RaftOpen
-from tenured.transport import roles
-from tenured.transport.errors import PeerRefused, wrap
-from tenured.transport.raft import STREAM, RaftPeers
-from tenured.transport.serving import Listener
-from tenured.transport.tls import TlsFiles, open_channel
+from tenured.transport.errors import NotConnected
+from tenured.transport.framed import FRAME_LIMIT, FrameStream, dial
+from tenured.transport.raft import OPEN, REFUSED, RaftPeers
+from tenured.transport.tls import TlsFiles
 
 CLUSTER = "demo.shop"
+Certificates = Callable[..., TlsFiles]
 
 
 class Engine:
@@ -39,118 +38,177 @@ class Engine:
 
 
 class Node:
-    """One server's links with its listener."""
+    """One server's links."""
 
-    def __init__(self, name: str, files: TlsFiles) -> None:
-        self.name, self.files, self.engine = name, files, Engine()
-        self.peers: RaftPeers | None = None
-        self.listener: Listener | None = None
-        self.addresses: dict[str, str] = {}
-
-    def method_of(self, addresses: dict[str, str]) -> RaftPeers:
-        others = {name: address for name, address in addresses.items() if name != self.name}
-        self.peers = RaftPeers(self.name, CLUSTER, others, self.files)
+    def __init__(self, name: str, files: TlsFiles, addresses: dict[str, str]) -> None:
+        self.name, self.engine, self.addresses = name, Engine(), addresses
+        others = {other: address for other, address in addresses.items() if other != name}
+        self.peers = RaftPeers(name, CLUSTER, others, files)
         self.peers.bind(self.engine)
-        return self.peers
 
-    async def listen(self, port: int) -> None:
-        assert self.peers is not None
-        self.listener = Listener(self.files, CLUSTER, [self.peers.method()], roles.SERVER_PEERS)
-        await self.listener.start("127.0.0.1", port)
-
-    async def stop(self) -> None:
-        if self.peers is not None:
-            await self.peers.stop()
-        if self.listener is not None:
-            await self.listener.stop()
+    @property
+    def port(self) -> int:
+        return int(self.addresses[self.name].rpartition(":")[2])
 
 
 @pytest.fixture
-async def two(certificates: Callable[..., TlsFiles]) -> AsyncIterator[tuple[Node, Node]]:
+async def two(certificates: Certificates) -> AsyncIterator[tuple[Node, Node]]:
     """s0 and s1, connected both ways."""
-    nodes = [Node(name, certificates("server", name)) for name in ("s0", "s1")]
-    ports = free_ports(2)
-    addresses = {node.name: f"127.0.0.1:{port}" for node, port in zip(nodes, ports, strict=True)}
-    for node, port in zip(nodes, ports, strict=True):
-        node.addresses = addresses
-        node.method_of(addresses)
-        await node.listen(port)
+    names = ("s0", "s1")
+    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(2), strict=True)}
+    nodes = [Node(name, certificates("server", name), addresses) for name in names]
     for node in nodes:
-        assert node.peers is not None
+        await node.peers.listen("127.0.0.1", node.port)
+    for node in nodes:
         await node.peers.start()
     async with asyncio.timeout(5):
         for node in nodes:
             await node.engine.up.get()
     yield nodes[0], nodes[1]
     for node in nodes:
-        await node.stop()
+        await node.peers.stop()
+
+
+class Heard(FrameStream):
+    """A stream that keeps its frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: asyncio.Queue[bytes] = asyncio.Queue()
+        self.on_frame = self.heard.put_nowait
+
+
+async def dialled(address: str, files: TlsFiles, to: str = "s0") -> Heard:
+    stream = await dial(address, Identity(CLUSTER, Role.SERVER, to).dns_name, files, Heard)
+    assert isinstance(stream, Heard)
+    return stream
+
+
+async def said(stream: Heard) -> bytes:
+    async with asyncio.timeout(5):
+        return await stream.heard.get()
+
+
+async def over(stream: FrameStream) -> None:
+    async with asyncio.timeout(5):
+        await asyncio.shield(stream.lost)
 
 
 async def test_frames_arrive_in_order(two: tuple[Node, Node]) -> None:
     left, right = two
-    assert left.peers is not None
-    sent = [str(number).encode() for number in range(2000)]
+    sent = [str(number).encode() * (number % 400) for number in range(2000)]
     assert all(left.peers.send("s1", frame) for frame in sent)
     async with asyncio.timeout(10):
         assert [await right.engine.frames.get() for _ in sent] == [("s0", frame) for frame in sent]
 
 
-async def test_a_lost_peer_is_reported_and_frames_for_it_are_refused(two: tuple[Node, Node]) -> None:
+async def test_a_large_frame_arrives_whole(two: tuple[Node, Node]) -> None:
     left, right = two
-    await right.stop()
+    frame = bytes(range(256)) * (1 << 14)
+    assert left.peers.send("s1", frame)
+    assert left.peers.send("s1", b"next")
+    async with asyncio.timeout(10):
+        assert await right.engine.frames.get() == ("s0", frame)
+        assert await right.engine.frames.get() == ("s0", b"next")
+
+
+async def test_a_lost_peer_is_reported_and_frames_for_it_are_refused(
+    two: tuple[Node, Node], certificates: Certificates
+) -> None:
+    left, right = two
+    await right.peers.stop()
     async with asyncio.timeout(10):
         assert await left.engine.down.get() == "s1"
-    assert left.peers is not None
+    assert left.peers.connected_peers() == frozenset()
     assert not left.peers.send("s1", b"x")
-    port = int(right.addresses["s1"].rpartition(":")[2])
-    right.method_of(right.addresses)
-    await right.listen(port)
+    again = Node("s1", certificates("server", "s1"), right.addresses)
+    await again.peers.listen("127.0.0.1", again.port)
     async with asyncio.timeout(10):
         assert await left.engine.up.get() == "s1"
     assert left.peers.send("s1", b"again")
     async with asyncio.timeout(10):
-        assert await right.engine.frames.get() == ("s0", b"again")
+        assert await again.engine.frames.get() == ("s0", b"again")  # and nothing of what was refused
+    await again.peers.stop()
 
 
-async def stream(
-    address: str, files: TlsFiles, to: str = "s0"
-) -> tuple[aio.Channel, aio.StreamStreamCall[RaftFrames, RaftOpen]]:
-    channel = open_channel(address, Identity(CLUSTER, Role.SERVER, to).dns_name, files)
-    method: aio.StreamStreamMultiCallable[RaftFrames, RaftOpen] = channel.stream_stream(
-        STREAM, RaftFrames.SerializeToString, RaftOpen.FromString
-    )
-    return channel, method()
+async def test_a_server_that_is_no_member_is_refused(two: tuple[Node, Node], certificates: Certificates) -> None:
+    stream = await dialled(two[0].addresses["s0"], certificates("server", "s9"))
+    answer = await said(stream)
+    assert answer[:1] == REFUSED
+    assert b"s9 is not one of the servers" in answer
+    await over(stream)
 
 
-async def test_a_server_that_is_no_member_is_refused(
-    two: tuple[Node, Node], certificates: Callable[..., TlsFiles]
+@pytest.mark.parametrize("role", [Role.HOST, Role.CLIENT, Role.OPERATOR])
+async def test_only_servers_may_send(two: tuple[Node, Node], certificates: Certificates, role: Role) -> None:
+    """Also when it has the name of one: the role is in the certificate."""
+    stream = await dialled(two[0].addresses["s0"], certificates(str(role), "s1"))
+    assert (await said(stream))[:1] == REFUSED
+    stream.send(b"a frame all the same")
+    await over(stream)
+    assert two[0].engine.frames.empty()
+
+
+async def test_a_certificate_of_another_cluster_opens_nothing(
+    two: tuple[Node, Node], certificates: Certificates
 ) -> None:
-    channel, call = await stream(two[0].addresses["s0"], certificates("server", "s9"))
-    with pytest.raises(aio.AioRpcError) as refused:
-        await call.read()
-    assert isinstance(wrap(refused.value, "s0", sent=False), PeerRefused)
-    assert "s9 is not one of the servers" in str(refused.value.details())
-    await channel.close()
+    """Its authority is not ours: the handshake fails, whatever name is in it."""
+    files = certificates("server", "s1", cluster="other.shop", trust=CLUSTER)
+    try:
+        stream = await dialled(two[0].addresses["s0"], files)
+    except NotConnected:
+        return
+    stream.send(b"x")  # with TLS 1.3 the dialler learns it after its own handshake
+    await over(stream)
+    assert stream.heard.empty()
+    assert two[0].engine.frames.empty()
 
 
-async def test_a_newer_stream_ends_the_older_one(certificates: Callable[..., TlsFiles]) -> None:
-    """What an old connection still delivers after a reconnect would be out of order."""
-    node = Node("s0", certificates("server", "s0"))
-    node.method_of({"s0": "", "s1": "127.0.0.1:1"})
-    await node.listen(0)
-    assert node.listener is not None
-    address, files = f"127.0.0.1:{node.listener.port}", certificates("server", "s1")
+async def test_a_listener_without_the_expected_name_is_refused(
+    two: tuple[Node, Node], certificates: Certificates
+) -> None:
+    with pytest.raises(NotConnected, match=r"is not s1\.server\.demo\.shop\.tenure"):
+        await dialled(two[0].addresses["s0"], certificates("server", "s1"), to="s1")
+
+
+async def test_no_certificate_opens_nothing(two: tuple[Node, Node], certificates: Certificates) -> None:
+    context = ssl.create_default_context(cafile=certificates("server", "s1").directory / "ca.crt")
+    host, _, port = two[0].addresses["s0"].rpartition(":")
+    expected = Identity(CLUSTER, Role.SERVER, "s0").dns_name
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=expected)
+    writer.write(b"\x00\x00\x00\x01x")
     async with asyncio.timeout(5):
-        old_channel, old = await stream(address, files)
-        assert isinstance(await old.read(), RaftOpen)
-        new_channel, new = await stream(address, files)
-        assert isinstance(await new.read(), RaftOpen)
-        await new.write(RaftFrames(frames=[b"new"]))
+        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+    writer.close()
+    assert two[0].engine.frames.empty()
+
+
+async def test_a_frame_that_is_too_long_ends_the_connection(two: tuple[Node, Node], certificates: Certificates) -> None:
+    node = two[0]
+    stream = await dialled(node.addresses["s0"], certificates("server", "s1"))
+    assert (await said(stream))[:1] == OPEN
+    assert stream._transport is not None
+    stream._transport.write((FRAME_LIMIT + 1).to_bytes(4, "big"))
+    await over(stream)
+    assert node.engine.frames.empty()
+
+
+async def test_a_newer_connection_ends_the_older_one(certificates: Certificates) -> None:
+    """What an old connection still delivers after a reconnect would be out of order."""
+    node = Node("s0", certificates("server", "s0"), {"s0": "127.0.0.1:0", "s1": "127.0.0.1:1"})
+    await node.peers.listen("127.0.0.1", 0)
+    address, files = f"127.0.0.1:{node.peers.port}", certificates("server", "s1")
+    async with asyncio.timeout(5):
+        old = await dialled(address, files)
+        assert await said(old) == OPEN + b"s0"
+        new = await dialled(address, files)
+        assert await said(new) == OPEN + b"s0"
+        assert new.send(b"new")
         assert await node.engine.frames.get() == ("s1", b"new")
-        await old.write(RaftFrames(frames=[b"old"]))
-        assert await old.read() is aio.EOF
-        await new.write(RaftFrames(frames=[b"newer"]))
+        old.send(b"old")
+        await over(old)
+        assert new.send(b"newer")
         assert await node.engine.frames.get() == ("s1", b"newer")
-    await old_channel.close()
-    await new_channel.close()
-    await node.stop()
+    new.close()
+    await node.peers.stop()

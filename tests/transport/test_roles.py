@@ -45,7 +45,6 @@ TABLE: Mapping[str, tuple[Mapping[str, frozenset[Role]], Mapping[str, set[Role]]
     "7444": (
         roles.SERVER_PEERS,
         {
-            "Raft/Stream": {Role.SERVER},
             "Store/List": {Role.SERVER},
             "Store/Fetch": {Role.SERVER},
             "HostLink/Connect": {Role.HOST},

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 EXIT_DEADLINE_S = 6.0
-PORTS_PER_SERVER = 4
+PORTS_PER_SERVER = 5
 PORTS_PER_HOST = 2
 
 
@@ -29,6 +29,7 @@ class ServerPlan:
     name: str
     api_port: int
     peer_port: int
+    raft_port: int
     enrol_port: int
     http_port: int
 
@@ -94,8 +95,7 @@ def make_plan(
         cluster=identity[1],
         profile=profile,
         servers=tuple(
-            ServerPlan(f"server-{index}", next(supply), next(supply), next(supply), next(supply))
-            for index in range(servers)
+            ServerPlan(f"server-{index}", *(next(supply) for _ in range(PORTS_PER_SERVER))) for index in range(servers)
         ),
         hosts=tuple(
             HostPlan(name, node, pool, next(supply), next(supply)) for name, node, pool in host_slots(pools, nodes)
@@ -109,10 +109,12 @@ def server_command(plan: DevPlan, server: ServerPlan) -> list[str]:
     command += ["--name", server.name, "--cluster", plan.cluster_id]
     for peer in plan.servers:
         command += ["--peer", f"{peer.name}=127.0.0.1:{peer.peer_port}"]
+        command += ["--raft-peer", f"{peer.name}=127.0.0.1:{peer.raft_port}"]
         command += ["--api-address", f"{peer.name}=127.0.0.1:{peer.api_port}"]
     base = plan.directory / server.name
     command += ["--data", str(base / "data"), "--tls", str(base / "tls"), "--authority", str(authority_dir(plan))]
     command += ["--listen", "127.0.0.1", "--api-port", str(server.api_port), "--peer-port", str(server.peer_port)]
+    command += ["--raft-port", str(server.raft_port)]
     command += ["--enrol-port", str(server.enrol_port), "--http-port", str(server.http_port)]
     command += ["--profile", plan.profile, "--enrolment", f"secret:{secret_file(plan)}"]
     return command

@@ -7,7 +7,7 @@ service, so that handlers see verified identities and messages. Not here: what a
 | module | for whom |
 |---|---|
 | `tls`, `errors`, `roles`, `serving` | everybody: credentials, the error tree, who may call what, listeners |
-| `raft` | servers: `RaftPeers`, the engine's `PeerLink` |
+| `framed`, `raft` | servers: frames over TLS, and on them `RaftPeers`, the engine's `PeerLink` |
 | `hostlink`, `serverlinks` | the two ends of a host's link to a server |
 | `calls` | hosts serve it; servers pass it on through `CallsClient` |
 | `registry`, `enrolment` | servers serve them; hosts watch and enrol |

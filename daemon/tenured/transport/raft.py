@@ -1,8 +1,8 @@
-"""The Raft engine's way to the other servers (`tenured.raft.PeerLink`).
+"""The Raft engine's way to the other servers (`tenured.raft.PeerLink`): framed TLS, one connection in each direction.
 
-One stream in each direction; this side dials and sends, the other side's only message says that the way is open. Frames
-arrive in order and at most once: a queue is dropped on reconnect, and what a replaced stream still delivers is ignored.
-A queue that overflows breaks the connection, because a gap in the middle would not be "in order". The sender is who its
+This side dials and sends. The other side sends one frame only: that the way is open, or why not. Frames arrive in order
+and at most once: what waits is dropped with the connection, and what a replaced connection still delivers is ignored.
+Too much that waits cuts the connection, because a gap in the middle would not be "in order". The sender is who its
 certificate says it is.
 """
 
@@ -14,22 +14,20 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
-from grpc import aio
-
 from tenure_api.identity import Identity, Role
-from tenure_proto.v1.raft_pb2 import RaftFrames, RaftOpen
 from tenured.transport.backoff import Reconnect
-from tenured.transport.errors import TransportError, wrap
-from tenured.transport.outbox import Outbox
-from tenured.transport.serving import Duplex, Method, Refusal, duplex
-from tenured.transport.tls import TlsFiles, open_channel
+from tenured.transport.errors import NotConnected, PeerRefused, TransportError
+from tenured.transport.framed import FrameListener, FrameStream, dial
+from tenured.transport.serving import judge
+from tenured.transport.tls import TlsFiles
 
 _log = logging.getLogger(__name__)
 
-STREAM = "/tenure.v1.Raft/Stream"
-_MAX_QUEUED = 8192
-_MAX_BATCH = 256
+OPEN, REFUSED = b"\x00", b"\x01"
+"""First byte of the listener's one frame; the rest is its name, or a sentence."""
+_PORT_NAME = "Raft"
 _HELLO_TIMEOUT_S = 3.0
+_SERVERS = frozenset({Role.SERVER})
 
 
 class Receiver(Protocol):
@@ -46,7 +44,7 @@ class Receiver(Protocol):
 
 
 class RaftPeers:
-    """All links of one server to its peers. `bind` the engine, register `method()` on the peer port, then `start`."""
+    """All links of one server to its peers. `bind` the engine, `listen`, then `start`."""
 
     def __init__(self, name: str, cluster: str, peers: Mapping[str, str], files: TlsFiles) -> None:
         """`peers`: name to host:port of the other servers."""
@@ -55,32 +53,34 @@ class RaftPeers:
         self._peers = dict(peers)
         self._files = files
         self._engine: Receiver | None = None
-        self._outboxes: dict[str, Outbox[bytes]] = {}
-        self._inbound: dict[str, object] = {}
+        self._open: dict[str, FrameStream] = {}
+        self._inbound: dict[str, FrameStream] = {}
+        self._listener = FrameListener(files, FrameStream, self._accepted)
         self._tasks: list[asyncio.Task[None]] = []
         self.last_error: dict[str, str] = {}
 
-    def bind(self, engine: Receiver) -> None:
-        """Say who gets frames and news of connections. Before `start`."""
-        self._engine = engine
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._listener.port
 
-    def method(self) -> Method:
-        """The receiving side, for a listener."""
-        return duplex(STREAM, RaftFrames, self._serve)
+    def bind(self, engine: Receiver) -> None:
+        """Say who gets frames and news of connections. Before `listen`."""
+        self._engine = engine
 
     def connected_peers(self) -> frozenset[str]:
         """Peers that frames can be sent to now."""
-        return frozenset(self._outboxes)
+        return frozenset(self._open)
 
     def send(self, peer: str, frame: bytes) -> bool:
-        """Queue one frame. False: not connected (or the queue overflowed, which ends the connection)."""
-        outbox = self._outboxes.get(peer)
-        if outbox is None:
-            return False
-        if outbox.put(frame):
-            return True
-        outbox.close()
-        return False
+        """Queue one frame. False: not connected (or too much waits, which ends the connection)."""
+        stream = self._open.get(peer)
+        return stream is not None and stream.send(frame)
+
+    async def listen(self, address: str, port: int) -> None:
+        """Take connections of the other servers. Raises TransportError when the port is taken, BadFiles."""
+        self._bound()
+        await self._listener.start(address, port)
 
     async def start(self) -> None:
         """Dial every peer, and again after every loss, until `stop`."""
@@ -88,13 +88,16 @@ class RaftPeers:
         self._tasks = [loop.create_task(self._dial(peer), name=f"raft to {peer}") for peer in self._peers]
 
     async def stop(self) -> None:
-        """Close every link."""
+        """Close every link and the port."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
+        await self._listener.stop()
+
+    # --- sending ------------------------------------------------------------------------------------------------------
 
     async def _dial(self, peer: str) -> None:
         reconnect = Reconnect()
@@ -108,66 +111,72 @@ class RaftPeers:
             await reconnect.pause()
 
     async def _session(self, peer: str, reconnect: Reconnect) -> None:
-        expected = Identity(self._cluster, Role.SERVER, peer).dns_name
-        channel = open_channel(self._peers[peer], expected, self._files)
-        opened = False
-        try:
-            method: aio.StreamStreamMultiCallable[RaftFrames, RaftOpen] = channel.stream_stream(
-                STREAM, RaftFrames.SerializeToString, RaftOpen.FromString
-            )
-            call = method()
-            async with asyncio.timeout(_HELLO_TIMEOUT_S):
-                hello = await call.read()
-            if not isinstance(hello, RaftOpen):
-                raise TransportError(f"{peer} closed the stream before it opened")
-            opened = True
-            reconnect.succeeded()
-            await self._feed(peer, call)
-        except aio.AioRpcError as error:
-            raise wrap(error, peer, sent=opened) from error
-        except (asyncio.InvalidStateError, TimeoutError) as error:
-            raise TransportError(f"{peer} did not open the stream in {_HELLO_TIMEOUT_S:.0f} s") from error
-        finally:
-            await channel.close()
+        hello: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    async def _feed(self, peer: str, call: aio.StreamStreamCall[RaftFrames, RaftOpen]) -> None:
-        outbox: Outbox[bytes] = Outbox(_MAX_QUEUED, _MAX_BATCH)
-        ended = asyncio.ensure_future(self._watch(call, outbox))
-        self._outboxes[peer] = outbox
+        def said(frame: bytes) -> None:
+            if not hello.done():
+                hello.set_result(frame)
+
+        def made() -> FrameStream:
+            stream = FrameStream()
+            stream.on_frame = said
+            return stream
+
+        expected = Identity(self._cluster, Role.SERVER, peer).dns_name
+        stream = await dial(self._peers[peer], expected, self._files, made)
+        try:
+            await self._welcome(peer, stream, hello)
+            reconnect.succeeded()
+            await self._keep(peer, stream)
+        finally:
+            stream.cut()
+
+    async def _welcome(self, peer: str, stream: FrameStream, hello: asyncio.Future[bytes]) -> None:
+        """Wait for the listener's word."""
+        await asyncio.wait((hello, stream.lost), timeout=_HELLO_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not hello.done():
+            # With TLS 1.3 a client's certificate is judged after the client believes itself connected.
+            ended = "closed the connection at once: our certificate is not of its cluster's authority"
+            raise NotConnected(f"{peer} {ended if stream.lost.done() else 'did not open the link in time'}")
+        kind, text = hello.result()[:1], hello.result()[1:].decode(errors="replace")
+        if kind != OPEN:
+            raise PeerRefused(f"{peer} refused: {text}")
+
+    async def _keep(self, peer: str, stream: FrameStream) -> None:
+        self._open[peer] = stream
         self.last_error.pop(peer, None)
         _log.info("raft link to %s is open", peer)
         try:
             self._bound().connected(peer)
-            while frames := await outbox.take():
-                await call.write(RaftFrames(frames=frames))
+            await stream.lost
         finally:
-            self._outboxes.pop(peer, None)
-            ended.cancel()
-            call.cancel()
+            del self._open[peer]
             self._bound().disconnected(peer)
             _log.info("raft link to %s is closed", peer)
 
-    @staticmethod
-    async def _watch(call: aio.StreamStreamCall[RaftFrames, RaftOpen], outbox: Outbox[bytes]) -> None:
-        """A reader that expects nothing: it is how the end of an idle stream is noticed."""
-        try:
-            with contextlib.suppress(aio.AioRpcError):
-                await call.read()
-        finally:
-            outbox.close()
+    # --- receiving ----------------------------------------------------------------------------------------------------
 
-    async def _serve(self, peer: Identity, stream: Duplex[RaftFrames, RaftOpen]) -> None:
-        if peer.holder not in self._peers:
-            raise Refusal(f"{peer.holder} is not one of the servers of this cluster: {', '.join(sorted(self._peers))}")
-        current = self._inbound[peer.holder] = object()
-        await stream.write(RaftOpen(server=self._name))
-        async for batch in stream:
-            if self._inbound[peer.holder] is not current:
-                return  # a newer stream took over: what is left here would arrive out of order
-            for frame in batch.frames:
-                self._bound().received(peer.holder, frame)
+    def _accepted(self, stream: FrameStream) -> None:
+        """A handshake is done: the peer has a certificate of our authority. Whose?"""
+        identity, reason = judge(stream.peer_names(), self._cluster, _PORT_NAME, _SERVERS)
+        if identity is not None and identity.holder not in self._peers:
+            known = ", ".join(sorted(self._peers))
+            reason = f"{identity.holder} is not one of the servers of this cluster: {known}"
+        if identity is None or reason:
+            _log.warning("refused a raft link: %s", reason)
+            stream.send(REFUSED + reason.encode())
+            stream.close()
+            return
+        peer, engine = identity.holder, self._bound()
+        older = self._inbound.get(peer)
+        if older is not None:  # what is left in it would arrive out of order
+            older.on_frame = lambda _: None
+            older.cut()
+        self._inbound[peer] = stream
+        stream.on_frame = lambda frame: engine.received(peer, frame)
+        stream.send(OPEN + self._name.encode())
 
     def _bound(self) -> Receiver:
         if self._engine is None:
-            raise RuntimeError("bind() the engine before start()")
+            raise RuntimeError("bind() the engine before listen() and start()")
         return self._engine

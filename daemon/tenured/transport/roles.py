@@ -40,7 +40,6 @@ SERVER_API_DEV: Mapping[str, frozenset[Role]] = MappingProxyType(
 
 SERVER_PEERS: Mapping[str, frozenset[Role]] = MappingProxyType(
     {
-        "/tenure.v1.Raft/Stream": frozenset({Role.SERVER}),
         "/tenure.v1.Store/List": frozenset({Role.SERVER}),
         "/tenure.v1.Store/Fetch": frozenset({Role.SERVER}),
         "/tenure.v1.HostLink/Connect": frozenset({Role.HOST}),
