@@ -32,6 +32,7 @@ TABLE: Mapping[str, tuple[Mapping[str, frozenset[Role]], Mapping[str, set[Role]]
             "Registry/Status": USERS,
             "Registry/Lookup": USERS,
             "Registry/Failovers": USERS,
+            "Registry/ConfirmFailover": USERS,
             "Registry/Explain": USERS,
             "Registry/DryRun": USERS,
             "Registry/Resources": USERS,

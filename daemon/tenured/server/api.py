@@ -62,6 +62,7 @@ class Api:
         self._describe = describe
         asking = Asking(replica, consensus)
         self.lookup, self.failovers = asking.lookup, asking.failovers
+        self.confirm_failover = asking.confirm_failover
         self.reserve, self.unreserve = asking.reserve, asking.unreserve
 
     # --- changes ------------------------------------------------------------------------------------------------------

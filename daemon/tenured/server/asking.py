@@ -94,6 +94,15 @@ class Asking:
             failovers=[rows.failover_row(record) for record in newest], revision=registry.revision
         )
 
+    async def confirm_failover(
+        self, _: Identity, request: registry_pb2.ConfirmFailoverRequest
+    ) -> registry_pb2.ConfirmFailoverResponse:
+        """Take an operator's word for hosts whose failover is held back."""
+        command = commands.ConfirmFailover(command_id=request.command_id, hosts=tuple(request.hosts), wall=time.time())
+        revision = await self._propose(command)
+        confirmed = {host.name for host in self._replica.registry.hosts.values() if host.silence == "Confirmed"}
+        return registry_pb2.ConfirmFailoverResponse(hosts=sorted(confirmed), revision=revision)
+
     async def reserve(self, _: Identity, request: registry_pb2.ReserveRequest) -> registry_pb2.ReserveResponse:
         """Keep room on the newest living incarnation of a host."""
         await self._caught_up()

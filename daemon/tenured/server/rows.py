@@ -86,6 +86,8 @@ def host_row(registry: Registry, host: model.Host) -> registry_pb2.HostRow:
         used_memory_bytes=usage.memory_bytes,
         ended=host.ended,
         ended_wall=host.ended_wall,
+        silence=host.silence,
+        silent_since_wall=host.silent_since_wall,
     )
 
 
@@ -148,6 +150,8 @@ def failover_row(record: model.FailoverRecord) -> registry_pb2.FailoverRecord:
         ready=record.ready,
         left=record.left,
         done_wall=record.done_wall,
+        pool=record.pool,
+        hosts=record.hosts,
     )
 
 

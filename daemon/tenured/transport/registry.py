@@ -13,6 +13,8 @@ from tenure_proto.v1.registry_pb2 import (
     ApplyAgentsResponse,
     ApplyClusterRequest,
     ApplyClusterResponse,
+    ConfirmFailoverRequest,
+    ConfirmFailoverResponse,
     DeleteAgentsRequest,
     DeleteAgentsResponse,
     DryRunRequest,
@@ -83,6 +85,10 @@ class RegistryHandler(Protocol):
         """The last losses of hosts."""
         ...
 
+    async def confirm_failover(self, peer: Identity, request: ConfirmFailoverRequest, /) -> ConfirmFailoverResponse:
+        """Take an operator's word that silent hosts are gone."""
+        ...
+
     async def reserve(self, peer: Identity, request: ReserveRequest, /) -> ReserveResponse:
         """Keep room on a host."""
         ...
@@ -106,6 +112,7 @@ def methods(handler: RegistryHandler) -> list[Method]:
         unary(f"{_SERVICE}Status", StatusRequest, handler.status),
         unary(f"{_SERVICE}Lookup", LookupRequest, handler.lookup),
         unary(f"{_SERVICE}Failovers", FailoversRequest, handler.failovers),
+        unary(f"{_SERVICE}ConfirmFailover", ConfirmFailoverRequest, handler.confirm_failover),
         unary(f"{_SERVICE}Reserve", ReserveRequest, handler.reserve),
         unary(f"{_SERVICE}Unreserve", UnreserveRequest, handler.unreserve),
         *host_methods(handler),

@@ -21,6 +21,7 @@ SERVER_API: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/tenure.v1.Registry/Status": _USERS,
         "/tenure.v1.Registry/Lookup": _USERS,
         "/tenure.v1.Registry/Failovers": _USERS,
+        "/tenure.v1.Registry/ConfirmFailover": _USERS,
         "/tenure.v1.Registry/Explain": _USERS,
         "/tenure.v1.Registry/DryRun": _USERS,
         "/tenure.v1.Registry/Resources": _USERS,

@@ -188,6 +188,25 @@ class Remote:
 
         return await self._ask("quarantine", ask, timeout_s)
 
+    async def failovers(self, *, timeout_s: float | None = None) -> registry_pb2.FailoversResponse:
+        """The last losses of hosts, the newest first. Raises CallError."""
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.FailoversResponse:
+            return await stub.Failovers(registry_pb2.FailoversRequest(), timeout=seconds)
+
+        return await self._ask("failovers", ask, timeout_s)
+
+    async def confirm_failover(
+        self, hosts: Sequence[str], *, timeout_s: float | None = None
+    ) -> registry_pb2.ConfirmFailoverResponse:
+        """Say that these hosts are gone (none: all whose failover is held back). Raises CallError."""
+        request = registry_pb2.ConfirmFailoverRequest(hosts=hosts, command_id=_command_id())
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ConfirmFailoverResponse:
+            return await stub.ConfirmFailover(request, timeout=seconds)
+
+        return await self._ask("failover confirm", ask, timeout_s)
+
     async def apply_agents(
         self,
         specs: Sequence[registry_pb2.AgentSpec],

@@ -897,6 +897,8 @@ class HostRow(_message.Message):
     USED_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     ENDED_WALL_FIELD_NUMBER: _builtins.int
+    SILENCE_FIELD_NUMBER: _builtins.int
+    SILENT_SINCE_WALL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     incarnation: _builtins.str
     pool: _builtins.str
@@ -929,6 +931,9 @@ class HostRow(_message.Message):
     ended: _builtins.str
     """LeaseExpired, HostLost, Released; empty while it lives"""
     ended_wall: _builtins.float
+    silence: _builtins.str
+    """of a living host: empty (it is heard), Silent, Lapsed, Held, Confirmed"""
+    silent_since_wall: _builtins.float
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -964,10 +969,12 @@ class HostRow(_message.Message):
         used_memory_bytes: _builtins.int = ...,
         ended: _builtins.str = ...,
         ended_wall: _builtins.float = ...,
+        silence: _builtins.str = ...,
+        silent_since_wall: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agents", b"agents", "capabilities", b"capabilities", "classes", b"classes", "cpu_milli", b"cpu_milli", "draining", b"draining", "ended", b"ended", "ended_wall", b"ended_wall", "expired", b"expired", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "node", b"node", "pool", b"pool", "quarantined", b"quarantined", "ready", b"ready", "registered_wall", b"registered_wall", "revision", b"revision", "schedulable", b"schedulable", "suspect", b"suspect", "used_cpu_milli", b"used_cpu_milli", "used_memory_bytes", b"used_memory_bytes", "version", b"version", "worker_error", b"worker_error", "worker_reason", b"worker_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agents", b"agents", "capabilities", b"capabilities", "classes", b"classes", "cpu_milli", b"cpu_milli", "draining", b"draining", "ended", b"ended", "ended_wall", b"ended_wall", "expired", b"expired", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "node", b"node", "pool", b"pool", "quarantined", b"quarantined", "ready", b"ready", "registered_wall", b"registered_wall", "revision", b"revision", "schedulable", b"schedulable", "silence", b"silence", "silent_since_wall", b"silent_since_wall", "suspect", b"suspect", "used_cpu_milli", b"used_cpu_milli", "used_memory_bytes", b"used_memory_bytes", "version", b"version", "worker_error", b"worker_error", "worker_reason", b"worker_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1333,6 +1340,8 @@ class FailoverRecord(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
     DONE_WALL_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     host: _builtins.str
     node: _builtins.str
@@ -1350,6 +1359,9 @@ class FailoverRecord(_message.Message):
     """deleted, or lost again, before they were Ready"""
     done_wall: _builtins.float
     """0: not yet"""
+    pool: _builtins.str
+    hosts: _builtins.int
+    """ready hosts of its pool before, itself included"""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailoverItem]:
         """the first 200 of them"""
@@ -1371,10 +1383,12 @@ class FailoverRecord(_message.Message):
         ready: _builtins.int = ...,
         left: _builtins.int = ...,
         done_wall: _builtins.float = ...,
+        pool: _builtins.str = ...,
+        hosts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "cause", b"cause", "done_wall", b"done_wall", "ended_wall", b"ended_wall", "host", b"host", "id", b"id", "incarnation", b"incarnation", "items", b"items", "last_heard_wall", b"last_heard_wall", "left", b"left", "marked_unavailable", b"marked_unavailable", "moved", b"moved", "node", b"node", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "cause", b"cause", "done_wall", b"done_wall", "ended_wall", b"ended_wall", "host", b"host", "hosts", b"hosts", "id", b"id", "incarnation", b"incarnation", "items", b"items", "last_heard_wall", b"last_heard_wall", "left", b"left", "marked_unavailable", b"marked_unavailable", "moved", b"moved", "node", b"node", "pool", b"pool", "ready", b"ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1416,6 +1430,56 @@ class FailoverItem(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FailoverItem: _TypeAlias = FailoverItem  # noqa: Y015
+
+@_typing.final
+class ConfirmFailoverRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTS_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    command_id: _builtins.str
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by name; none: all that are held back"""
+
+    def __init__(
+        self,
+        *,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+        command_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "hosts", b"hosts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmFailoverRequest: _TypeAlias = ConfirmFailoverRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmFailoverResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that are confirmed now"""
+
+    def __init__(
+        self,
+        *,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmFailoverResponse: _TypeAlias = ConfirmFailoverResponse  # noqa: Y015
 
 @_typing.final
 class ReserveRequest(_message.Message):

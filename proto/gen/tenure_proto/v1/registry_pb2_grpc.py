@@ -80,6 +80,11 @@ class RegistryStub:
                 request_serializer=tenure_dot_v1_dot_registry__pb2.FailoversRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_registry__pb2.FailoversResponse.FromString,
                 _registered_method=True)
+        self.ConfirmFailover = channel.unary_unary(
+                '/tenure.v1.Registry/ConfirmFailover',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.ConfirmFailoverRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.ConfirmFailoverResponse.FromString,
+                _registered_method=True)
         self.Reserve = channel.unary_unary(
                 '/tenure.v1.Registry/Reserve',
                 request_serializer=tenure_dot_v1_dot_registry__pb2.ReserveRequest.SerializeToString,
@@ -173,6 +178,13 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmFailover(self, request, context):
+        """An operator's word that hosts are gone whose failover is held back, because many fell silent at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reserve(self, request, context):
         """Keep room on a host for a while. Nothing is ever oversubscribed.
         """
@@ -259,6 +271,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.Failovers,
                     request_deserializer=tenure_dot_v1_dot_registry__pb2.FailoversRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_registry__pb2.FailoversResponse.SerializeToString,
+            ),
+            'ConfirmFailover': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmFailover,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.ConfirmFailoverRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.ConfirmFailoverResponse.SerializeToString,
             ),
             'Reserve': grpc.unary_unary_rpc_method_handler(
                     servicer.Reserve,
@@ -535,6 +552,33 @@ class Registry:
             '/tenure.v1.Registry/Failovers',
             tenure_dot_v1_dot_registry__pb2.FailoversRequest.SerializeToString,
             tenure_dot_v1_dot_registry__pb2.FailoversResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmFailover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/ConfirmFailover',
+            tenure_dot_v1_dot_registry__pb2.ConfirmFailoverRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.ConfirmFailoverResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,6 +28,8 @@ class RegistryStub:
     """Agents by id, capability, node or labels."""
     Failovers: _aio.UnaryUnaryMultiCallable[_registry_pb2.FailoversRequest, _registry_pb2.FailoversResponse]
     """The last losses of hosts, and what became of their agents."""
+    ConfirmFailover: _aio.UnaryUnaryMultiCallable[_registry_pb2.ConfirmFailoverRequest, _registry_pb2.ConfirmFailoverResponse]
+    """An operator's word that hosts are gone whose failover is held back, because many fell silent at once."""
     Reserve: _aio.UnaryUnaryMultiCallable[_registry_pb2.ReserveRequest, _registry_pb2.ReserveResponse]
     """Keep room on a host for a while. Nothing is ever oversubscribed."""
     Unreserve: _aio.UnaryUnaryMultiCallable[_registry_pb2.UnreserveRequest, _registry_pb2.UnreserveResponse]
@@ -106,6 +108,14 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_registry_pb2.FailoversRequest, _abc.Awaitable[_registry_pb2.FailoversResponse]],
     ) -> _abc.Awaitable[_registry_pb2.FailoversResponse]:
         """The last losses of hosts, and what became of their agents."""
+
+    @_abc_1.abstractmethod
+    def ConfirmFailover(
+        self,
+        request: _registry_pb2.ConfirmFailoverRequest,
+        context: _aio.ServicerContext[_registry_pb2.ConfirmFailoverRequest, _abc.Awaitable[_registry_pb2.ConfirmFailoverResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.ConfirmFailoverResponse]:
+        """An operator's word that hosts are gone whose failover is held back, because many fell silent at once."""
 
     @_abc_1.abstractmethod
     def Reserve(
