@@ -15,7 +15,15 @@ from collections.abc import Coroutine
 
 import tenure_link
 from tenure_api.identity import cluster_id_of
-from tenure_proto.v1.hostlink_pb2 import Heartbeat, HeartbeatAck, HostFrame, RegisterHost, ReleaseHost, ServerHello
+from tenure_proto.v1.hostlink_pb2 import (
+    Heartbeat,
+    HeartbeatAck,
+    HostFrame,
+    Load,
+    RegisterHost,
+    ReleaseHost,
+    ServerHello,
+)
 from tenure_proto.v1.registry_pb2 import WatchBatch
 from tenured import clocks
 from tenured.core.lease import HostLease
@@ -52,10 +60,11 @@ WORKER_LEAVE_S = 0.5
 class Host:
     """See the module. `run` once."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, incarnation: str = "") -> None:
+        """`incarnation`: of this process start; default: a new random one."""
         self._options = options
         self._cluster = cluster_id_of(options.cluster)
-        self._incarnation = new_incarnation()
+        self._incarnation = incarnation or new_incarnation()
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[bool]
         self._site: Site
@@ -93,13 +102,12 @@ class Host:
     def _assemble(self, lock: str, files: TlsFiles) -> None:
         options = self._options
         events = LinkEvents(self._connected, self._disconnected, self._hello, self._acked)
-        self._links = ServerLinks(self._cluster, options.servers, files, events)
-        lease = Lease(HostLease(options.profile, self._incarnation), self._renewed, self._gone)
+        self._links = self._make_links(files, events)
         self._site = Site(
             host=options.name,
-            lease=lease,
+            lease=self._make_lease(),
             pool=WorkerPool(self._incarnation, lock, options.workers, self),
-            store=Store(self._links, self._incarnation, clocks.boot_ns),
+            store=self._make_store(),
             reports=Reporter(self._links, self._incarnation),
             logs=AgentLogs(options.name),
             mirror=Mirror(self._incarnation),
@@ -108,6 +116,26 @@ class Host:
         self._activations = Activations(self._site)
         self._status = HostStatus(self._links, self._incarnation, self._site, self._activations)
 
+    # What a simulated host has others of (docs/adr/0018).
+
+    def _make_links(self, files: TlsFiles, events: LinkEvents) -> ServerLinks:
+        return ServerLinks(self._cluster, self._options.servers, files, events)
+
+    def _make_watcher(self, files: TlsFiles) -> Watcher:
+        return Watcher(self._cluster, self._options.servers, files, self._site.mirror, self._watched)
+
+    def _make_lease(self) -> Lease:
+        return Lease(HostLease(self._options.profile, self._incarnation), self._renewed, self._gone)
+
+    def _make_store(self) -> Store:
+        return Store(self._links, self._incarnation, clocks.boot_ns)
+
+    def _now_ns(self) -> int:
+        return clocks.boot_ns()
+
+    def _load(self) -> Load:
+        return self._status.load()
+
     def _calls(self) -> HostCalls:
         return HostCalls(self._site, self._activations.holders, self._activations.next_change)
 
@@ -115,7 +143,7 @@ class Host:
         """Starts everything that runs as long as the host."""
         options = self._options
         await self._links.start()
-        watcher = Watcher(self._cluster, options.servers, files, self._site.mirror, self._watched)
+        watcher = self._make_watcher(files)
         self._start(self._join(dead))
         self._start(watcher.run())
         self._start(self._site.store.keep_repeating())
@@ -130,8 +158,8 @@ class Host:
         self._links.heartbeat(
             Heartbeat(
                 incarnation=self._incarnation,
-                sent_at_ns=clocks.boot_ns(),  # read before sending: the lease is counted from it [sent_at]
-                load=self._status.load(),
+                sent_at_ns=self._now_ns(),  # read before sending: the lease is counted from it [sent_at]
+                load=self._load(),
                 revision=self._site.mirror.revision,
             )
         )

@@ -195,7 +195,8 @@ class Holder:
 
     async def _serve(self, worker: Worker, runner: Turns) -> None:
         """Runs calls until the activation stops. Raises WorkerLost as soon as the worker is lost, idle or not."""
-        worker.on_lost.add(self._wake.set)
+        wake = self._wake.set
+        worker.on_lost[wake] = None
         try:
             while not self._stopping:
                 if worker.lost:
@@ -208,7 +209,7 @@ class Holder:
                 await runner.run(worker, self._current)
                 self._current = None
         finally:
-            worker.on_lost.discard(self._wake.set)
+            worker.on_lost.pop(wake, None)
 
     # --- when it goes wrong ---------------------------------------------------------------------------------
 

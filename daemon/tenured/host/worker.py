@@ -65,8 +65,8 @@ class Worker:
         """Set once PID 1 has reaped the process: from then on the same epoch may run elsewhere (protocol additions 3).
         """
         self.pulse = Pulse()
-        self.on_lost: set[Callable[[], None]] = set()
-        """Called once, when the connection is gone."""
+        self.on_lost: dict[Callable[[], None], None] = {}
+        """Called once, when the connection is gone, in the order in which they asked."""
         self._turns: dict[int, asyncio.Future[tenure_link.TurnDone]] = {}
         self._activations: dict[tuple[str, int], asyncio.Future[tenure_link.Activated]] = {}
         self._last_turn = 0
