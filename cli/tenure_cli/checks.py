@@ -66,9 +66,25 @@ def hosts(rows: Rows) -> Verdict:
     if waiting:
         detail = f"{len(live) - len(waiting)} of {len(live)} ready; {waiting[0].name}: {host_status(waiting[0])}"
         return Verdict("hosts", False, detail, f"Look at the log of {waiting[0].name}.")
+    silent = [host for host in live if host.suspect]
+    if silent:
+        detail = f"{len(live) - len(silent)} of {len(live)} are heard; {silent[0].name}: {host_status(silent[0])}"
+        return Verdict("hosts", False, detail, f"Look at node {silent[0].node} and its network.")
     return Verdict(
         "hosts", bool(live), f"{len(live)} hosts hold a lease", "" if live else "No host has ever registered."
     )
+
+
+def failover(rows: Rows) -> Sequence[Verdict]:
+    """Many hosts silent at once: nothing is moved before that is confirmed. Nothing is said when all is well."""
+    live = rows.live_hosts()
+    held = sorted({host.name for host in live if host.silence == "Held"})
+    if not held:
+        return []
+    detail = f"{len(held)} of {len({host.name for host in live})} hosts fell silent at once: {', '.join(held[:5])}"
+    detail += ", …" if len(held) > 5 else ""
+    step = "Look at the network between servers and hosts; `tenure failover confirm` moves their agents at once."
+    return [Verdict("failover", False, f"held back; {detail}", step)]
 
 
 def workers(rows: Rows) -> Verdict:
@@ -96,4 +112,4 @@ def agents(rows: Rows) -> Verdict:
 def examine(status: registry_pb2.StatusResponse, rows: Rows, now: float) -> Sequence[Verdict]:
     """All checks that need an answering cluster, in their order."""
     first = [certificate(status.certificate_expires_wall, now)] if status.certificate_expires_wall else []
-    return [*first, servers(status), quorum(status), hosts(rows), workers(rows), agents(rows)]
+    return [*first, servers(status), quorum(status), *failover(rows), hosts(rows), workers(rows), agents(rows)]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tenure_cli.commands import about, call, change, doctor, get, place, topology
+from tenure_cli.commands import about, call, change, doctor, failover, get, place, topology
 from tenure_cli.commands import dev as dev_commands
 from tenure_cli.connect import connect
 from tenure_cli.runtime import Runtime, runtime
@@ -59,6 +59,8 @@ app.command("resources")(place.resources)
 app.command("topology")(topology.topology)
 app.command("quarantine")(place.quarantine)
 app.command("unquarantine")(place.unquarantine)
+app.command("failovers")(failover.failovers)
+app.add_typer(failover.app, name="failover")
 app.command("doctor")(doctor.doctor)
 app.command("contexts")(about.list_contexts)
 app.command("version")(about.version)

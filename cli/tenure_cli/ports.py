@@ -85,6 +85,14 @@ class Cluster(Protocol):
         """Place nothing new on a host; an empty reason lifts that."""
         ...
 
+    async def failovers(self) -> registry_pb2.FailoversResponse:
+        """The last losses of hosts, the newest first."""
+        ...
+
+    async def confirm_failover(self, hosts: Sequence[str]) -> registry_pb2.ConfirmFailoverResponse:
+        """Say that these hosts are gone (none: all whose failover is held back)."""
+        ...
+
     async def apply_agents(self, specs: Sequence[registry_pb2.AgentSpec]) -> Sequence[registry_pb2.RowResult]:
         """Create or change agents; one result each, in their order."""
         ...

@@ -75,6 +75,15 @@ class RemoteCluster:
         except (errors.Unavailable, errors.DeadlineExceeded) as error:
             raise unreachable(self.remote.endpoint, error.message) from error
 
+    async def failovers(self) -> registry_pb2.FailoversResponse:
+        """The last losses of hosts."""
+        with self._reading():
+            return await self.remote.failovers(timeout_s=ASK_S)
+
+    async def confirm_failover(self, hosts: Sequence[str]) -> registry_pb2.ConfirmFailoverResponse:
+        """Say that hosts are gone whose failover is held back."""
+        return await self.remote.confirm_failover(hosts)
+
     async def apply_agents(self, specs: Sequence[registry_pb2.AgentSpec]) -> Sequence[registry_pb2.RowResult]:
         """Create or change agents; one result each, in their order."""
         return await self.remote.apply_agents(specs)

@@ -32,6 +32,8 @@ class FakeCluster:
     explanation: registry_pb2.ExplainResponse = field(default_factory=registry_pb2.ExplainResponse)
     rooms: registry_pb2.ResourcesResponse = field(default_factory=registry_pb2.ResourcesResponse)
     quarantined: list[tuple[str, str]] = field(default_factory=list)
+    losses: list[registry_pb2.FailoverRecord] = field(default_factory=list)
+    confirmed: list[tuple[str, ...]] = field(default_factory=list)
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -72,6 +74,16 @@ class FakeCluster:
         """The answer that the test gave."""
         self._check()
         return self.rooms
+
+    async def failovers(self) -> registry_pb2.FailoversResponse:
+        """What the test filled in."""
+        return registry_pb2.FailoversResponse(failovers=self.losses, revision=self.rows.revision)
+
+    async def confirm_failover(self, hosts: Sequence[str]) -> registry_pb2.ConfirmFailoverResponse:
+        """It is noted."""
+        self.confirmed.append(tuple(hosts))
+        held = sorted(row.name for row in self.rows.hosts.values() if row.silence == "Held")
+        return registry_pb2.ConfirmFailoverResponse(hosts=hosts or held)
 
     async def quarantine(self, host: str, reason: str) -> registry_pb2.QuarantineResponse:
         """Notes it."""

@@ -109,8 +109,18 @@ def host_status(row: registry_pb2.HostRow) -> str:  # noqa: PLR0911 - one phrase
     if row.quarantined:
         return f"Quarantined: {row.quarantined}"
     if row.suspect:
-        return "Silent, takes no new agents"
+        return _silent(row)
     return "Ready" if row.schedulable else "Ready, takes no new agents"
+
+
+def _silent(row: registry_pb2.HostRow) -> str:
+    match row.silence:
+        case "Held":
+            return "Silent, failover held back"
+        case "Lapsed" | "Confirmed":
+            return "Silent, its lease ends"
+        case _:
+            return "Silent, takes no new agents"
 
 
 def _host(row: registry_pb2.HostRow, now: float) -> tuple[str, ...]:
