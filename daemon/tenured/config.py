@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tenure_api.identity import MalformedName, cluster_id_of
+from tenured.core.failover import DEFAULT_SHARE
 from tenured.core.profile import PROFILES, Profile
 
 RAFT_PORT = 7447
@@ -62,6 +63,8 @@ class ServerConfig:
     api_addresses: Mapping[str, str]
     """Name to host:port (7443) of every server, for status."""
     profile: Profile
+    failover_guard: float
+    """Share of the hosts, 0 to 1: when more fall silent at once, nothing is moved before it is confirmed. 1: off."""
     enrolment: SecretFile | TokenReview
     log_format: str
 
@@ -109,6 +112,7 @@ def server_config(arguments: Sequence[str], environment: Mapping[str, str] | Non
         http_port=read.port("http_port", 8080),
         api_addresses=read.addresses("api_address"),
         profile=PROFILES[profile],
+        failover_guard=read.share("failover_guard", DEFAULT_SHARE),
         enrolment=_enrolment(read.text("enrolment", "token-review"), environment),
         log_format=read.choice("log_format", ("text", "json")),
     )
@@ -150,6 +154,7 @@ def _server_parser() -> argparse.ArgumentParser:
         add(f"--{port}-port", metavar="PORT", help=what)
     add("--api-address", action="append", metavar="NAME=HOST:PORT", help="each server's API, for status; repeat")
     add("--profile", help=", ".join(PROFILES))
+    add("--failover-guard", metavar="SHARE", help=f"of hosts silent at once, before failover waits: {DEFAULT_SHARE}")
     add("--enrolment", metavar="token-review | secret:FILE")
     add("--log-format", metavar="text | json")
     return parser
@@ -173,6 +178,16 @@ class _Reader:
         if value not in choices:
             raise ConfigError(f"--{flag.replace('_', '-')}: {value!r} is none of {', '.join(choices)}")
         return value
+
+    def share(self, flag: str, default: float) -> float:
+        value = self.text(flag, str(default))
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 1:
+            raise ConfigError(f"--{flag.replace('_', '-')}: {value!r} is no share between 0 and 1")
+        return number
 
     def port(self, flag: str, default: int) -> int:
         value = self.text(flag, str(default))

@@ -21,6 +21,7 @@ def test_flags() -> None:
     assert (config.api_port, config.peer_port, config.raft_port, config.enrol_port, config.http_port) == (0, 7444, 7447, 7446, 8080)
     assert config.enrolment == SecretFile(Path("/s"))
     assert config.profile.name == "Fast"
+    assert config.failover_guard == 0.5
 
 
 def test_the_environment_stands_in_for_flags_and_a_flag_wins() -> None:
@@ -31,12 +32,14 @@ def test_the_environment_stands_in_for_flags_and_a_flag_wins() -> None:
         "TENURE_TLS": "/t",
         "TENURE_AUTHORITY": "/a",
         "TENURE_PEER": "s1=b:2,s2=c:3",
+        "TENURE_FAILOVER_GUARD": "1",
         "KUBERNETES_SERVICE_HOST": "10.0.0.1",
         "KUBERNETES_SERVICE_PORT": "6443",
     }
     config = server_config(["--name", "s0"], environment)
     assert config.name == "s0"
     assert config.peers == {"s1": "b:2", "s2": "c:3"}
+    assert config.failover_guard == 1.0
     assert isinstance(config.enrolment, TokenReview)
     assert config.enrolment.url == "https://10.0.0.1:6443"
 
@@ -51,6 +54,8 @@ def test_the_environment_stands_in_for_flags_and_a_flag_wins() -> None:
         (["--profile", "Slow"], "'Slow' is none of Fast, Balanced, Calm"),
         (["--enrolment", "none"], "neither token-review nor secret:FILE"),
         (["--log-format", "xml"], "none of text, json"),
+        (["--failover-guard", "1.5"], "--failover-guard: '1.5' is no share between 0 and 1"),
+        (["--failover-guard", "half"], "--failover-guard: 'half' is no share between 0 and 1"),
     ],
 )
 def test_what_makes_no_sense_is_named(extra: list[str], sentence: str) -> None:
