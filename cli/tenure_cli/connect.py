@@ -45,6 +45,6 @@ async def opened(endpoint: Endpoint) -> AsyncGenerator[RemoteCluster]:
 async def _kubernetes(kubectl: Kubectl, namespace: str, kept: Path) -> AsyncGenerator[Cluster]:
     cluster = await find_cluster(kubectl, namespace)
     async with Forward(kubectl, cluster, lambda: reachable_servers(kubectl, cluster)) as forward:
-        endpoint = await certificate.endpoint(kubectl, cluster, (forward.api_port, forward.enrol_port), kept)
+        endpoint = await certificate.endpoint(kubectl, cluster, forward.ports, kept)
         async with opened(endpoint) as connection:
             yield connection

@@ -89,13 +89,25 @@ def test_a_strangers_certificate_does_not_fit() -> None:
 
 
 KUBECTL = """#!{python}
-import os, signal, sys, time
+import os, signal, socket, ssl, sys, time
 with open({log!r}, "a") as log:
-    log.write(" ".join(sys.argv[1:]) + "\\n")
+    log.write(str(os.getpid()) + " " + " ".join(sys.argv[1:]) + "\\n")
 pod = next(word for word in sys.argv if word.startswith("pod/"))
 if pod == "pod/closed":
     sys.exit("error: unable to forward port because pod is not running. Current status=Pending")
+if pod == "pod/hung":  # its node is dead, and the API server does not know yet
+    time.sleep(600)
+ends = []
+if pod != "pod/silent":  # a server that answers TLS
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain({tls!r})
+    ends = [tls.wrap_socket(socket.create_server(("127.0.0.1", int(sys.argv[-1].split(":")[0]))), server_side=True)]
 print("Forwarding from 127.0.0.1:1 -> 7443\\nForwarding from 127.0.0.1:2 -> 7446", flush=True)
+for number in range(1 if pod == "pod/leaving" else 10**9 if ends else 0):
+    try:
+        ends[0].accept()
+    except OSError:
+        pass
 time.sleep(0 if pod == "pod/leaving" else 600)
 """
 
@@ -105,7 +117,9 @@ def kubectl_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kubectl that writes down how it was called; pods behave as they are named."""
     log = tmp_path / "calls"
     program = tmp_path / "kubectl"
-    program.write_text(KUBECTL.format(python=sys.executable, log=str(log)))
+    issued = identity.issue_with_key(identity.make_authority("counter.shop"), identity.Role.SERVER, "server-0")
+    (tmp_path / "tls.pem").write_bytes(issued.key_pem + issued.certificate_pem)
+    program.write_text(KUBECTL.format(python=sys.executable, log=str(log), tls=str(tmp_path / "tls.pem")))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return log
@@ -122,10 +136,10 @@ async def test_a_lost_forward_is_opened_again_on_the_same_ports(kubectl_log: Pat
         async with asyncio.timeout(20):
             await forward.reopened.wait()
         assert forward.pod == "staying"
-        ports = f"{forward.api_port}:7443 {forward.enrol_port}:7446"
+        ports = f"{forward.ports[0]}:7443 {forward.ports[1]}:7446"
     calls = await asyncio.to_thread(lambda: kubectl_log.read_text().splitlines())
     assert [call.split("127.0.0.1 ")[1] for call in calls] == [f"pod/leaving {ports}", f"pod/staying {ports}"]
-    assert calls[0].startswith("--context prod port-forward -n shop --address 127.0.0.1")
+    assert calls[0].partition(" ")[2].startswith("--context prod port-forward -n shop --address 127.0.0.1")
 
 
 async def test_a_forward_that_cannot_be_opened_says_why(kubectl_log: Path) -> None:
@@ -147,6 +161,30 @@ async def test_a_server_that_cannot_be_reached_is_passed_over(kubectl_log: Path)
 
     async with Forward(Kubectl(), ClusterRef("shop", "counter"), servers) as forward:
         assert forward.pod == "staying"
+
+
+async def test_nobody_waits_for_a_dead_node(kubectl_log: Path) -> None:
+    """Its pod is called Ready for a while, and kubectl waits: the next one is tried beside it. No kubectl is left."""
+
+    async def servers() -> list[str]:
+        return ["hung", "silent", "staying"]
+
+    async with Forward(Kubectl(), ClusterRef("shop", "counter"), servers) as forward:
+        assert forward.pod == "staying"
+        calls = await asyncio.to_thread(lambda: kubectl_log.read_text().splitlines())
+        pids = {call.split("pod/")[1].split()[0]: int(call.split()[0]) for call in calls}
+        assert sorted(pids) == ["hung", "silent", "staying"]
+        assert [pod for pod, pid in pids.items() if os.path.exists(f"/proc/{pid}")] == ["staying"]  # noqa: ASYNC240, PTH110
+
+
+async def test_when_nobody_answers_the_first_that_opened_is_kept(kubectl_log: Path) -> None:
+    """What is wrong is then said by whoever uses it."""
+
+    async def servers() -> list[str]:
+        return ["closed", "silent"]
+
+    async with Forward(Kubectl(), ClusterRef("shop", "counter"), servers) as forward:
+        assert forward.pod == "silent"
 
 
 async def test_without_kubectl_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
