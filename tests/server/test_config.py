@@ -18,7 +18,13 @@ def test_flags() -> None:
     config = server_config([*FLAGS, "--enrolment", "secret:/s", "--api-port", "0", "--profile", "Fast"], {})
     assert (config.name, config.cluster, config.namespaced) == ("s0", "demo.shop", "shop/demo")
     assert config.peers == {"s1": "b:2", "s2": "[::1]:3"}
-    assert (config.api_port, config.peer_port, config.raft_port, config.enrol_port, config.http_port) == (0, 7444, 7447, 7446, 8080)
+    assert (config.api_port, config.peer_port, config.raft_port, config.enrol_port, config.http_port) == (
+        0,
+        7444,
+        7447,
+        7446,
+        8080,
+    )
     assert config.enrolment == SecretFile(Path("/s"))
     assert config.profile.name == "Fast"
     assert config.failover_guard == 0.5
