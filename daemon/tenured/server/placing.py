@@ -246,4 +246,4 @@ def _not_found(registry: Registry, agent_id: str) -> common_pb2.Error:
 def _near(name: str, known: AbstractSet[str]) -> str:
     """A suggestion, where it costs little to find one."""
     close = get_close_matches(name, sorted(known), n=1) if len(known) <= _NEAR_AMONG else []
-    return f"; did you mean {close[0]!r}" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
