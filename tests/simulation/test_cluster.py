@@ -1,4 +1,4 @@
-"""The whole cluster in virtual time: no invariant of DESIGN.md section 3 breaks, and a run is a function of its seed."""
+"""The whole cluster in virtual time: no invariant of DESIGN.md section 3 breaks; a run is a function of its seed."""
 
 import os
 import random

@@ -7,11 +7,14 @@ SQLite promises of its file: each is there or not, and they vanish from the end 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from tenured.core.cells import Cell
 from tenured.raft.records import Checkpoint
+from tenured.raft.snapfiles import Done
 from tenured.raft.writer import LogQueue, WritableLog
 from tenured.simulation.timeline import NS, ProcessLoop
 
@@ -117,6 +120,47 @@ class SimLogWriter(LogQueue):
             self._fail(error)
         else:
             self._place.loop.call_later(self._place.health.sync_ns * self._place.rng.random() / NS, self._go_on)
+
+
+class SimSnapshotWorker:
+    """In the place of `raft.worker.SnapshotWorker`: its steps are events, and the process may die between them."""
+
+    def __init__(self, place: DiskPlace, post: Callable[[Callable[[], None]], None]) -> None:
+        self._place = place
+        self._post = post
+        self._jobs: deque[tuple[Iterator[None], Done]] = deque()
+
+    def submit(self, steps: Iterator[None], done: Done) -> None:
+        """Run the steps, then call `done`."""
+        self._jobs.append((steps, done))
+        if len(self._jobs) == 1:
+            self._later()
+
+    def close(self) -> None:
+        """What is not finished stays so."""
+        self._jobs.clear()
+
+    def _later(self) -> None:
+        place = self._place
+        place.loop.call_later(place.health.sync_ns * place.rng.random() / NS, self._step)
+
+    def _step(self) -> None:
+        if not self._jobs:
+            return
+        steps, done = self._jobs[0]
+        error: Exception | None = None
+        try:
+            if self._place.health.full:
+                raise OSError(28, "No space left on device")
+            if next(steps, self) is not self:
+                self._later()
+                return
+        except Exception as failure:  # noqa: BLE001  (told, as the thread does)
+            error = failure
+        self._jobs.popleft()
+        self._post(partial(done, error))
+        if self._jobs:
+            self._later()
 
 
 @dataclass(frozen=True)

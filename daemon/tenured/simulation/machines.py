@@ -50,7 +50,8 @@ class Process:
         self.setting = setting
         self.machine = machine
         self.name = name
-        self.loop = ProcessLoop(setting.timeline, machine.clock, name, setting.problem)
+        # What a loop without sockets, files and signals leaves out is never called.
+        self.loop = ProcessLoop(setting.timeline, machine.clock, name, setting.problem)  # type: ignore[abstract]
         self.loop.cost_ns = machine.cost_ns
         self.loop.paused_until = machine.paused_until
         self.on_death: Callable[[bool], None] | None = None

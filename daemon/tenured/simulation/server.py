@@ -33,7 +33,7 @@ from tenured.server.replica import Replica
 from tenured.server.store import Store
 from tenured.server.sweeping import Sweeper
 from tenured.server.watching import WatchHub
-from tenured.simulation.disk import DiskPlace, Health, SimLogWriter, StoreDisk
+from tenured.simulation.disk import DiskPlace, Health, SimLogWriter, SimSnapshotWorker, StoreDisk
 from tenured.simulation.files import SimDisk, SimFiles
 from tenured.simulation.links import (
     HOSTLINK,
@@ -102,6 +102,10 @@ class SimConsensus(Consensus):
     def open_writer(self, log: Log, on_synced: Callable[[int], None], on_error: Callable[[OSError], None]) -> LogWriter:
         """A writer in virtual time."""
         return cast("LogWriter", SimLogWriter(log, self._server.place, on_synced, on_error))
+
+    def open_worker(self, post: Callable[[Callable[[], None]], None]) -> SimSnapshotWorker:
+        """Who writes snapshots, in virtual time."""
+        return SimSnapshotWorker(self._server.place, post)
 
     @property
     def engine(self) -> Engine | None:

@@ -13,10 +13,11 @@ import heapq
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 NS = 1_000_000_000
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Problem = Callable[[str, str, BaseException | None], None]
 """(process, message, exception): nobody in the process handled it."""
@@ -203,7 +204,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         return self.clock.monotonic_ns(self.timeline.now) / NS
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Handle:
         handle = Handle(0.0, callback, args, self, context)
         if not self.dead:
@@ -213,17 +214,25 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> Handle:
         return self.call_soon(callback, *args, context=context)
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> Handle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> Handle:
         handle = Handle(when, callback, args, self, context)
         if not self.dead:
@@ -240,7 +249,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         name: str | None = None,
         context: contextvars.Context | None = None,
     ) -> asyncio.Task[T]:
-        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name, context=context)  # type: ignore[arg-type]
+        task: asyncio.Task[T] = asyncio.Task(coro, loop=self, name=name, context=context)
         if self.dead:
             _close(coro)
         self._tasks.append(weakref.ref(task))
@@ -249,7 +258,12 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             self._tasks_limit = max(_KEPT_TASKS, 2 * len(self._tasks))
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # noqa: ARG002
+    def run_in_executor(
+        self,
+        executor: object,  # noqa: ARG002 - no threads here
+        func: Callable[[Unpack[Ts]], T],
+        *args: *Ts,
+    ) -> asyncio.Future[T]:
         """What a thread would do takes a moment and no thread."""
         future: asyncio.Future[T] = self.create_future()
 
