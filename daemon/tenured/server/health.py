@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from tenured.raft import Role
 from tenured.server.census import Census
+from tenured.server.losses import Losses
 from tenured.server.replica import Replica
 
 _LAG_PERIOD_S = 0.25
@@ -63,6 +64,7 @@ class Health:
         self._registry = CollectorRegistry()
         self._registry.register(_FromState(replica, role, watchers))
         replica.listen(Census(replica, self._registry))
+        replica.listen(Losses(replica, self._registry))
         self._commit = Histogram(
             "tenure_store_commit_seconds",
             "Time of one synced commit.",
