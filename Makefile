@@ -81,6 +81,9 @@ sim: setup ## the seeded simulation (SEEDS=200)
 models: setup ## explore the protocol models: every configuration, every guard left out once (some 15 minutes)
 	nice -n 10 $(BIN)/python -m models.explore
 
+soak: setup ## real servers killed, frozen and without power, for half an hour (SOAK="--minutes 5"; docs/soak.md)
+	$(BIN)/python -m tools.soak $(SOAK)
+
 clean: ## remove what was built here, and the harness's caches
 	-$(PYTHON) -m tools.k8s clean
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

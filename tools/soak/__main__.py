@@ -1,0 +1,10 @@
+"""`python -m tools.soak`: the harness of the crash tests, for hours instead of seconds."""
+
+import importlib
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))  # where the tests' helpers are
+
+if __name__ == "__main__":
+    sys.exit(importlib.import_module("tools.soak.run").main())
