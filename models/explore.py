@@ -28,6 +28,12 @@ MODELS = (
     "d_migrate",
     "e_sessions",
     "f_raft",
+    "g_steps",
+    "h_time",
+    "i_records",
+    "j_calls",
+    "k_volatile",
+    "l_poison",
 )
 """The models of docs/protocols.md, by module."""
 WALK_S = 10.0

@@ -1,4 +1,4 @@
-"""Model F, the log (protocol 6): a leader that sends its entries before its own disk has them.
+"""Model F, the log (protocol 8): a leader that sends its entries before its own disk has them.
 
 Three servers. Term and vote are durable at once; log entries in memory first, then up to `synced`; a crash cuts the log
 there. A leader counts itself only up to its synced index; a follower acknowledges only what it has synced.
