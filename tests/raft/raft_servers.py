@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tenured.raft import Applied, Consensus, Outcome, RaftConfig, Role
@@ -20,11 +20,25 @@ class Ledger:
         self.commands.append(command)
         return b"%d" % len(self.commands)
 
-    def snapshot(self) -> bytes:
-        return b"\n".join(self.commands)
+    def snapshot(self) -> Iterator[bytes]:
+        return iter(list(self.commands))
 
-    def restore(self, data: bytes) -> None:
-        self.commands = data.split(b"\n") if data else []
+    def restore(self) -> "LedgerRestore":
+        return LedgerRestore(self)
+
+
+class LedgerRestore:
+    """A ledger in the making: a chunk is a command."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.commands: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        self.commands.append(chunk)
+
+    def finish(self) -> None:
+        self.ledger.commands = self.commands
 
 
 class MemoryLink:

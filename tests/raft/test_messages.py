@@ -4,6 +4,7 @@ import contextlib
 import logging
 import pickle
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ from tenured.raft.messages import (
 from tenured.raft.outbox import Outbox
 from tenured.raft.records import Entry, LogState, Standing, encode_record
 from tenured.raft.replication import BATCH_ENTRIES, BURST, WINDOW
-from tenured.raft.snapshots import NoSnapshots, Snapshots
+from tenured.raft.snapfiles import SnapshotStore
+from tenured.raft.snapshots import Snapshots
+from tests.raft.sim.disk import SimDisk, SimFiles
 
 
 class Sink:
@@ -45,16 +48,23 @@ class Sink:
         return 0
 
 
+class Idle:
+    """A worker that does nothing."""
+
+    def submit(self, steps: object, done: object) -> None: ...
+
+
 class Nothing:
     """A state machine that takes everything."""
 
     def apply(self, index: int, command: bytes) -> bytes:
         return b""
 
-    def snapshot(self) -> bytes:
-        return b""
+    def snapshot(self) -> Iterator[bytes]:
+        return iter(())
 
-    def restore(self, data: bytes) -> None: ...
+    def restore(self) -> Any:
+        raise NotImplementedError
 
 
 class Bench:
@@ -68,7 +78,7 @@ class Bench:
         seams = Seams(
             machine=Nothing(),
             journal=Journal(state, Sink()),
-            snapshots=Snapshots(NoSnapshots(), lambda: b""),
+            snapshots=Snapshots(SnapshotStore(SimFiles(SimDisk("s0")), Idle(), [])),
             outbox=Outbox(self.send),
             clock=lambda: self.time,
             rng=random.Random(seed),

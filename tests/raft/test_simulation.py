@@ -52,7 +52,7 @@ def test_a_run_is_a_function_of_its_seed() -> None:
 def quiet_world(engine: type[Engine]) -> World:
     """Three servers, no faults but those that the test makes."""
     world = World(1, engine, size=3, hostile=False, stagger=0, gap=1e9, first_fault=1e9, delay=0.002, tick=0.01,
-                  sync_time=0, until=1e9, compact_entries=10**6, compact_seconds=1000, rate=100)  # fmt: skip
+                  sync_time=0, until=1e9, compact_entries=10**6, compact_bytes=10**9, rate=100)  # fmt: skip
     world.begin()
     return world
 

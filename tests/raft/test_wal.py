@@ -586,10 +586,16 @@ class NoMachine:
         self.count += 1
         return b""
 
-    def snapshot(self) -> bytes:
-        return b""
+    def snapshot(self) -> Iterator[bytes]:
+        return iter((b"%d" % self.count,))
 
-    def restore(self, data: bytes) -> None: ...
+    def restore(self) -> "NoMachine":
+        return self
+
+    def feed(self, chunk: bytes) -> None:
+        self.count = int(chunk)
+
+    def finish(self) -> None: ...
 
 
 class NoLink:

@@ -167,7 +167,10 @@ async def test_a_watch_is_resumed_without_a_snapshot(world: World) -> None:
 
 async def test_a_revision_that_is_no_longer_held_restarts_with_a_snapshot(world: World) -> None:
     world.create("a")
-    world.replica.restore(world.replica.snapshot())  # the history does not reach back over it
+    restore = world.replica.restore()
+    for chunk in world.replica.snapshot():
+        restore.feed(chunk)
+    restore.finish()  # the history does not reach back over it
     world.create("b")
     async with world.watching(WatchRequest(from_revision=1)) as stream:
         assert (await stream.next()).snapshot

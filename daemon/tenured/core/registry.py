@@ -14,8 +14,8 @@ from typing import cast
 
 import msgspec
 
+from tenured.core import snapshots
 from tenured.core._indexes import Lookups
-from tenured.core.commands import SCHEMA_VERSION, Undecodable
 from tenured.core.groups import Groups
 from tenured.core.lookup import Lookup, look
 from tenured.core.model import (
@@ -32,6 +32,7 @@ from tenured.core.model import (
     Server,
 )
 from tenured.core.results import Result
+from tenured.core.snapshots import Snapshot
 
 HISTORY_LIMIT = 20_000
 """Changes that a watcher may be behind before it gets a snapshot instead of deltas."""
@@ -65,27 +66,6 @@ class Delta(msgspec.Struct, frozen=True):
     def __bool__(self) -> bool:
         """Whether anything changed."""
         return bool(self.changed or self.gone)
-
-
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept across restarts: everything but what can be derived from it."""
-
-    revision: int = 0
-    index: int = 0
-    cluster_ns: int = 0
-    wall: float = 0.0
-    view: int = 1
-    agents: tuple[Agent, ...] = ()
-    hosts: tuple[Host, ...] = ()
-    pools: tuple[Pool, ...] = ()
-    nodes: tuple[Node, ...] = ()
-    servers: tuple[Server, ...] = ()
-    tombstones: dict[str, int] = {}
-    results: dict[str, Result] = {}
-    reservations: tuple[Reservation, ...] = ()
-    failovers: tuple[FailoverRecord, ...] = ()
-    decisions: tuple[Decision, ...] = ()
-    quarantines: dict[str, str] = {}
 
 
 class Registry:
@@ -263,67 +243,66 @@ class Registry:
 
     # --- snapshots --------------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> bytes:
-        """Encode everything that is not derived. The same log gives the same bytes."""
-        return bytes([SCHEMA_VERSION]) + msgspec.msgpack.encode(
-            Snapshot(
-                revision=self.revision,
-                index=self.index,
-                cluster_ns=self.cluster_ns,
-                wall=self.wall,
-                view=self.view,
-                agents=tuple(self.agents.values()),
-                hosts=tuple(self.hosts.values()),
-                pools=tuple(self.pools.values()),
-                nodes=tuple(self.nodes.values()),
-                servers=tuple(self.servers.values()),
-                tombstones=self.tombstones,
-                results=self.results,
-                reservations=tuple(self.reservations.values()),
-                failovers=tuple(self.failovers.values()),
-                decisions=tuple(self.decisions),
-                quarantines=self.quarantines,
-            ),
+    def freeze(self) -> Snapshot:
+        """Everything that is not derived, as it is now. Rows are values, so this copies references only."""
+        return Snapshot(
+            revision=self.revision,
+            index=self.index,
+            cluster_ns=self.cluster_ns,
+            wall=self.wall,
+            view=self.view,
+            agents=tuple(self.agents.values()),
+            hosts=tuple(self.hosts.values()),
+            pools=tuple(self.pools.values()),
+            nodes=tuple(self.nodes.values()),
+            servers=tuple(self.servers.values()),
+            tombstones=dict(self.tombstones),
+            results=dict(self.results),
+            reservations=tuple(self.reservations.values()),
+            failovers=tuple(self.failovers.values()),
+            decisions=tuple(self.decisions),
+            quarantines=dict(self.quarantines),
         )
+
+    def take(self, part: Snapshot) -> None:
+        """Add a part of a snapshot. Only for a registry that is being restored; its parts come in order."""
+        self.revision, self.index, self.view = part.revision, part.index, part.view
+        self.cluster_ns, self.wall = part.cluster_ns, part.wall
+        self.hosts.update((row.incarnation, row) for row in part.hosts)
+        self.pools.update((row.name, row) for row in part.pools)
+        self.nodes.update((row.name, row) for row in part.nodes)
+        self.servers.update((row.name, row) for row in part.servers)
+        self.tombstones.update(part.tombstones)
+        self.results.update(part.results)
+        self.failovers.update((str(row.id), row) for row in part.failovers)
+        self.decisions.extend(part.decisions)
+        self.quarantines.update(part.quarantines)
+        for reservation in part.reservations:
+            self.reservations[reservation.id] = reservation
+            self._index_reservation(None, reservation)
+        for host in part.hosts:
+            self.incarnations.setdefault(host.name, set()).add(host.incarnation)
+        for agent in part.agents:
+            self.agents[agent.uid] = agent
+            self._index_agent(None, agent)
+        self._result_rows += sum(len(result.rows) for result in part.results.values())
+        self._history_base = part.revision
+        self.placement_version = 1
+
+    def snapshot(self) -> bytes:
+        """Encode everything that is not derived, in one piece. The same log gives the same bytes."""
+        return snapshots.encode(self.freeze())
 
     @classmethod
     def restore(cls, data: bytes) -> Registry:
         """Reverse `snapshot`.
 
         Raises:
-            Undecodable: another schema version, or damage.
+            Undecodable: another version, or damage.
 
         """
-        if not data or data[0] != SCHEMA_VERSION:
-            raise Undecodable(
-                f"a snapshot of schema version {data[0] if data else 'none'}; this server reads {SCHEMA_VERSION}"
-            )
-        try:
-            kept = msgspec.msgpack.decode(memoryview(data)[1:], type=Snapshot)
-        except msgspec.DecodeError as error:
-            raise Undecodable(str(error)) from error
         new = cls()
-        new.revision, new.index, new.view = kept.revision, kept.index, kept.view
-        new.cluster_ns, new.wall = kept.cluster_ns, kept.wall
-        new.hosts = {row.incarnation: row for row in kept.hosts}
-        new.pools = {row.name: row for row in kept.pools}
-        new.nodes = {row.name: row for row in kept.nodes}
-        new.servers = {row.name: row for row in kept.servers}
-        new.tombstones, new.results = kept.tombstones, kept.results
-        new.failovers = {str(row.id): row for row in kept.failovers}
-        new.decisions.extend(kept.decisions)
-        new.quarantines = kept.quarantines
-        for reservation in kept.reservations:
-            new.reservations[reservation.id] = reservation
-            new._index_reservation(None, reservation)
-        for host in kept.hosts:
-            new.incarnations.setdefault(host.name, set()).add(host.incarnation)
-        for agent in kept.agents:
-            new.agents[agent.uid] = agent
-            new._index_agent(None, agent)
-        new._result_rows = sum(len(result.rows) for result in kept.results.values())
-        new._history_base = kept.revision
-        new.placement_version = 1
+        new.take(snapshots.decode(data))
         return new
 
     # --- inside -----------------------------------------------------------------------------------------------------

@@ -5,10 +5,13 @@ meaning of a command. Layers, each knowing only those below it:
 
     consensus            the event loop, futures, the writer's thread
     engine               all rules in one object, sans I/O
-    rejoin > elections > replication > commands     one concern each
+    rejoin > elections > replication > compaction > commands     one concern each
     core                 the seam to PySyncObj; docs/adr/0006
     outbox, journal, snapshots, messages, records   values and queues
-    wal, frames, writer  the log's files and its thread
+    opening              what is found on the disk at a start
+    wal, writer          the log's files and their thread
+    snapfiles, worker    the snapshots' files and their thread
+    frames               how both are checked
     files                the directory, real or simulated
 """
 
@@ -16,6 +19,7 @@ from tenured.raft.consensus import Consensus
 from tenured.raft.interface import (
     COMMAND_LIMIT,
     Applied,
+    Compaction,
     EngineUnsupported,
     InvariantBroken,
     LogCorrupt,
@@ -26,7 +30,9 @@ from tenured.raft.interface import (
     PeerStatus,
     RaftConfig,
     RaftError,
+    Restore,
     Role,
+    SnapshotStatus,
     StateMachine,
     Unknown,
 )
@@ -36,6 +42,7 @@ __all__ = [
     "COMMAND_LIMIT",
     "MANIFEST",
     "Applied",
+    "Compaction",
     "Consensus",
     "EngineUnsupported",
     "InvariantBroken",
@@ -47,7 +54,9 @@ __all__ = [
     "PeerStatus",
     "RaftConfig",
     "RaftError",
+    "Restore",
     "Role",
+    "SnapshotStatus",
     "StateMachine",
     "Unknown",
 ]

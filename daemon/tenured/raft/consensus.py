@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 from tenured.raft.core import Seams, check_version
 from tenured.raft.engine import Engine
@@ -23,14 +24,17 @@ from tenured.raft.interface import (
     PeerStatus,
     RaftConfig,
     Role,
+    SnapshotStatus,
     StateMachine,
     Unknown,
 )
-from tenured.raft.journal import Journal
+from tenured.raft.journal import Journal, RecordSink
+from tenured.raft.opening import Found, open_storage, restoring
 from tenured.raft.outbox import Outbox
-from tenured.raft.records import LogState
-from tenured.raft.snapshots import NoSnapshots, Snapshots
-from tenured.raft.wal import Log, open_log
+from tenured.raft.snapfiles import SnapshotStore, Worker
+from tenured.raft.snapshots import Snapshots
+from tenured.raft.wal import Log
+from tenured.raft.worker import SnapshotWorker
 from tenured.raft.writer import LogWriter
 
 logger = logging.getLogger(__name__)
@@ -42,6 +46,22 @@ HAND_OVER_S = 1.0
 HAND_OVER_RETRY_S = 0.05
 
 Submit = Callable[[Callable[[Outcome], None]], None]
+
+
+class LogThread(RecordSink, Protocol):
+    """Who writes the log."""
+
+    def close(self) -> None:
+        """Write and sync what is queued, and end. Blocks."""
+        ...
+
+
+class SnapshotThread(Worker, Protocol):
+    """Who writes snapshots."""
+
+    def close(self) -> None:
+        """End soon. Blocks."""
+        ...
 
 
 class Consensus:
@@ -72,7 +92,8 @@ class Consensus:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
         self._files: Files | None = None
-        self._writer: LogWriter | None = None
+        self._writer: LogThread | None = None
+        self._worker: SnapshotThread | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._inbox: deque[tuple[str, bytes]] = deque()
         self._connected: set[str] = set()  # streams that were there before the engine was
@@ -93,26 +114,33 @@ class Consensus:
         Raises LogCorrupt, LogForeign, EngineUnsupported and OSError, each with a sentence for the operator.
         """
         self._loop = asyncio.get_running_loop()
-        state, log = await asyncio.to_thread(self._open)
-        self._begin(self._loop, state, log)
+        files = self._files = await asyncio.to_thread(self.open_files)
+        try:
+            found = await asyncio.to_thread(open_storage, files, self._config.name)
+            for _ in restoring(files, found, self._machine):
+                await asyncio.sleep(0)  # the loop has other things to do
+        except BaseException:
+            files.close()
+            raise
+        self._begin(self._loop, files, found)
 
     def open_files(self) -> Files:
         """The directory. Runs in a thread. Tests replace it to break the disk, simulations to have none."""
         return DiskFiles(self._config.directory)
 
-    def open_writer(self, log: Log, on_synced: Callable[[int], None], on_error: Callable[[OSError], None]) -> LogWriter:
+    def open_writer(self, log: Log, on_synced: Callable[[int], None], on_error: Callable[[OSError], None]) -> LogThread:
         """Who writes the log. Simulations replace it, and `open_files`."""
         return LogWriter(log, on_synced, on_error)
 
-    def _open(self) -> tuple[LogState, Log]:
-        self._files = files = self.open_files()
-        try:
-            return open_log(files, self._config.name)
-        except BaseException:
-            files.close()
-            raise
+    def open_worker(self, post: Callable[[Callable[[], None]], None]) -> SnapshotThread:
+        """Who writes snapshots. Simulations replace it."""
+        return SnapshotWorker(post)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop, state: LogState, log: Log) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop, files: Files, found: Found) -> None:
+        def post(call: Callable[[], None]) -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._told, call)
+
         def synced(sequence: int) -> None:
             with suppress(RuntimeError):  # the loop is closed: the process is on its way out without stop()
                 loop.call_soon_threadsafe(self._synced, sequence)
@@ -121,11 +149,12 @@ class Consensus:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._fail, error)
 
-        self._writer = self.open_writer(log, synced, broken)
+        self._writer = self.open_writer(found.log, synced, broken)
+        self._worker = self.open_worker(post)
         seams = Seams(
             machine=self._machine,
-            journal=Journal(state, self._writer, segment_size=log.size),
-            snapshots=Snapshots(NoSnapshots(), self._machine.snapshot),
+            journal=Journal(found.state, self._writer, segment_size=found.log.size),
+            snapshots=Snapshots(SnapshotStore(files, self._worker, found.kept)),
             outbox=Outbox(self._link.send),
             clock=self._clock,
             rng=self._rng,
@@ -146,6 +175,8 @@ class Consensus:
         if self._ticker is not None:
             self._ticker.cancel()
         self._silent = True
+        if self._worker is not None:
+            await asyncio.to_thread(self._worker.close)
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)  # its last sync still lets answers go, before this returns
         if self._files is not None:
@@ -204,6 +235,12 @@ class Consensus:
             return self._engine.role()
         peers: Mapping[str, PeerStatus] = {name: PeerStatus(connected=False, lag=None) for name in self._config.peers}
         return Role(self._config.name, 0, None, False, False, 0, 0, 0, False, peers)
+
+    def snapshots(self) -> SnapshotStatus:
+        """How the log is kept short, and why it is not when that fails."""
+        if self._engine is not None and self._failed is None:
+            return self._engine.snapshot_status()
+        return SnapshotStatus(0, 0, 0, 0, writing=False, failures=0, failure="")
 
     def _why_not(self) -> str:
         if self._failed is not None:
@@ -294,6 +331,17 @@ class Consensus:
             self._engine.synced(sequence)
             if self._engine.behind:
                 self._kick()
+
+    def _told(self, call: Callable[[], None]) -> None:
+        """The snapshots' thread has something to say: a turn follows, which says what comes of it."""
+        if self._engine is None or self._silent or self._failed is not None:
+            return
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001  (as in a turn)
+            self._fail(error)
+            return
+        self._kick()
 
     def _tell_role(self, engine: Engine) -> None:
         outline = engine.outline()

@@ -181,7 +181,6 @@ class Core(pysyncobj.SyncObj):  # type: ignore[misc]
     election_deadline: Private[float] = Private("raftElectionDeadline")
     transferring: Private[bool] = Private("transferInProgress")
     next_heartbeat: Private[float] = Private("newAppendEntriesTime")
-    last_snapshot: Private[int | None] = Private("lastSerializedEntry")
     snapshot_pending: Private[bool] = Private("needLoadDumpFile")
 
     def __init__(self, config: RaftConfig, seams: Seams, conf: Any) -> None:
@@ -278,8 +277,8 @@ class Core(pysyncobj.SyncObj):  # type: ignore[misc]
         """The leader changed: answers to what was sent to it will not come. Defined in commands.py."""
         raise NotImplementedError
 
-    def cut_below(self, index: int) -> None:
-        """A snapshot up to `index` is durable. Defined in replication.py."""
+    def compact(self) -> None:
+        """Begin a snapshot when it is time. Defined in compaction.py."""
         raise NotImplementedError
 
     def _SyncObj__connectedToAnyone(self) -> bool:
@@ -298,16 +297,16 @@ class Core(pysyncobj.SyncObj):  # type: ignore[misc]
     def _SyncObj__onLeaderChanged(self) -> None:
         self.forget_forwarded()
 
-    def _SyncObj__deleteEntriesTo(self, index: int) -> None:
-        self.cut_below(index)
+    def _SyncObj__tryLogCompaction(self) -> None:
+        self.compact()
 
     def _SyncObj__generateRaftTimeout(self) -> float:
         return self.random_timeout()
 
-    def _SyncObj__getEntries(self, index: int, count: int) -> list[Entry]:
+    def _SyncObj__getEntries(self, _index: int, _count: int) -> list[Entry]:
         # The parent's commit rule asks for one entry, and counts this server before its disk has it. It gets none and
-        # commits nothing; ours is in replication.py (ADR 0013). Compaction asks for two.
-        return self.log.between(index, count) if count > 1 else []
+        # commits nothing; ours is in replication.py (ADR 0013).
+        return []
 
     def _SyncObj__onSetCodeVersion(self, _version: int) -> None:
         """There is one replicated method; its commands carry their own schema version."""

@@ -31,6 +31,7 @@ from tenured.raft.messages import (
     RejoinReply,
     RequestPreVote,
     RequestVote,
+    SnapshotAck,
     TimeoutNow,
     Vote,
     decode_frame,
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 READY_LAG = 1000
 """A server that once had everything stays ready while it is at most this many entries behind."""
 
-OF_A_TERM = (AppendEntries, InstallSnapshot, RequestVote, Vote, Ack, Hint)
+OF_A_TERM = (AppendEntries, InstallSnapshot, RequestVote, Vote, Ack, SnapshotAck, Hint)
 """Messages whose term is the sender's own: a higher one is taken over (Raft, section 5.1)."""
 
 
@@ -63,8 +64,7 @@ class Engine(Rejoining):
         self.prepare_replication()
         self.prepare_elections()
         self.prepare_rejoin()
-        if self.parameters.logCompactionMinEntries < 1 << 30:
-            self.keep_behind = self.parameters.logCompactionMinEntries // 2
+        self.prepare_compaction()
 
     def begin(self) -> None:
         """After the parent's __init__: the state is whole before the first message is looked at (N8)."""
@@ -79,6 +79,7 @@ class Engine(Rejoining):
             AppendEntries: self.on_append_entries,
             InstallSnapshot: self.on_install_snapshot,
             Ack: self.on_ack,
+            SnapshotAck: self.on_snapshot_ack,
             RequestVote: self.on_request_vote,
             Vote: self.on_vote,
             RequestPreVote: self.on_request_pre_vote,
@@ -153,10 +154,13 @@ class Engine(Rejoining):
         self.enter()
         self.rejoin()
         self.forget_silent_leader()
+        self.restore_some()
         self.advance_commit()
         self.doTick(0)
         if self.state == State.LEADER and (self.news() != self.told_news or self.has_unsent()):
             self.send_entries()
+        elif self.state != State.LEADER:
+            self.snapshots.stop_sending_all()
 
     def send_entries(self) -> None:
         super().send_entries()
@@ -178,8 +182,9 @@ class Engine(Rejoining):
 
     @property
     def behind(self) -> bool:
-        """Whether another turn has work now: commands to take, entries to commit, to apply or to send."""
-        return bool(self.queue) or self.applied_index < self.appliable or self.can_commit() or self.has_unsent()
+        """Whether another turn has work now: commands or a state to take, entries to commit, to apply or to send."""
+        taking = bool(self.queue) or self.restoration is not None
+        return taking or self.applied_index < self.appliable or self.can_commit() or self.has_unsent()
 
     def has_unsent(self) -> bool:
         """Whether a connected follower lacks entries that may be sent."""
@@ -187,7 +192,9 @@ class Engine(Rejoining):
             return False
         last, first = self.log.last.index, self.log.first.index
         return any(
-            first < self.next_index[peer] <= last and self.next_index[peer] - self.match_index[peer] <= WINDOW
+            self.next_index[peer] <= last and self.next_index[peer] - self.match_index[peer] <= WINDOW
+            if self.next_index[peer] > first
+            else self.snapshots.has_room(peer.name)
             for peer in self.connected_peers
         )
 

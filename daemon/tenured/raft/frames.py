@@ -12,7 +12,7 @@ in the checksum keeps an old frame in a new place from being taken for real, the
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tenured.raft.files import SECTOR
 
@@ -58,6 +58,18 @@ def frames(data: bytes, at: int, seed: int = 0, *, sealed: bool = False) -> Iter
             return
         at += HEAD_BYTES + len(body)
         yield at, body
+
+
+def read_frame(read: Callable[[int, int], bytes], at: int, seed: int = 0) -> bytes:
+    """The payload of the frame at `at` of a file that `read(position, count)` reads. Raises Damaged."""
+    head = read(at, HEAD_BYTES)
+    if len(head) == HEAD_BYTES:
+        length, crc, place = _FRAME.unpack(head)
+        if place == zlib.crc32(_PLACE.pack(at, length, crc), seed):
+            body = read(at + HEAD_BYTES, length)
+            if len(body) == length and zlib.crc32(body) == crc:
+                return body
+    raise Damaged(at, "it was complete and synced, and no longer is")
 
 
 def _head(data: bytes, at: int, seed: int) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ RaftError                 base of everything raised here
 └── InvariantBroken       a rule of Raft does not hold on this server: stop the process, repair nothing
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -45,12 +45,27 @@ class StateMachine(Protocol):
         """Apply the committed command at `index`. Deterministic, and must not raise: a refusal is a result."""
         ...
 
-    def snapshot(self) -> bytes:
-        """The whole state, such that `restore` of it on any server gives the same state."""
+    def snapshot(self) -> Iterator[bytes]:
+        """The state as it is now, frozen: entries that are applied later do not show in it. At most some milliseconds.
+
+        The chunks are asked for in another thread; each should take a few milliseconds at most.
+        """
         ...
 
-    def restore(self, data: bytes) -> None:
-        """Replace the state by a snapshot."""
+    def restore(self) -> "Restore":
+        """Begin to take a state that `snapshot` gave on any server. The present one stays until `finish`."""
+        ...
+
+
+class Restore(Protocol):
+    """A state in the making."""
+
+    def feed(self, chunk: bytes) -> None:
+        """The next chunk, in order. Raises ValueError when this version cannot read it."""
+        ...
+
+    def finish(self) -> None:
+        """All chunks were fed: this is the state from now on."""
         ...
 
 
@@ -116,6 +131,34 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotStatus:
+    """How the log is kept short. `failure` is empty unless the last attempt failed; `failures` count since then."""
+
+    index: int
+    """The last entry that the newest snapshot covers; 0 without one."""
+    size: int
+    """Bytes of its file."""
+    log_entries: int
+    log_bytes: int
+    writing: bool
+    failures: int
+    failure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """When a snapshot is written, and how much of the log stays in memory in front of it for slow followers.
+
+    Reasons for the numbers: docs/adr/0012.
+    """
+
+    entries: int = 50_000
+    bytes: int = 32 << 20
+    keep_entries: int = 10_000
+    keep_bytes: int = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
 class RaftConfig:
     """`peers` are the names of the other voters; `directory` holds the log. Times in seconds.
 
@@ -129,6 +172,7 @@ class RaftConfig:
     election_min_s: float
     election_max_s: float
     tick_s: float = 0.02
+    compaction: Compaction = Compaction()
 
     def __post_init__(self) -> None:
         names = (self.name, *self.peers)

@@ -133,6 +133,15 @@ class ForwardReply(Message, frozen=True, array_like=True, tag=13, kw_only=True):
     refusal: str
 
 
+class SnapshotAck(Message, frozen=True, array_like=True, tag=14, kw_only=True):
+    """Follower to leader: `position` bytes of the snapshot at (index, term) with that checksum are written here."""
+
+    at: tuple[Index, Term]
+    crc: Index
+    position: Index
+    born: Stamp
+
+
 AnyMessage = (
     AppendEntries
     | InstallSnapshot
@@ -147,6 +156,7 @@ AnyMessage = (
     | RejoinReply
     | Forward
     | ForwardReply
+    | SnapshotAck
 )
 
 encode_frame = msgspec.msgpack.Encoder().encode

@@ -1,11 +1,10 @@
 """The log from leader to followers: what is sent, what is accepted, what an ack proves. Raft, figure 2, and no more."""
 
-from tenured.raft.commands import Commands
+from tenured.raft.compaction import Compacting
 from tenured.raft.core import Peer, State
 from tenured.raft.interface import InvariantBroken
-from tenured.raft.messages import Ack, AppendEntries, Hint, InstallSnapshot
+from tenured.raft.messages import Ack, AppendEntries, Hint
 from tenured.raft.records import Entry
-from tenured.raft.snapshots import Snapshot
 
 BATCH_BYTES = 1 << 16
 BATCH_ENTRIES = 512
@@ -15,11 +14,10 @@ WINDOW = 4096
 """Entries on their way to one peer without an ack. Beyond it only heartbeats go."""
 
 
-class Replication(Commands):
-    """Rules K1, K2, K3, K5, K7, N1, N2, N4, N5, N6, N7, N9, N10, N11."""
+class Replication(Compacting):
+    """Rules K1, K2, K3, N4, N7, N10."""
 
     batch_bytes = BATCH_BYTES
-    keep_behind = 0  # entries kept in front of a snapshot, set by Engine from the parent's logCompactionMinEntries
 
     def prepare_replication(self) -> None:
         """Set up before the parent's __init__."""
@@ -34,12 +32,13 @@ class Replication(Commands):
             if peer in self.connected_peers:
                 self.send_to(peer)
             else:
-                self.snapshots.stop_sending(peer)
+                self.snapshots.stop_sending(peer.name)
 
     def send_to(self, peer: Peer) -> None:
         """At least one message; at most BURST."""
         for _ in range(BURST):
             if self.next_index[peer] > self.log.first.index:
+                self.snapshots.stop_sending(peer.name)
                 self.send_batch(peer)
             elif not self.send_part(peer):
                 return
@@ -72,20 +71,9 @@ class Replication(Commands):
                 return entries[: count + 1]
         return entries
 
-    def send_part(self, peer: Peer) -> bool:
-        """A piece of the newest snapshot. False when there is none to send: nothing is sent then (N6)."""
-        part = self.snapshots.next_part(peer)
-        if part is None:
-            return False
-        message, last = part
-        self.say(peer, InstallSnapshot(term=self.current_term, commit_index=self.commit_index, part=message))
-        if last:
-            self.next_index[peer] = min(message.at[0], self.log.last.index) + 1
-        return True
-
     def on_ack(self, peer: Peer, message: Ack) -> None:
         """K3: an ack counts in the term that it was given in, and for the disk that gave it."""
-        if self.state != State.LEADER or message.term < self.current_term or not self.knows_disk(peer, message.born):
+        if not self.counts(peer, message.term, message.born):
             return
         self.heard_from[peer] = self.now()
         if message.success:
@@ -94,6 +82,10 @@ class Replication(Commands):
             self.next_index[peer] = max(self.next_index[peer], message.next_index)
         else:
             self.next_index[peer] = self.retreat(peer, message.next_index)
+
+    def counts(self, peer: Peer, term: int, born: int) -> bool:
+        """K3, K11: whether an ack was given in this term, and for the disk that is there now."""
+        return self.state == State.LEADER and term >= self.current_term and self.knows_disk(peer, born)
 
     def retreat(self, peer: Peer, hint: int) -> int:
         """N4: a refusal only moves back. Of many answers to a burst the first names the conflict, others the end."""
@@ -144,14 +136,6 @@ class Replication(Commands):
             if matched is not None:
                 self.learn_commit(message.commit_index, matched)
                 self.acknowledge(peer, matched)
-
-    def on_install_snapshot(self, peer: Peer, message: InstallSnapshot) -> None:
-        """N1: a piece of a snapshot compares nothing, so it neither commits nor acknowledges. The whole does."""
-        if self.follow(peer, message.term) and self.snapshots.accepts:
-            covered = self.install(message)
-            if covered is not None:
-                self.learn_commit(message.commit_index, covered)
-                self.acknowledge(peer, covered)
 
     def follow(self, peer: Peer, term: int) -> bool:
         """Accept `peer` as the leader of `term`. False: its reign is over, and it is told so (K10)."""
@@ -221,56 +205,6 @@ class Replication(Commands):
     def deny(self, peer: Peer, try_at: int) -> None:
         """Send me what comes before."""
         self.say(peer, Ack(term=self.current_term, next_index=max(1, try_at), success=False, born=self.log.born))
-
-    # ---- snapshots -----------------------------------------------------------------------------------------------
-
-    def install(self, message: InstallSnapshot) -> int | None:
-        """The index of a snapshot that is now complete; its state is taken only if it is news (N2)."""
-        blob = self.snapshots.take_part(message.part)
-        if blob is None:
-            return None
-        index = message.part.at[0]
-        if self.is_news(index):
-            self.snapshots.keep(message.part.at, blob)
-            self.restore()
-        return index
-
-    def is_news(self, index: int) -> bool:
-        """N2: an older snapshot would take back applied state, and entries that were acknowledged."""
-        return index > self.commit_index
-
-    def restore(self) -> None:
-        """Take state and the start of the log from the newest snapshot, if there is one."""
-        snapshot = self.snapshots.load()
-        if snapshot is None:
-            if self.log.first.index != 1:
-                raise InvariantBroken(f"the log starts at {self.log.first.index} and there is no snapshot")
-            return
-        self.machine.restore(snapshot.state)
-        if self.log.first.index > snapshot.previous.index and len(self.log) > 1:
-            raise InvariantBroken(
-                f"the log starts at {self.log.first.index}, the snapshot ends at {snapshot.last.index}"
-            )
-        if self.has_tail_of(snapshot):
-            self.log.deleteEntriesTo(snapshot.previous.index - self.log.first.index)
-        else:
-            self.log.replace([snapshot.previous, snapshot.last])
-        self.applied_index = snapshot.last.index
-        self.last_snapshot = snapshot.previous.index
-        self.commit_index = max(snapshot.last.index, min(self.commit_index, self.log.last.index))
-        self.log.setRaftCommitIndex(self.commit_index)
-        self.forget_placed(snapshot.last.index)
-
-    def has_tail_of(self, snapshot: Snapshot) -> bool:
-        """K5: entries after the snapshot are kept when the log agrees with it where they meet (N9: as entries)."""
-        mine = self.log.at(snapshot.previous.index), self.log.at(snapshot.last.index)
-        return mine == (snapshot.previous, snapshot.last)
-
-    def cut_below(self, index: int) -> None:
-        """K7: never below the log, never all of it. N11: a tail stays, so that a slow follower needs no snapshot."""
-        index -= self.keep_behind
-        if self.log.first.index < index < self.log.last.index:
-            self.log.deleteEntriesTo(index - self.log.first.index)
 
     def heard_leader(self) -> None:
         """The leader of the current term spoke. Defined in elections.py."""

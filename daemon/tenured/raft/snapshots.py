@@ -1,145 +1,158 @@
-"""Snapshots, in the place of pysyncobj.serializer.Serializer. Compaction is off for now: nothing writes one yet.
+"""Snapshots on their way between servers: pieces with length and checksum of the whole, and acks for them.
 
-A snapshot holds the state, and the last two entries that it covers: the parent wants a predecessor at the start of
-its log.
+Pieces are sent as far as a window reaches beyond what the follower has written, and from there again after a silence,
+a reconnect or a restart of the follower: every ack names the position that it has got to. Nothing of a snapshot is
+believed before the whole is on the follower's disk and its checksum right (N5).
 """
 
-# ruff: noqa: N802  (PySyncObj names these methods)
-
-import zlib
+import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
 
-import msgspec
-
+from tenured.raft.files import ReadFile
 from tenured.raft.messages import SnapshotPart
-from tenured.raft.records import Entry
+from tenured.raft.snapfiles import Done, Kept, SnapshotStore
 
-PART_BYTES = 1 << 18
-SIZE_LIMIT = 1 << 30
-_IDLE, _BUSY, _DONE, _FAILED = range(4)
+logger = logging.getLogger(__name__)
 
-
-class Snapshot(msgspec.Struct, frozen=True, array_like=True):
-    """State after `last`. `previous` is the entry before it."""
-
-    previous: Entry
-    last: Entry
-    state: bytes
-
-    @property
-    def at(self) -> tuple[int, int]:
-        """(index, term) of the last entry covered."""
-        return self.last.index, self.last.term
+PART_BYTES = 1 << 16
+WINDOW_BYTES = 1 << 20
+"""Sent to one peer and not written there yet."""
+RESEND_S = 1.0
+"""Silence after which pieces are sent again."""
+SIZE_LIMIT = 1 << 32
 
 
-class SnapshotStore(Protocol):
-    """Keeps the newest snapshot: a side file, fsync, rename, fsync of the directory. Never goes back to an older."""
-
-    def read(self) -> tuple[tuple[int, int], bytes] | None:
-        """((index, term), bytes) of the newest, None when there is none."""
-        ...
-
-    def write(self, at: tuple[int, int], data: bytes, done: Callable[[bool], None]) -> None:
-        """Store off the loop, then call `done` on it."""
-        ...
-
-    def put(self, at: tuple[int, int], data: bytes) -> None:
-        """Store now, durably, unless a newer one is there (K7)."""
-        ...
+@dataclass(slots=True)
+class _Sending:
+    kept: Kept
+    file: ReadFile
+    acked: int = 0
+    sent: int = 0
+    heard_at: float = 0.0
 
 
-class NoSnapshots:
-    """The store while compaction is off."""
-
-    def read(self) -> None:
-        """There never is one."""
-
-    def write(self, at: tuple[int, int], data: bytes, done: Callable[[bool], None]) -> None:
-        """Not called: compaction never begins."""
-        raise NotImplementedError
-
-    def put(self, at: tuple[int, int], data: bytes) -> None:
-        """Not called: no leader of this version sends a snapshot, and `accepts` refuses those of others."""
-        raise NotImplementedError
+@dataclass(slots=True)
+class _Receiving:
+    part: SnapshotPart  # its first one: names the snapshot
+    taken: int = 0  # handed to the disk
+    written: int = 0
 
 
 class Snapshots:
-    """Writing, sending and receiving. One write at a time; the previous snapshot is served meanwhile (N6)."""
+    """Sending to each peer, receiving one."""
 
-    def __init__(self, store: SnapshotStore, capture: Callable[[], bytes], part_bytes: int = PART_BYTES) -> None:
-        self._store = store
-        self._capture = capture
+    def __init__(self, store: SnapshotStore, part_bytes: int = PART_BYTES) -> None:
+        self.store = store
         self._part_bytes = part_bytes
-        self._job: tuple[int, int | None] = (_IDLE, None)
-        self._sending: dict[Any, tuple[tuple[int, int], bytes, int]] = {}
-        self._receiving: tuple[tuple[tuple[int, int], int, int], dict[int, bytes]] | None = None
+        self._sending: dict[str, _Sending] = {}
+        self._receiving: _Receiving | None = None
 
-    @property
-    def accepts(self) -> bool:
-        """Whether a snapshot from a leader can be kept."""
-        return not isinstance(self._store, NoSnapshots)
+    # ---- leader ----------------------------------------------------------------------------------------------------
 
-    def load(self) -> Snapshot | None:
-        """The newest snapshot of this server."""
-        stored = self._store.read()
-        return None if stored is None else msgspec.msgpack.decode(stored[1], type=Snapshot)
+    def next_part(self, peer: str, matched: int, now: float) -> SnapshotPart | None:
+        """The next piece for `peer`, an empty one when the window is full; None when there is no snapshot (N6).
 
-    def next_part(self, peer: object) -> tuple[SnapshotPart, bool] | None:
-        """The next piece for `peer` and whether it is the last; None when there is nothing to send."""
-        if peer not in self._sending:
-            stored = self._store.read()
-            if stored is None:
-                return None
-            self._sending[peer] = (*stored, 0)
-        at, blob, position = self._sending[peer]
-        data = blob[position : position + self._part_bytes]
-        last = position + len(data) >= len(blob)
-        if last:
-            del self._sending[peer]
-        else:
-            self._sending[peer] = (at, blob, position + len(data))
-        return SnapshotPart(at, len(blob), zlib.crc32(blob), position, data), last
-
-    def stop_sending(self, peer: object) -> None:
-        """The stream to `peer` is gone."""
-        self._sending.pop(peer, None)
-
-    def take_part(self, part: SnapshotPart) -> bytes | None:
-        """The whole snapshot once all its pieces are there and its checksum is right, else None (N5)."""
-        key = (part.at, part.size, part.crc)
-        if part.size > SIZE_LIMIT:
+        `matched`: the peer has the log up to there. A snapshot that says no more is followed by the newest.
+        """
+        sending = self._sending.get(peer)
+        if sending is not None and sending.kept.at[0] <= matched:
+            self.stop_sending(peer)
+            sending = None
+        sending = sending or self._open(peer, now)
+        if sending is None:
             return None
-        if self._receiving is None or self._receiving[0] != key:
-            self._receiving = (key, {})
-        pieces = self._receiving[1]
-        pieces[part.position] = part.data
-        if sum(map(len, pieces.values())) < part.size:
-            return None
-        blob = b"".join(pieces[position] for position in sorted(pieces))
-        self._receiving = None
-        return blob if zlib.crc32(blob) == part.crc else None
+        if now - sending.heard_at > RESEND_S:
+            sending.sent, sending.heard_at = sending.acked, now
+        kept = sending.kept
+        room = sending.sent - sending.acked < WINDOW_BYTES
+        data = sending.file.read(sending.sent, self._part_bytes) if room else b""
+        part = SnapshotPart(kept.at, kept.size, kept.crc, sending.sent, data)
+        sending.sent += len(data)
+        return part
 
-    def keep(self, at: tuple[int, int], blob: bytes) -> None:
-        """Store a snapshot that came from the leader."""
-        self._store.put(at, blob)
+    def oldest_sent(self) -> int | None:
+        """The log from there on will be asked for soon."""
+        return min((sending.kept.at[0] for sending in self._sending.values()), default=None)
 
-    # ---- what PySyncObj calls ------------------------------------------------------------------------------------
+    def has_room(self, peer: str) -> bool:
+        """Whether a piece for `peer` can be sent now."""
+        sending = self._sending.get(peer)
+        if sending is None:
+            return self.store.newest is not None
+        return sending.sent < sending.kept.size and sending.sent - sending.acked < WINDOW_BYTES
 
-    def checkSerializing(self) -> tuple[int, int | None]:
-        """State of the running write; success and failure are told once."""
-        job = self._job
-        if job[0] in (_DONE, _FAILED):
-            self._job = (_IDLE, None)
-        return job
-
-    def serialize(self, data: tuple[Any, Entry, Entry, Any], identifier: int) -> None:
-        """Begin to write a snapshot. `data[1]` and `data[2]` are the last two applied entries."""
-        if self._job[0] != _IDLE:
+    def acked(self, peer: str, at: tuple[int, int], crc: int, position: int, now: float) -> None:
+        """`peer` has written so much of that snapshot."""
+        sending = self._sending.get(peer)
+        if sending is None or (sending.kept.at, sending.kept.crc) != (at, crc):
             return
-        self._job = (_BUSY, identifier)
-        snapshot = Snapshot(previous=data[2], last=data[1], state=self._capture())
-        self._store.write(snapshot.at, msgspec.msgpack.encode(snapshot), lambda ok: self._written(identifier, ok))
+        if position != sending.acked:
+            sending.heard_at = now
+        if position < sending.acked:  # it began anew: its process or its disk is another one
+            sending.sent = position
+        sending.acked, sending.sent = position, max(position, sending.sent)
 
-    def _written(self, identifier: int, ok: bool) -> None:
-        self._job = (_DONE if ok else _FAILED, identifier)
+    def stop_sending(self, peer: str) -> None:
+        """The stream to `peer` is gone, or it needs no snapshot."""
+        sending = self._sending.pop(peer, None)
+        if sending is not None:
+            sending.file.close()
+
+    def stop_sending_all(self) -> None:
+        """This server does not lead."""
+        for peer in list(self._sending):
+            self.stop_sending(peer)
+
+    def _open(self, peer: str, now: float) -> _Sending | None:
+        kept = self.store.newest
+        if kept is None:
+            return None
+        sending = self._sending[peer] = _Sending(kept, self.store.open(kept), heard_at=now)
+        return sending
+
+    # ---- follower --------------------------------------------------------------------------------------------------
+
+    def take(self, part: SnapshotPart, written: Callable[[], None], whole: Done) -> int:
+        """Hand a piece to the disk, if it is the next one; returns how much of that snapshot is written.
+
+        `written` is called when that has grown, `whole` when all of it is on the disk, or with what went wrong.
+        """
+        receiving = self._receiving
+        if receiving is None or not _same(receiving.part, part):
+            if part.position or part.size > SIZE_LIMIT:
+                return 0
+            receiving = self._receiving = _Receiving(part)
+            self.store.begin()
+        if part.position == receiving.taken and part.data:
+            receiving.taken += len(part.data)
+            self.store.receive(part.data, self._after(receiving, receiving.taken, written, whole))
+        return receiving.written
+
+    def stop_receiving(self) -> None:
+        """Forget what came."""
+        self._receiving = None
+
+    def _after(
+        self,
+        receiving: _Receiving,
+        position: int,
+        written: Callable[[], None],
+        whole: Callable[[Exception | None], None],
+    ) -> Callable[[Exception | None], None]:
+        def after(error: Exception | None) -> None:
+            if self._receiving is not receiving:
+                return
+            if error is not None:
+                whole(error)
+                return
+            receiving.written = position
+            written()
+            if position == receiving.part.size:
+                self.store.install(receiving.part.size, receiving.part.crc, whole)
+
+        return after
+
+
+def _same(one: SnapshotPart, other: SnapshotPart) -> bool:
+    return (one.at, one.size, one.crc) == (other.at, other.size, other.crc)

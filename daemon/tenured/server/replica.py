@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from tenured.core import machine
+from tenured.core import machine, snapshots
 from tenured.core.registry import Delta, Registry
 from tenured.raft import NotApplied, Unknown
 
@@ -26,10 +26,28 @@ class Listener(Protocol):
         """Everything changed: a snapshot was installed."""
 
 
+class Restoring:
+    """Implements `tenured.raft.Restore`: a registry that is being read."""
+
+    def __init__(self, finished: Callable[[Registry], None]) -> None:
+        self._registry = Registry()
+        self._finished = finished
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next chunk. Raises Undecodable, a ValueError."""
+        self._registry.take(snapshots.decode(chunk))
+
+    def finish(self) -> None:
+        """All of it is there."""
+        self._finished(self._registry)
+
+
 class Replica:
     """Implements `tenured.raft.StateMachine`."""
 
     def __init__(self) -> None:
+        self.rule = machine.apply_bytes
+        """What an entry does; a simulation may put something else in its place, to see that it is missed."""
         self.registry = Registry()
         self._listeners: list[Listener] = []
         self._reached: list[tuple[int, asyncio.Future[None]]] = []
@@ -40,20 +58,23 @@ class Replica:
 
     def apply(self, index: int, command: bytes) -> bytes:
         """One committed entry."""
-        result, applied = machine.apply_bytes(self.registry, index, command)
+        result, applied = self.rule(self.registry, index, command)
         if applied.changed:
             for listener in self._listeners:
                 listener.changed(applied.changed)
             self._wake()
         return result
 
-    def snapshot(self) -> bytes:
-        """The whole registry."""
-        return self.registry.snapshot()
+    def snapshot(self) -> Iterator[bytes]:
+        """The whole registry as it is now."""
+        return snapshots.chunks(self.registry.freeze())
 
-    def restore(self, data: bytes) -> None:
-        """Replace the registry by a snapshot of it."""
-        self.registry = Registry.restore(data)
+    def restore(self) -> Restoring:
+        """Begin to take a registry over; the present one stays until all of it is there."""
+        return Restoring(self._replace)
+
+    def _replace(self, registry: Registry) -> None:
+        self.registry = registry
         for listener in self._listeners:
             listener.replaced()
         self._wake()

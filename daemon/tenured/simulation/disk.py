@@ -28,7 +28,7 @@ class Health:
     full: bool = False
     """Writes fail until there is room again."""
     lies: bool = False
-    """Says "synced" before it is: what the rules [sync_write, sync_seal] and the log's barrier are against."""
+    """The log's disk says "synced" before it is: what the log's barrier is against."""
 
 
 @dataclass

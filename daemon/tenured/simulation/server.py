@@ -16,10 +16,10 @@ from typing import Any, Protocol, cast
 from tenure_api.identity import Role as CertificateRole
 from tenure_proto.v1 import store_pb2
 from tenure_proto.v1.hostlink_pb2 import ServerFrames
-from tenured.core import commands
+from tenured.core import commands, machine
 from tenured.core.lease import LeaderLeases
 from tenured.core.profile import Profile
-from tenured.core.registry import Delta
+from tenured.core.registry import Delta, Registry
 from tenured.raft import Consensus, RaftConfig, Role
 from tenured.raft.engine import Engine
 from tenured.raft.files import Files
@@ -64,10 +64,14 @@ class Watching(Setting, Protocol):
         """The registry was replaced."""
 
 
+Apply = Callable[[Registry, int, bytes], tuple[bytes, machine.Applied]]
+
+
 @dataclass(kw_only=True)
 class ServerRules:
     """The rules of a server; mutations replace one."""
 
+    apply: Apply = machine.apply_bytes
     leases: type[LeaderLeases] = LeaderLeases
     guards: type[Guards] = Guards
     store: type[Store] = Store
@@ -118,6 +122,7 @@ class SimReplica(Replica):
 
     def __init__(self, server: SimServer) -> None:
         super().__init__()
+        self.rule = server.rules.apply
         self._server = server
 
     def apply(self, index: int, command: bytes) -> bytes:
@@ -158,7 +163,7 @@ class SimServer:
         self.process = Process(setting, machine, machine.name)
         self.process.on_death = self._died
         self.place = DiskPlace(self.process.loop, disks.health, setting.rng)
-        self._wild = wild
+        self._wild, self.rules = wild, rules
         self.replica = SimReplica(self)
         self.peers = SimPeers(self.process, self.name, peers)
         config = RaftConfig(self.name, peers, Path("/nowhere"), profile.election_min_s, profile.election_max_s)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from tenured.raft.journal import Journal
 from tenured.raft.records import LogState
+from tenured.raft.snapfiles import Done, place_of, snapshot_name
 from tenured.raft.wal import Log, open_log
 from tenured.raft.writer import LogQueue
 
@@ -74,7 +76,15 @@ class SimDisk:
             self._change(self.durable, *change)
         self.changes = []
 
-    snapshot: tuple[tuple[int, int], bytes] | None = None
+    @property
+    def snapshot(self) -> tuple[tuple[int, int], SimFile] | None:
+        """The newest that bears its name."""
+        found = [(at, file) for name, file in self.files.items() if (at := place_of(name)) is not None]
+        return max(found, key=lambda pair: pair[0], default=None)
+
+    @snapshot.setter
+    def snapshot(self, snapshot: tuple[tuple[int, int], SimFile]) -> None:
+        self.files[snapshot_name(snapshot[0])] = self.durable[snapshot_name(snapshot[0])] = snapshot[1]
 
     def state(self) -> LogState:
         """What a starting process would find."""
@@ -169,7 +179,7 @@ class SimReadFile:
 
 
 class SimWriter(LogQueue):
-    """In place of LogWriter: its steps are events in virtual time, and the process may die between and within them."""
+    """In place of LogWriter: its steps are events; the process may die between and within them."""
 
     def __init__(self, host: Host, log: Log) -> None:
         super().__init__(log, host.synced)
@@ -221,31 +231,42 @@ class SimWriter(LogQueue):
                 return
 
 
-class SimStore:
-    """SnapshotStore: writing takes a random time, then the rename makes it durable. Never back to an older one."""
-
-    goes_back = False  # for a mutant
+class SimWorker:
+    """In place of SnapshotWorker: its steps are events in virtual time; the process may die between and within them."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.jobs: deque[tuple[Iterator[None], Done]] = deque()
 
-    def read(self) -> tuple[tuple[int, int], bytes] | None:
-        self.host.world.spend(self.host.world.chunk_time)
-        return self.host.disk.snapshot
+    def submit(self, steps: Iterator[None], done: Done) -> None:
+        self.jobs.append((steps, done))
+        if len(self.jobs) == 1:
+            self.later()
 
-    def write(self, at: tuple[int, int], data: bytes, done: Callable[[bool], None]) -> None:
+    def writes(self) -> bool:
+        """Whether the first job is an own snapshot."""
+        return self.jobs[0][0].__name__ == "_write"
+
+    def later(self) -> None:
         world = self.host.world
-        world.at(world.rng.random() * world.snapshot_time, lambda: done(self._store(at, data)), self.host)
+        world.at(world.rng.random() * world.snapshot_time / 10, self.work, self.host)
 
-    def put(self, at: tuple[int, int], data: bytes) -> None:
-        self._store(at, data)
-
-    def _store(self, at: tuple[int, int], data: bytes) -> bool:
-        old = self.host.disk.snapshot
-        if (old is not None and old[0] >= at and not self.goes_back) or not self.host.one_more_effect():
-            return False
-        self.host.disk.snapshot = (at, data)
-        return True
+    def work(self) -> None:
+        """A step of the first job; all of them at once where the disk takes no time."""
+        steps, done = self.jobs[0]
+        error = None
+        try:
+            while next(steps, self) is not self:
+                if self.host.world.snapshot_time or self.host.dead:
+                    self.later()
+                    return
+        except Exception as failure:  # noqa: BLE001  (as the thread does)
+            error = failure
+        if not self.host.dead:
+            done(error)  # it may submit more: the job is still there, so that nobody else begins
+        self.jobs.popleft()
+        if self.jobs:
+            self.later()
 
 
 class WatchedJournal(Journal):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tenured.raft.core import Seams
 from tenured.raft.engine import Engine
 from tenured.raft.interface import Outcome
+from tenured.raft.opening import open_storage, restoring
 from tenured.raft.outbox import Outbox
+from tenured.raft.snapfiles import SnapshotStore
 from tenured.raft.snapshots import Snapshots
-from tenured.raft.wal import open_log
-from tests.raft.sim.disk import SimDisk, SimFiles, SimStore, SimWriter, WatchedJournal
+from tests.raft.sim.disk import SimDisk, SimFiles, SimWorker, SimWriter, WatchedJournal
 
 if TYPE_CHECKING:
     from tests.raft.sim.world import World
 
 NEVER = 1 << 60
+CHUNK = 20
+"""Commands in a chunk of a snapshot."""
 
 
 class Command(msgspec.Struct, array_like=True):
@@ -49,12 +52,30 @@ class History:
             self.register = request.cid
         return msgspec.msgpack.encode((len(self.commands) - 1, before))
 
-    def snapshot(self) -> bytes:
-        return msgspec.msgpack.encode((self.commands, self.register))
+    def snapshot(self) -> Iterator[bytes]:
+        commands, register = list(self.commands), self.register
+        chunks = [commands[i : i + CHUNK] for i in range(0, len(commands), CHUNK)]
+        return (msgspec.msgpack.encode(chunk) for chunk in [[register], *chunks])
 
-    def restore(self, data: bytes) -> None:
-        self.commands, self.register = msgspec.msgpack.decode(data)
-        self.restored = True
+    def restore(self) -> Restoring:
+        return Restoring(self)
+
+
+class Restoring:
+    """The state that a snapshot gives, in the making."""
+
+    def __init__(self, machine: History) -> None:
+        self.machine = machine
+        self.chunks: list[list[Any]] = []
+
+    def feed(self, chunk: bytes) -> None:
+        self.machine.host.world.spend(self.machine.host.world.chunk_time)
+        self.chunks.append(msgspec.msgpack.decode(chunk))
+
+    def finish(self) -> None:
+        (self.machine.register,), *rest = self.chunks
+        self.machine.commands = [command for chunk in rest for command in chunk]
+        self.machine.restored = True
 
 
 class Host:
@@ -92,16 +113,17 @@ class Host:
     def _make(self) -> None:
         world, life = self.world, self.incarnation
         files = SimFiles(self.disk, lambda: self.incarnation == life and self.one_more_effect())
-        state, log = open_log(files, self.name, lambda: world.rng.getrandbits(60) + 1)
-        state.forget_below(state.first)
-        self.writer = SimWriter(self, log)
+        found = open_storage(files, self.name, lambda: world.rng.getrandbits(60) + 1)
+        for _ in restoring(files, found, self.machine):
+            world.spend(world.chunk_time)
+        self.writer, self.worker = SimWriter(self, found.log), SimWorker(self)
         outbox = Outbox(self.send, send_first=world.send_first)
         if not world.barrier:
             outbox.synced(NEVER)
         seams = Seams(
             machine=self.machine,
-            journal=WatchedJournal(self, state, log),
-            snapshots=Snapshots(SimStore(self), self.machine.snapshot, world.part_bytes),
+            journal=WatchedJournal(self, found.state, found.log),
+            snapshots=Snapshots(SnapshotStore(files, self.worker, found.kept), world.part_bytes),
             outbox=outbox,
             clock=world.clock,
             rng=world.rng,

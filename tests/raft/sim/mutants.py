@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from tenured.raft.core import Peer
 from tenured.raft.engine import Engine
 from tenured.raft.messages import Ack, AppendEntries, InstallSnapshot, RejoinReply
 from tenured.raft.records import Entry
-from tenured.raft.snapshots import Snapshot
+from tenured.raft.snapfiles import Head
 
 
 class CutsAlways(Engine):
@@ -48,12 +46,16 @@ class CountsVotesTwice(Engine):
 class ForgetsTail(Engine):
     """K5: starts from the snapshot alone."""
 
-    def has_tail_of(self, snapshot: Snapshot) -> bool:
+    def has_tail_of(self, head: Head) -> bool:
         return False
 
 
 class TakesOldSnapshots(Engine):
     """N2: installs whatever the leader sends."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.snapshots.store.is_newer = lambda _at: True
 
     def is_news(self, index: int) -> bool:
         return True
@@ -68,25 +70,12 @@ class CommitsOnParts(Engine):
 
 
 class CutsBeforeDurable(Engine):
-    """K7: cuts the log when a snapshot is begun."""
+    """K7: cuts the log, and removes its segments, when a snapshot is begun."""
 
-    def prepare(self) -> None:
-        super().prepare()
-        begin = self.snapshots.serialize
-
-        def serialize(data: Any, identifier: int) -> None:
-            begin(data, identifier)
-            self.cut_below(identifier)
-
-        self.snapshots.serialize = serialize
-
-
-class SnapshotsGoBack(Engine):
-    """K7: an own snapshot that was begun earlier and ends later replaces a newer one of the leader's."""
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.snapshots._store.goes_back = True
+    def begin_snapshot(self, previous: Entry, last: Entry) -> None:
+        super().begin_snapshot(previous, last)
+        self.cut_below(last.index)
+        self.log.release(last.index)
 
 
 class RetreatsForward(Engine):
@@ -208,7 +197,6 @@ MUTANTS: dict[str, type[Engine]] = {
         TakesOldSnapshots,
         CommitsOnParts,
         CutsBeforeDurable,
-        SnapshotsGoBack,
         RetreatsForward,
         LoadsLate,
         NumbersFromOne,

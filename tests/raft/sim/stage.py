@@ -23,7 +23,7 @@ LONG_S = 1.0
 ROUNDS = 400
 CALM: dict[str, Any] = {
     "hostile": False, "loss": 0, "duplicates": 0, "tick": 0.01, "delay": 0, "sync_time": 0, "snapshot_time": 0,
-    "chunk_time": 0, "part_bytes": 1 << 16, "batch_bytes": 1 << 16, "compact_entries": 10**6, "compact_seconds": 10**6,
+    "chunk_time": 0, "part_bytes": 1 << 16, "batch_bytes": 1 << 16, "compact_entries": 10**6, "compact_bytes": 10**9,
     "big": 0, "bad_apply": 0, "bad_callback": 0, "fallback": 30, "until": 1e9,
 }  # fmt: skip
 
@@ -80,13 +80,20 @@ class Stage(World):
         self.boxes = Boxes(self)
         self.net = self.boxes  # type: ignore[assignment]
         self.writing: list[tuple[Host, int, Callable[[], object]]] = []
+        self.chores: list[tuple[Host, int, Callable[[], object]]] = []
 
     def at(self, delay: float, event: Callable[[], object], host: Host | None = None, *, quiet: bool = False) -> None:
         """What would happen on its own: ticks do not; the end of a snapshot's writing waits for the script."""
         if host is not None and event not in (host.periodic, host.tick):
-            self.writing.append((host, host.incarnation, event))
+            own = event == host.worker.work and host.worker.writes()
+            (self.writing if own else self.chores).append((host, host.incarnation, event))
 
     def look(self) -> None:
+        """What does not wait for the script happens: a snapshot that arrives is written. Then the checker is asked."""
+        while self.chores:
+            host, incarnation, event = self.chores.pop(0)
+            if host.incarnation == incarnation and host.engine is not None:
+                host.step(event)
         if self.check.found:
             raise Caught
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from tenured.raft.core import NEVER, State, settings
 from tenured.raft.engine import Engine
-from tenured.raft.interface import Applied, Outcome, RaftConfig
+from tenured.raft.interface import Applied, Compaction, Outcome, RaftConfig
 from tests.raft.sim.checker import Check, Operation
 from tests.raft.sim.faults import FAULTS
 from tests.raft.sim.host import Command, Host
@@ -63,7 +63,7 @@ class World:
         self.sync_time, self.snapshot_time = r.choice((0, 0, 0.01, 0.05)), r.choice((0, 0, 0.3, 1.0))
         self.chunk_time, self.part_bytes = r.choice((0, 0.01)), r.choice((200, 1000, 1 << 16))
         self.batch_bytes, self.segment_bytes = r.choice((64, 256, 1 << 16)), r.choice((300, 2000, 1 << 20))
-        self.compact_entries, self.compact_seconds = r.choice((8, 30, 100, 10**6)), r.choice((1, 1000))
+        self.compact_entries, self.compact_bytes = r.choice((8, 30, 100, 10**6)), r.choice((2000, 10**9))
         self.fallback = r.choice((0.6, 0.6, 30))
         self.big, self.big_size = r.choice((0, 0, 0.1)), r.choice((300, 700, 1500))
         self.bad_apply, self.bad_callback = r.choice((0, 0.01)), r.choice((0, 0.01))
@@ -73,12 +73,12 @@ class World:
 
     def config(self, name: str) -> RaftConfig:
         others = tuple(other for other in self.names if other != name)
-        return RaftConfig(name, others, Path("/nowhere"), election_min_s=0.3, election_max_s=0.6)
+        entries, size = self.compact_entries, self.compact_bytes
+        short = Compaction(entries=entries, bytes=size, keep_entries=entries // 2, keep_bytes=size // 2)
+        return RaftConfig(name, others, Path("/nowhere"), election_min_s=0.3, election_max_s=0.6, compaction=short)
 
     def parameters(self) -> Any:
-        """The engine's parameters with compaction on, so that its rules are exercised before it is used."""
         conf = settings(self.config(self.names[0]))
-        conf.logCompactionMinEntries, conf.logCompactionMinTime = self.compact_entries, self.compact_seconds
         conf.leaderFallbackTimeout = self.fallback
         conf.appendEntriesBatchSizeBytes = NEVER
         return conf
