@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -77,6 +77,8 @@ class Context:
     queue: WorkQueue[Key] = field(default_factory=WorkQueue[Key])
     clock: Callable[[], datetime] = utc_now
     prepared: dict[tuple[str, str], Prepared] = field(default_factory=dict[tuple[str, str], Prepared])
+    told_hosts: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict[tuple[str, str], dict[str, str]])
+    """Of each cluster whose hosts have been seen: `transitions.of_hosts`."""
     absent: dict[str, float] = field(default_factory=dict[str, float])
     """Namespace -> when the API server last said that it has no AgentCluster (the loop's clock)."""
     status_writes: int = 0
@@ -115,6 +117,7 @@ class Context:
 
     def close_session(self, namespace: str, name: str) -> None:
         """End the conversation; the cluster is gone."""
+        self.told_hosts.pop((namespace, name), None)
         running = self._sessions.pop((namespace, name), None)
         if running is not None:
             running.task.cancel()
@@ -152,8 +155,7 @@ class Context:
         if written is None:
             return
         self.world.put(kinds.BY_NAME[item["kind"]], written)
-        for event in events:
-            self._record(item, event)
+        self.record(item, events)
 
     async def set_finalizer(self, item: Json, wanted: bool) -> None:
         """Put our finalizer on, or take it off."""
@@ -165,11 +167,12 @@ class Context:
         if changed is not None and changed["metadata"].get("resourceVersion"):
             self.world.put(kinds.BY_NAME[item["kind"]], changed)
 
-    def _record(self, item: Json, event: Event) -> None:
-        """In the background: an event that cannot be written must not hold anything up."""
-        task = asyncio.create_task(self._write_event(item, event))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def record(self, item: Json, events: Iterable[Event]) -> None:
+        """Write events in the background: one that cannot be written must not hold anything up."""
+        for event in events:
+            task = asyncio.create_task(self._write_event(item, event))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
 
     async def _write_event(self, item: Json, event: Event) -> None:
         metadata = item["metadata"]

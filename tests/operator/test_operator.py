@@ -149,6 +149,19 @@ async def test_a_failover_is_told_in_sentences_conditions_and_events(shop: Any) 
     assert ("Warning", "LeaseExpired") in await shop.events("counter-1")
 
 
+async def test_hosts_that_join_and_hosts_that_are_lost_are_events_of_the_cluster(shop: Any, eventually: Any) -> None:
+    """DISC-11 and DISC-14: one event each."""
+    await running(shop)
+    await shop.servers.add_host("late", node="node-9")
+
+    async def told(kind: str, reason: str) -> bool:
+        return (kind, reason) in await shop.events("demo")
+
+    await eventually(lambda: told("Normal", "HostJoined"))
+    await shop.servers.add_host("late", node="node-9", expired=True, ended="LeaseExpired")
+    await eventually(lambda: told("Warning", "LeaseExpired"))
+
+
 async def test_deleting_an_agent_stops_it_and_then_removes_it(shop: Any, eventually: Any) -> None:
     """The object stays until the servers have said that the row is gone."""
     await running(shop)

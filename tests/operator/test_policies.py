@@ -391,6 +391,26 @@ def test_a_failover_that_is_over_before_anybody_looks_is_an_event_all_the_same()
     assert transitions.of_agent(ended, ended) == []
 
 
+def test_a_host_that_joins_or_ends_is_told_once() -> None:
+    """DISC-11, DISC-14: and nothing after a restart of the operator, which has only forgotten."""
+    alive = [HostRow(name=f"h{n}", incarnation=f"i{n}", pool="default", node=f"node-{n}") for n in range(3)]
+    events, told = transitions.of_hosts(None, alive[:2])
+    assert events == []
+    events, told = transitions.of_hosts(told, alive)
+    assert [(event.type, event.reason) for event in events] == [("Normal", "HostJoined")]
+    assert events[0].message == "Host h2 of pool default on node-2 joined"
+    lost = [replace(alive[0], expired=True, ended="LeaseExpired"), replace(alive[1], expired=True, ended="Released")]
+    events, told = transitions.of_hosts(told, [*lost, alive[2]])
+    assert [(event.type, event.reason) for event in events] == [("Warning", "LeaseExpired"), ("Normal", "HostLeft")]
+    assert transitions.of_hosts(told, [*lost, alive[2]])[0] == []
+    events, told = transitions.of_hosts(told, [alive[2], HostRow(name="h0", incarnation="i9", pool="default")])
+    assert [event.reason for event in events] == ["HostJoined"], (
+        "the next incarnation; rows that were dropped are no news"
+    )
+    short = HostRow(name="h5", incarnation="i5", pool="default", expired=True, ended="LeaseExpired")
+    assert [event.reason for event in transitions.of_hosts(told, [short])[0]] == ["LeaseExpired"]
+
+
 NODES = {
     "plain": ({}, True),
     "cordoned": ({"unschedulable": True}, False),

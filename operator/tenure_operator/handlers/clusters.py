@@ -48,6 +48,7 @@ async def reconcile(context: Context, key: Key) -> None:
     if view.deleting and clusters.may_go(view):
         await tear_down(context, item, view)
         return
+    tell_hosts(context, item, view)
     status = clusters.status(view, context.clock())
     await context.write_status(item, status, transitions.of_cluster(view.status, status))
     if view.annotations.get(PAUSED) != "true":
@@ -205,6 +206,15 @@ def _agents(context: Context, namespace: str, name: str) -> list[Json]:
     """Agent objects that name this cluster, or none: then it is the only one."""
     found = context.world.all(kinds.AGENT, namespace)
     return [item for item in found if part(item, "spec", "clusterRef").get("name", name) == name]
+
+
+def tell_hosts(context: Context, item: Json, view: ClusterView) -> None:
+    """Events for hosts that joined or ended since the last look. While the servers are silent nothing is known."""
+    session = context.session(view.namespace, view.name)
+    if session is not None and session.mirror.synced:
+        key = view.namespace, view.name
+        events, context.told_hosts[key] = transitions.of_hosts(context.told_hosts.get(key), view.hosts)
+        context.record(item, events)
 
 
 async def tear_down(context: Context, item: Json, view: ClusterView) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tenure_api.model import Json
 from tenure_operator.policies import conditions
+from tenure_operator.registry.values import HostRow
 
 _WARNING_PHASES = frozenset({"FailingOver", "Backoff", "Unavailable"})
 
@@ -54,6 +56,29 @@ def of_cluster(old: Json, new: Json) -> list[Event]:
             severity = "Warning" if condition["status"] == bad else "Normal"
             made.append(Event(severity, condition["reason"], f"{kind}: {condition['message']}"))
     return made
+
+
+def of_hosts(told: Mapping[str, str] | None, hosts: Iterable[HostRow]) -> tuple[list[Event], dict[str, str]]:
+    """Of an AgentCluster: each host that joined or ended, once, however many servers or hosts noticed it.
+
+    `told`: why each incarnation had ended when this was asked last (empty: it had not); None: never asked, then nothing
+    is news. Returns the events and what is told now.
+    """
+    now = {host.incarnation: host.ended for host in hosts}
+    if told is None:
+        return [], now
+    made: list[Event] = []
+    for host in hosts:
+        where = f"{host.name} of pool {host.pool} on {host.node or 'an unknown node'}"
+        before = told.get(host.incarnation)
+        if before is None and not host.ended:
+            made.append(Event("Normal", "HostJoined", f"Host {where} joined"))
+        elif host.ended and not before:
+            if host.ended == "Released":
+                made.append(Event("Normal", "HostLeft", f"Host {where} left, as it was told to"))
+            else:
+                made.append(Event("Warning", host.ended, f"Host {where} was lost: {host.ended}"))
+    return made, now
 
 
 def _changed(old: Json, new: Json, kind: str) -> bool:

@@ -251,6 +251,7 @@ def _host(row: pb.HostRow) -> HostRow:
         classes=tuple(found.name for found in row.classes),
         worker_error=row.worker_error,
         worker_reason=row.worker_reason,
+        ended=row.ended,
     )
 
 

@@ -112,6 +112,8 @@ class HostRow:
     classes: tuple[str, ...] = ()
     worker_error: str = ""
     worker_reason: str = ""
+    ended: str = ""
+    """Why it ended: LeaseExpired, HostLost, Released; empty while it lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,9 +114,7 @@ def _container(cluster: Cluster) -> Json:
         "command": ["tenured", "server"],
         "args": arguments(cluster),
         "env": [pod.field_variable("POD_NAME", "metadata.name")],
-        "ports": [
-            {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS
-        ],
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS],
         "resources": pod.resources(cluster.spec.servers.resources, _DEFAULT_RESOURCES),
         "securityContext": pod.CONTAINER_SECURITY,
         # Ready: caught up. Live: its own loop turns, never quorum: a restart does not bring a majority back.
