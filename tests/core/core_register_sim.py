@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tenured.core import joining as j
 from tenured.core import register as r
 
 NS = 1_000_000_000
@@ -30,6 +31,10 @@ class Guards:
     seal: Callable[..., r.WriteDecision] = r.guard_seal
     write: Callable[..., r.WriteDecision] = r.guard_write
     view: Callable[..., r.Verdict] = r.guard_view
+    merge: Callable[..., j.Step | None] = j.merge
+    """Of a joining server."""
+    one_at_a_time: bool = True
+    """The registry refuses to replace a disk while another one is joining."""
 
 
 def entries_of(history: History) -> dict[str, bytes]:
@@ -54,6 +59,15 @@ class Server:
     joining: bool = False
     cell: r.Cell = field(default_factory=r.Cell)
     entries: dict = field(default_factory=dict)
+    pages: dict[str, j.Page] = field(default_factory=dict)
+    """While joining: what the others have told of the record, under `view`."""
+
+    def page(self, view: int, guards: Guards) -> j.Page | None:
+        """Tell a joining server of the record; None: refused, as `server.lending` does."""
+        if guards.view(view, self.view, joining=self.joining) is not r.Verdict.OK:
+            return None
+        known = self.cell != r.Cell()
+        return j.Page([j.Head("7", self.cell.sealed, self.cell.version)] if known else [], total=int(known))
 
     def answer(self, request: r.Request, guards: Guards) -> r.Answer | None:
         verdict = guards.view(request.view, self.view, joining=self.joining)
@@ -104,7 +118,7 @@ class StoreSim:
         self.net = []  # (epoch, server, request, answer or None)
         self.now = 0
         self.view = 1
-        self.replaced = False
+        self.lost_disks = 0
         self.blocked = set()
         self.writes = {}  # epoch -> {seq: history}
         self.visible = ()
@@ -180,6 +194,12 @@ class StoreSim:
         self.note(f"owner {epoch} writes {seq}")
         self.take(epoch, output)
 
+    def write_on_all(self, epoch: int) -> None:
+        """Become ready and write once, on every server."""
+        self.deliver_all(epoch, *self.names)
+        self.write(epoch)
+        self.deliver_all(epoch, *self.names)
+
     def do_block(self) -> None:
         """Some links stand still for a while: what is on them arrives later, or after the next epoch's."""
         links = [(epoch, name) for epoch in self.owners for name in self.names]
@@ -196,30 +216,53 @@ class StoreSim:
         self.take(epoch, self.owners[epoch].restored(self.now, server))
 
     def do_replace(self) -> None:
-        """A disk is lost, once. The server joins under a new view, and reads from both others before it answers."""
-        if self.replaced or not self.owners:
+        """A disk is lost: its server joins under a new view. One at a time, up to three times in a run."""
+        joining = any(server.joining for server in self.servers.values())
+        if self.lost_disks == 3 or not self.owners or (joining and self.guards.one_at_a_time):
             return
-        self.replaced = True
+        self.lose_disk(self.random.choice(self.names))
+
+    def lose_disk(self, name: str) -> None:
+        self.lost_disks += 1
         self.view += 1
-        name = self.random.choice(self.names)
         self.servers[name] = Server(view=self.view, joining=True)
         self.note(f"{name} comes back with an empty disk")
 
     def do_learn(self) -> None:
-        """A server or an owner learns the view; a joining server that finds both others under it copies and answers."""
+        """A server or an owner learns the view; a joining server asks some other one for the record."""
         who = self.random.choice([*self.names, *self.owners])
         if isinstance(who, int):
             self.take(who, self.owners[who].view_changed(self.now, self.view))
             return
-        self.servers[who].view = self.view
-        others = [s for n, s in self.servers.items() if not s.joining and s.view == self.view]
-        for server in self.servers.values():
-            if server.joining and len(others) == len(self.servers) - 1:
-                best = max(others, key=lambda other: other.cell.version)
-                sealed = max(other.cell.sealed for other in others)
-                server.cell, server.entries = r.Cell(sealed, best.cell.version), dict(best.entries)
-                server.joining = False
-                self.note("the joining server answers again")
+        self.tell_view(who)
+        for name, server in self.servers.items():
+            if server.joining and name != who and self.random.random() < 0.5:
+                self.read_on(name, server, who)
+
+    def tell_view(self, name: str) -> None:
+        server = self.servers[name]
+        if server.view != self.view:
+            server.view = self.view
+            server.pages.clear()  # answers of an old view no longer count
+
+    def read_on(self, name: str, server: Server, other: str) -> None:
+        """One step of rejoin 4: a page of one other server, and when enough are there, the record itself."""
+        page = self.servers[other].page(server.view, self.guards)
+        if page is None:
+            return
+        server.pages[other] = page
+        step = self.guards.merge(server.pages, len(self.servers) - 1)
+        if step is None:
+            return
+        for need in step.needs:
+            held = [self.servers[holder] for holder in need.holders]
+            best = max(held, key=lambda holder: holder.cell.version, default=None)
+            if best is not None:  # the record may have grown since it was listed
+                server.cell, server.entries = r.Cell(need.sealed, best.cell.version), dict(best.entries)
+            server.cell = r.Cell(max(need.sealed, server.cell.version.epoch), server.cell.version)
+        server.joining = False
+        server.pages.clear()
+        self.note(f"{name} answers again with {server.cell}")
 
     # --- the network ------------------------------------------------------------------------------------------
 
@@ -233,6 +276,12 @@ class StoreSim:
                 self.net.append((epoch, name, request, answer))
         else:
             self.take(epoch, self.owners[epoch].answered(self.now, name, request, answer))
+
+    def deliver_all(self, epoch: int, *names: str) -> None:
+        """Everything between an owner and these servers, there and back; what goes elsewhere stays on its way."""
+        while found := next((m for m in self.net if m[0] == epoch and m[1] in names), None):
+            self.net.remove(found)
+            self.deliver(found)
 
     def take(self, epoch: int, output: r.Output) -> None:
         self.net += [(epoch, send.server, send.request, None) for send in output.sends]
@@ -298,5 +347,5 @@ class StoreSim:
     def do_learn_all(self) -> None:
         for epoch, owner in self.owners.items():
             self.take(epoch, owner.view_changed(self.now, self.view))
-        for _ in range(20):
+        for _ in range(60):
             self.do_learn()

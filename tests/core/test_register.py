@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 
 import core_register_sim as sim
+import msgspec
 import pytest
 
+from tenured.core import joining as j
 from tenured.core import register as r
 
 SEEDS = 300
@@ -59,6 +61,36 @@ def answers_at_once(view: int, own_view: int, *, joining: bool) -> r.Verdict:
     return r.Verdict.OK if view == own_view else r.Verdict.OTHER_VIEW
 
 
+def any_view(view: int, own_view: int, *, joining: bool) -> r.Verdict:
+    """A server answers requests of an old view."""
+    return r.Verdict.JOINING if joining else r.Verdict.OK
+
+
+class OldAnswersCount(r.Owner):
+    """An owner keeps what it collected under the old view."""
+
+    def view_changed(self, now: int, view: int) -> r.Output:
+        kept = {name: (peer.seal, peer.acked) for name, peer in self._peers.items()}
+        output = super().view_changed(now, view)
+        for name, (seal, acked) in kept.items():
+            self._peers[name].seal, self._peers[name].acked = seal, acked
+        return output
+
+
+def one_other_is_enough(pages: Mapping[str, j.Page], others: int) -> j.Step | None:
+    """A joining server reads from one of the others instead of from a majority of them."""
+    return j.merge(pages, 1)
+
+
+def seals_are_forgotten(pages: Mapping[str, j.Page], others: int) -> j.Step | None:
+    """A joining server takes the state over, and not the promises."""
+    step = j.merge(pages, others)
+    if step is None:
+        return None
+    needs = tuple(msgspec.structs.replace(need, sealed=0) for need in step.needs)
+    return msgspec.structs.replace(step, needs=needs)
+
+
 def baseless_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> r.WriteDecision:
     return r.guard_write(cell, version, None)
 
@@ -69,6 +101,8 @@ def baseless_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> 
         pytest.param({"owner": NoRepair}, id="repair"),
         pytest.param({"owner": AnyOneSeal}, id="majority"),
         pytest.param({"guards": sim.Guards(view=answers_at_once)}, id="rejoin"),
+        pytest.param({"guards": sim.Guards(merge=one_other_is_enough)}, id="rejoin-majority"),
+        pytest.param({"guards": sim.Guards(one_at_a_time=False)}, id="rejoin-one-at-a-time"),
         pytest.param({"guards": sim.Guards(write=unsealed_write)}, id="seal"),
         pytest.param({"guards": sim.Guards(write=unordered_write)}, id="order"),
         pytest.param({"guards": sim.Guards(write=baseless_write)}, id="base"),
@@ -77,6 +111,68 @@ def baseless_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> 
 def test_each_guard_that_is_off_is_caught(mutation: dict) -> None:
     """Mutation evidence: the checker sees what the guard prevents."""
     assert caught(**mutation)
+
+
+# --- lost disks, step by step: what random runs seldom meet ---------------------------------------------------------
+
+
+def lose_and_rejoin(run: sim.StoreSim, *owners: int) -> None:
+    """The disk of s0 is lost; it reads both others under the new view and answers again. These owners are told."""
+    run.lose_disk("s0")
+    for name in ("s1", "s2"):
+        run.tell_view(name)
+        run.read_on("s0", run.servers["s0"], name)
+    assert not run.servers["s0"].joining
+    for epoch in owners:
+        run.take(epoch, run.owners[epoch].view_changed(run.now, run.view))
+
+
+def an_answer_of_the_lost_disk(run: sim.StoreSim, *told: int) -> None:
+    """s0 acknowledges a write and loses its disk; s1 stores the write; the next owner meets s0 and s2."""
+    run.do_assign()
+    run.deliver_all(1, "s0", "s1", "s2")
+    run.write(1)
+    run.deliver_all(1, "s0")
+    lose_and_rejoin(run, *told)
+    run.deliver_all(1, "s1")
+    run.do_assign()
+    run.deliver_all(2, "s0", "s2")
+
+
+def a_promise_of_the_lost_disk(run: sim.StoreSim) -> None:
+    """s0 and s1 have sealed epoch 2; s0 loses its disk; owner 1, not told of epoch 2, writes to s0 and s2."""
+    run.do_assign()
+    run.write_on_all(1)
+    run.do_assign()
+    run.deliver_all(2, "s0", "s1")
+    lose_and_rejoin(run, 1, 2)
+    run.write(1)
+    run.deliver_all(1, "s0", "s2")
+
+
+def test_lost_disks_do_no_harm_in_the_scenarios_of_the_mutants() -> None:
+    """With every guard on, the same steps lose nothing."""
+    for told in ((), (1,)):
+        an_answer_of_the_lost_disk(sim.StoreSim(0), *told)
+    a_promise_of_the_lost_disk(sim.StoreSim(0))
+
+
+def test_an_owner_that_keeps_answers_of_an_old_view_is_caught() -> None:
+    """[view], at the owner: the lost disk's answer and one more are taken for a majority, which one disk holds."""
+    with pytest.raises(sim.Violation, match=r"although .* was acknowledged"):
+        an_answer_of_the_lost_disk(sim.StoreSim(0, owner=OldAnswersCount), 1)
+
+
+def test_a_server_that_answers_an_old_view_is_caught() -> None:
+    """[view], at the server: an owner that has not heard of the new view completes its majority there."""
+    with pytest.raises(sim.Violation, match=r"although .* was acknowledged"):
+        an_answer_of_the_lost_disk(sim.StoreSim(0, guards=sim.Guards(view=any_view)))
+
+
+def test_a_joining_server_that_forgets_promises_is_caught() -> None:
+    """[rejoin]: without the seals of the others an old owner gets an acknowledgement again."""
+    with pytest.raises(sim.Violation, match="got an acknowledgement"):
+        a_promise_of_the_lost_disk(sim.StoreSim(0, guards=sim.Guards(merge=seals_are_forgotten)))
 
 
 # --- single rules ---------------------------------------------------------------------------------------------------
