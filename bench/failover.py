@@ -36,7 +36,7 @@ from bench import netcut
 from bench.harness import NAMESPACE, Line, emit, local_cluster, parser, percentile, say
 from tenure_cli.dev.bring_up import wait_for_hosts, wait_for_leader
 from tenure_cli.dev.cluster import DevCluster
-from tenure_cli.dev.workers import children, daemon_pids
+from tenure_cli.dev.workers import children, daemon_pids, worker_pids
 from tenure_cli.ports import Cluster, Rows
 
 AGENTS = 6
@@ -132,11 +132,17 @@ def killed(stage: Stage, holder: str, _leader: str) -> Repair:
 
 
 def tree(stage: Stage, holder: str, _leader: str) -> Repair:
-    """Everything under the supervisor."""
-    for pid in children(stage.running.process(holder).pid):
+    """The daemon, and PID 1 of the workers with all of them. The warm spare of the daemon lives."""
+    supervisor = stage.running.process(holder).pid
+    for pid in daemon_pids(supervisor) + [each for root in worker_pids(supervisor) for each in descendants(root)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return _nothing
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all below it."""
+    return [pid, *(each for child in children(pid) for each in descendants(child))]
 
 
 async def _nothing() -> None:

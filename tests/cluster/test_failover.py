@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from tenure_cli.dev.workers import daemon_pids, worker_pids
-from tests.cluster.cluster_local import Local
+from tenure_cli.ports import Rows
+from tests.cluster.cluster_local import Local, good_hosts
 
 pytestmark = pytest.mark.cluster
 
@@ -63,6 +64,93 @@ async def test_a_killed_daemon_comes_back_and_its_agents_with_it(whole: Local) -
     after = await whole.until(name, lambda row: row.ready and row.epoch > before.epoch, "Ready again")
     assert after.restarts == 1
     assert await whole.call(name, "value") == 25
+
+
+async def test_a_killed_process_tree_comes_back_with_its_agents(whole: Local) -> None:
+    """Daemon and all workers at once; the supervisor lives. Proof of death needs every lock of the dead to be free."""
+    name = await whole.running_agent()
+    await count_on(whole, name, 5)
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    calling = asyncio.create_task(count_on(whole, name, 20))
+    supervisor = whole.running.process(before.host).pid
+    for pid in daemon_pids(supervisor) + worker_pids(supervisor):
+        os.kill(pid, signal.SIGKILL)
+    await calling
+    after = await whole.until(name, lambda row: row.ready and row.epoch > before.epoch, "Ready again")
+    assert after.last_failover.duration_ms > 0
+    assert await whole.call(name, "value") == 25
+
+
+async def test_silence_is_shown_before_the_failover_and_recorded_after_it(whole: Local) -> None:
+    """Suspicion, then the end of the lease, then the failover: each is a sentence; `tenure failovers` keeps it."""
+    name = await whole.running_agent()
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    said: list[str] = []
+
+    def moved(rows: Rows) -> bool:
+        row = rows.agent(name)
+        assert row is not None
+        if not said or said[-1] != row.summary:
+            said.append(row.summary)
+        return row.ready and row.epoch > before.epoch
+
+    watching = asyncio.create_task(whole.until_rows(moved, f"{name} is Ready elsewhere"))
+    victim = whole.running.process(before.host)
+    victim.freeze()
+    await watching
+    node = before.node
+    assert said[0] == f"Running on {node}"
+    assert said[1] == f"Running on {node} (its host is silent)"
+    assert any(text.startswith(f"Failing over from {node}") for text in said[2:]), said
+    after = await whole.until(name, lambda row: row.ready, "Ready")
+    assert after.recovered_from == f"{before.host}/{node}"
+    shown = await whole.tenure("failovers", "-o", "wide")
+    last = shown.out.splitlines()[-1]
+    assert before.host in last
+    assert "LeaseExpired" in last
+    assert f"{name} -> {after.host}" in last
+    await victim.kill(restart=True)
+
+
+async def test_hosts_that_fall_silent_together_are_waited_for(whole: Local) -> None:
+    """A switch is restarted: most hosts are gone at once, and are back before that was confirmed. Nothing moved."""
+    names = [await whole.running_agent() for _ in range(3)]
+    for name in names:
+        await count_on(whole, name, 2)
+    epochs = [(await whole.until(name, lambda row: row.ready, "Ready")).epoch for name in names]
+    victims = [whole.running.process(host) for host in good_hosts(whole.running)]
+    for victim in victims:
+        victim.freeze()
+    for name in names:
+        await whole.until(name, lambda row: row.reason == "FailoverHeld", "held back")
+    doctor = await whole.tenure("doctor")
+    assert "✗ failover: held back; 3 of 4 hosts fell silent at once" in doctor.out
+    for victim in victims:
+        victim.thaw()
+    for name, epoch in zip(names, epochs, strict=True):
+        row = await whole.until(name, lambda row: row.ready and row.reason == "Running", "Running again")
+        assert row.epoch == epoch
+        assert await whole.call(name, "value") == 2
+
+
+async def test_an_operator_may_confirm_that_they_are_gone(whole: Local) -> None:
+    """`tenure failover confirm HOST`: that one is ended at once, the others wait on."""
+    name = await whole.running_agent()
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    assert (await whole.tenure("failover", "confirm")).status == 1
+    victims = [whole.running.process(host) for host in good_hosts(whole.running)]
+    for victim in victims:
+        victim.freeze()
+    await whole.until(name, lambda row: row.reason == "FailoverHeld", "held back")
+    confirmed = await whole.tenure("failover", "confirm", before.host)
+    assert f"confirmed: {before.host}" in confirmed.out
+    await whole.until(name, lambda row: not row.host, "taken from its host")
+    for victim in victims:
+        if victim.name != before.host:
+            victim.thaw()
+    after = await whole.until(name, lambda row: row.ready, "Ready elsewhere")
+    assert after.host != before.host
+    await whole.running.process(before.host).kill(restart=True)
 
 
 async def test_a_killed_worker_keeps_its_agents_epoch(whole: Local) -> None:
