@@ -46,7 +46,7 @@ class Replica:
     """Implements `tenured.raft.StateMachine`."""
 
     def __init__(self) -> None:
-        self.rule = machine.apply_bytes
+        self.rule: Callable[[Registry, int, bytes], tuple[bytes, machine.Applied]] = machine.apply_bytes
         """What an entry does; a simulation may put something else in its place, to see that it is missed."""
         self.registry = Registry()
         self._listeners: list[Listener] = []

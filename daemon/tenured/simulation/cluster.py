@@ -72,7 +72,7 @@ class Settings:
     turn_ms: float = 1.0
     sync_ms: float = 0.5
     lies: bool = False
-    """Every disk says "synced" too soon."""
+    """Every log's disk says "synced" too soon."""
 
 
 def drawn(rng: random.Random) -> Settings:
@@ -182,8 +182,8 @@ class HostSlot:
             return
         world = self.world
         world.lives += 1
-        incarnation = f"{self.name}.{world.lives}"
-        self._files.append(incarnation)
+        incarnation = f"{self.name}.{world.lives if world.rules.host.new_incarnations else 0}"
+        self._files = [name for name in self._files if name != incarnation] + [incarnation]
         place = HostPlace(
             setting=world,
             machine=self.machine,

@@ -150,11 +150,12 @@ class SimSnapshotWorker:
         steps, done = self._jobs[0]
         error: Exception | None = None
         try:
-            if self._place.health.full:
-                raise OSError(28, "No space left on device")
-            if next(steps, self) is not self:
-                self._later()
-                return
+            if not self._place.health.full:
+                if next(steps, self) is not self:
+                    self._later()
+                    return
+            else:
+                error = OSError(28, "No space left on device")
         except Exception as failure:  # noqa: BLE001  (told, as the thread does)
             error = failure
         self._jobs.popleft()

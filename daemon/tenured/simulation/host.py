@@ -37,6 +37,8 @@ class HostRules:
     lease: type[HostLease] = HostLease
     owner: type[Owner] = Owner
     shell: type[Lease] = Lease
+    new_incarnations: bool = True
+    """Every start of a daemon is a new incarnation, and needs new epochs [epoch_once]."""
     beat: Callable[[SimHost], int] | None = None
     """What a heartbeat says of the time of its sending; default: the boot clock's."""
 
@@ -119,16 +121,17 @@ class SimHost(app.Host):
         self.machine, self.container, self.incarnation = place.machine, place.container, incarnation
         self.setting, self.rules = place.setting, place.rules
         self.process = Process(place.setting, place.machine, incarnation)
-        self._host_lease = place.rules.lease(place.profile, incarnation)
+        self._assembled = False
         super().__init__(_options(place.machine.name, place.servers, place.profile), incarnation)
         self.process.spawn(self._live())
 
     # --- for the world ----------------------------------------------------------------------------------------------
 
     @property
-    def lease(self) -> HostLease:
-        """For the checker."""
-        return self._host_lease
+    def believes(self) -> bool:
+        """It would release results now: it believes that its lease runs."""
+        with self.process.loop.running():
+            return self._assembled and self._site.lease.held
 
     def drain(self) -> None:
         """As SIGTERM does."""
@@ -151,7 +154,8 @@ class SimHost(app.Host):
         return Load(agents=len(self._activations.holders), cpu=0.1)
 
     def _make_lease(self) -> Lease:
-        return self.rules.shell(self._host_lease, self._renewed, self._gone)
+        lease = self.rules.lease(self._options.profile, self.incarnation)
+        return self.rules.shell(lease, self._renewed, self._gone)
 
     def _make_store(self) -> Store:
         store = super()._make_store()
@@ -164,6 +168,7 @@ class SimHost(app.Host):
     async def _live(self) -> None:
         self._end = asyncio.get_running_loop().create_future()
         self._assemble("lock", cast("TlsFiles", None))
+        self._assembled = True
         served = self._calls()
         self.setting.net.listen(self.process.loop, self.machine.name, CALLS, partial(self._caller_connected, served))
         self.container.connect(cast("Any", self._site.pool), self.process.loop, self.incarnation)

@@ -112,17 +112,18 @@ class Checker:
         known = self.applied.get(index)
         if known is None:
             self.applied[index] = checksum
-            self._advance(server, index, commands.decode(command))
+            self._advance(server, index, command)
         elif known != checksum:
             self.fail("state machines agree", f"{server.name} applies another entry at {index}")
 
     # --- the registry: rule R, epochs, ends of incarnations -----------------------------------------------------
 
-    def _advance(self, server: SimServer, index: int, command: commands.Command) -> None:
+    def _advance(self, server: SimServer, index: int, encoded: bytes) -> None:
+        command = commands.decode(encoded)
         truth = self.truth
         concerned = dict(truth.agents)
         living = {host.incarnation for host in truth.hosts.values() if host.alive}
-        applied = machine.apply(truth, index, command)
+        _, applied = self.world.rules.server.apply(truth, index, encoded)
         if not isinstance(command, commands.Tick):
             self.world.note(server.name, f"#{index} {_brief(command)} -> {_outcome(applied)}")
         for key in (*applied.changed.changed, *applied.changed.gone):
@@ -164,7 +165,7 @@ class Checker:
 
     def after_host(self, host: SimHost) -> None:
         """An expired incarnation holds no lease by its own clock (protocol 1)."""
-        if host.incarnation in self.expired and host.process.alive and host.lease.held(host.process.boot_ns()):
+        if host.incarnation in self.expired and host.process.alive and host.believes:
             self.fail("an expired incarnation never acts", f"{host.incarnation} still holds a lease")
 
     # --- effects ----------------------------------------------------------------------------------------------------

@@ -25,7 +25,12 @@ INLINE_BYTES = 2_000
 
 
 class Guards:
-    """What the server checks of a record; mutations replace one."""
+    """What the server checks of a record, and when it answers; mutations replace one."""
+
+    sync_seal = True
+    """Answer a seal after its sync only [sync_seal]."""
+    sync_write = True
+    """The same of a write [sync_write]."""
 
     def seal(self, cell: Cell, epoch: int) -> WriteDecision:
         """Protocol 2, Seal."""
@@ -37,8 +42,10 @@ class Guards:
 
 
 class _Job:
-    def __init__(self, run: Callable[[], Any], failed: Callable[[str], Any], future: asyncio.Future[Any]) -> None:
-        self.run, self.failed, self.future = run, failed, future
+    def __init__(
+        self, run: Callable[[], Any], failed: Callable[[str], Any], future: asyncio.Future[Any], *, early: bool
+    ) -> None:
+        self.run, self.failed, self.future, self.early = run, failed, future, early
         self.answer: Any = None
 
 
@@ -66,6 +73,7 @@ class SimRegister:
         return await self._submit(
             lambda: [self._seal(item, with_records) for item in items],
             lambda why: [SealAnswer(uid=item.uid, verdict=Verdict.FAILED, message=why) for item in items],
+            early=not self._guards.sync_seal,
         )
 
     async def write_many(self, items: Sequence[WriteItem]) -> list[WriteAnswer]:
@@ -73,6 +81,7 @@ class SimRegister:
         return await self._submit(
             lambda: [self._write(item) for item in items],
             lambda why: [WriteAnswer(uid=item.uid, verdict=Verdict.FAILED, message=why) for item in items],
+            early=not self._guards.sync_write,
         )
 
     async def read_many(self, uids: Sequence[str]) -> list[Reading]:
@@ -167,9 +176,9 @@ class SimRegister:
 
     # --- transactions -------------------------------------------------------------------------------------------
 
-    async def _submit(self, run: Callable[[], T], failed: Callable[[str], T]) -> T:
+    async def _submit(self, run: Callable[[], T], failed: Callable[[str], T], *, early: bool = False) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.append(_Job(run, failed, future))
+        self._jobs.append(_Job(run, failed, future, early=early))
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._begin)
@@ -187,8 +196,7 @@ class SimRegister:
         changes, self._changes = self._changes, []
         if changes:
             self._disk.unsynced.append(changes)
-        if self._health.lies:
-            _answer(jobs)
+        _answer([job for job in jobs if job.early])
         duration = self._health.sync_ns * self._rng.random() if changes else 0
         self._loop.call_later(duration / NS, self._finish, jobs, len(self._disk.unsynced))
 
