@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help binaries setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim models clean
+.PHONY: help binaries setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim soak models clean
 
 BIN := .venv/bin
 # The first Python on the PATH that is new enough and can make environments; PYTHON=… chooses another.

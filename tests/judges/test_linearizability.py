@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from local_servers import LocalServers
+from local_servers import LocalServers, until
 
+from tenure_proto.v1 import registry_pb2
 from tools.judge import Operation, Verdict, judge
 
 Settled = Callable[[LocalServers, Any], Awaitable[Verdict]]
@@ -48,6 +49,17 @@ async def test_histories_under_killed_and_frozen_servers_are_linearizable(
     assert verdict.operations > 300, load.counts
 
 
+async def another_leads(servers: LocalServers, former: str) -> None:
+    """As the others see it: the cut is one."""
+    other = next(name for name in servers.servers if name != former)
+    stub = servers.registry(name=other)
+
+    async def another() -> bool:
+        return (await stub.Status(registry_pb2.StatusRequest())).leader not in ("", former)
+
+    await until(another, 15, lambda: f"{former} still leads")
+
+
 @pytest.mark.cluster
 async def test_histories_under_cut_lines_are_linearizable(proxied: Any, make_load: Any, settled: Settled) -> None:
     load = make_load(proxied, seed=2)
@@ -55,6 +67,7 @@ async def test_histories_under_cut_lines_are_linearizable(proxied: Any, make_loa
     await load.progress()
     leader = await proxied.leader()
     proxied.isolate(leader)
+    await another_leads(proxied, leader)
     await load.progress()
     proxied.heal()
     await load.progress()
@@ -62,6 +75,7 @@ async def test_histories_under_cut_lines_are_linearizable(proxied: Any, make_loa
     for other in proxied.servers:
         if other != leader:
             proxied.cut(leader, other)  # it hears, and is not heard
+    await another_leads(proxied, leader)
     await load.progress()
     proxied.heal()
     await load.progress()
@@ -69,6 +83,7 @@ async def test_histories_under_cut_lines_are_linearizable(proxied: Any, make_loa
     for other in proxied.servers:
         if other != leader:
             proxied.cut(other, leader)  # it is heard, and hears nothing
+    await another_leads(proxied, leader)
     await load.progress()
     proxied.heal()
     sound(await settled(proxied, load))

@@ -60,7 +60,7 @@ class ProxiedServers(LocalServers):
     async def __aenter__(self) -> Self:
         pairs = [(a, b) for a in self.servers for b in self.servers if a != b]
         for pair, port in zip(pairs, free_ports(len(pairs)), strict=True):
-            self.lines[pair] = Line(port, self.servers[pair[1]].peer_port)
+            self.lines[pair] = Line(port, self.servers[pair[1]].raft_port)
             await self.lines[pair].start()
         return await super().__aenter__()
 
@@ -73,7 +73,7 @@ class ProxiedServers(LocalServers):
         flags = super().arguments(name)
         for other in self.servers.values():
             if other.name != name:
-                place = flags.index(f"{other.name}={other.peer}")
+                place = flags.index(f"{other.name}=127.0.0.1:{other.raft_port}")
                 flags[place] = f"{other.name}=127.0.0.1:{self.lines[name, other.name].port}"
         return flags
 
