@@ -13,6 +13,7 @@ import pytest
 from tenured.raft.engine import Engine
 from tests.raft.sim.mutants import MUTANTS
 from tests.raft.sim.scenarios import DIRECTED, Directed
+from tests.raft.sim.seam import OnlyTheSeam
 from tests.raft.sim.stage import play
 from tests.raft.sim.sweep import sweep
 
@@ -64,3 +65,14 @@ def caught_by_seeds(engine: type[Engine], **fixed: Any) -> None:
     assert result.found, f"nothing found in {result.runs} runs"
     fixed.pop("barrier", None)
     assert not sweep(Engine, FIRST + result.runs - 1, 1, **fixed).found
+
+
+def test_the_simulation_runs_whatever_is_behind_its_seam() -> None:
+    """tests/raft/sim/seam.py names all that it uses of an engine; anything else is an AttributeError here."""
+
+    def sealed(*arguments: Any) -> Any:
+        return OnlyTheSeam(Engine(*arguments))
+
+    assert not sweep(sealed, FIRST, 3).found  # type: ignore[arg-type]
+    for directed in DIRECTED:
+        assert play(directed.script, sealed, **directed.fixed) == []  # type: ignore[arg-type]
