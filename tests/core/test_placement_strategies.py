@@ -105,6 +105,19 @@ def test_a_suspect_row_is_as_good_as_a_silent_host(world: World) -> None:
     assert one(world).message == "Waiting: no host of pool default fits (1 silent)"
 
 
+def test_a_host_that_starts_all_it_may_is_busy_and_not_silent(world: World) -> None:
+    """Pacing of failover: the explanation tells the two apart."""
+    world.pool()
+    world.host("h0")
+    world.host("h1")
+    world.host("h2")
+    (uid,) = world.create("a")
+    (found,) = place(world.registry, [world.agent(uid)], avoid={"h1.1"}, busy={"h0.1"})
+    assert found.explanation == "h2 1.00; rejected: 1 busy starting others, 1 silent"
+    (found,) = place(world.registry, [world.agent(uid)])
+    assert "rejected" not in found.explanation
+
+
 def test_reservations_are_no_room(world: World) -> None:
     """What is reserved is not given to others."""
     world.pool()

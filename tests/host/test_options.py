@@ -40,6 +40,8 @@ def test_flags() -> None:
     assert (options.ca, options.profile.name, options.workers) == (Path("/t/ca.crt"), "Balanced", 1)
     assert parse([*FLAGS, "--ca", "/c"], {}).ca == Path("/c")
     assert parse([*FLAGS, "--label", "a=b"], {}).labels == {"a": "b"}
+    assert parse([*FLAGS, "--capability", "gpu", "--capability", "ssd"], {}).capabilities == ("gpu", "ssd")
+    assert parse(FLAGS, {"TENURE_CAPABILITY": "gpu,ssd"}).capabilities == ("gpu", "ssd")
 
 
 def test_environment() -> None:

@@ -173,7 +173,8 @@ class Planner:
         full: frozenset[str] = frozenset(name for name, places in (free or {}).items() if not places)
         most = sum(free.values()) if free is not None else len(registry.unheld)
         batch = queue.first(registry, most)
-        placed = place(registry, batch, avoid=avoid | full, seed=self.seed)
+        loads = {incarnation: load.cpu for incarnation, load in leases.loads().items()}
+        placed = place(registry, batch, avoid=avoid, seed=self.seed, loads=loads, busy=full)
         chosen = _within(placed, free)
         pools = {registry.hosts[name].pool for name in full}
         failed = [found for found in placed if not found.incarnation]

@@ -56,19 +56,20 @@ def place(
     avoid: AbstractSet[str] = frozenset(),
     seed: int = 0,
     loads: Mapping[str, float] | None = None,
+    busy: AbstractSet[str] = frozenset(),
 ) -> list[Placement]:
     """Place agents, groups that ask for the same in order of their first, each agent aware of those before it.
 
     `avoid`: incarnations that are suspected, beside those whose row says so: they get nothing new. `loads`: measured
     share of the processors in use, 0 to 1, by incarnation; where it is given, a host without one counts as fully
-    loaded.
+    loaded. `busy`: incarnations that start as many agents as they may at once; they get nothing more now.
     """
     groups: dict[Wish, list[Agent]] = {}
     for agent in agents:
         groups.setdefault(wish_of(registry, agent), []).append(agent)
     if not groups:
         return []
-    book = book_of(registry, avoid, loads)
+    book = book_of(registry, avoid, loads, busy)
     placed: list[Placement] = []
     for wish, members in groups.items():
         pool = registry.pools.get(wish.pool)

@@ -41,6 +41,7 @@ class Book:
         self.sites: dict[str, Site] = {}
         """By incarnation; all that are alive."""
         self._avoid: AbstractSet[str] = frozenset()
+        self._busy: AbstractSet[str] = frozenset()
         self._standings: dict[object, Standing] = {}
 
     def standing(self, wish: Wish) -> Standing:
@@ -65,10 +66,16 @@ class Book:
                 found.passing.append(site)
         return found
 
-    def refresh(self, registry: Registry, avoid: AbstractSet[str], loads: Mapping[str, float] | None) -> None:
+    def refresh(
+        self,
+        registry: Registry,
+        avoid: AbstractSet[str],
+        loads: Mapping[str, float] | None,
+        busy: AbstractSet[str],
+    ) -> None:
         """Follow the rows, and begin a question."""
         sites, pools, nodes = self.sites, registry.pools, registry.nodes
-        changed, alive = avoid != self._avoid, 0
+        changed, alive = avoid != self._avoid or busy != self._busy, 0
         for incarnation, host in registry.hosts.items():
             if host.ended:
                 continue
@@ -87,10 +94,11 @@ class Book:
                 del sites[incarnation]
             changed = True
         if changed:
-            self._avoid = frozenset(avoid)
+            self._avoid, self._busy = frozenset(avoid), frozenset(busy)
             self._standings.clear()
             for site in sites.values():
                 site.silent = site.host.suspect or site.host.incarnation in avoid
+                site.busy = site.host.incarnation in busy
         self._begin(registry, loads)
 
     def _begin(self, registry: Registry, loads: Mapping[str, float] | None) -> None:
@@ -106,15 +114,14 @@ _BOOKS: WeakKeyDictionary[Registry, Book] = WeakKeyDictionary()
 
 
 def book_of(
-    registry: Registry, avoid: AbstractSet[str] = frozenset(), loads: Mapping[str, float] | None = None
+    registry: Registry,
+    avoid: AbstractSet[str] = frozenset(),
+    loads: Mapping[str, float] | None = None,
+    busy: AbstractSet[str] = frozenset(),
 ) -> Book:
-    """The book as the registry is now, for one question; the next question ends it.
-
-    `avoid`: incarnations that are suspected beside those whose row says so. `loads`: share of the processors in use, by
-    incarnation; where it is given, a host without one counts as fully loaded.
-    """
+    """The book as the registry is now, for one question; the next question ends it. See `place`."""
     book = _BOOKS.get(registry)
     if book is None:
         book = _BOOKS[registry] = Book()
-    book.refresh(registry, avoid, loads)
+    book.refresh(registry, avoid, loads, busy)
     return book

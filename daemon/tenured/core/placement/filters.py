@@ -59,6 +59,11 @@ def suspect(_: Wish, site: Site) -> str:
     return "silent" if site.silent else ""
 
 
+def pacing(_: Wish, site: Site) -> str:
+    """It is taking over as many agents as it can at once (`failover.pacing`): others come when those are Ready."""
+    return "busy starting others" if site.busy else ""
+
+
 def lost_node(wish: Wish, site: Site) -> str:
     """An agent that is not critical waits for the node that was lost."""
     return "on another node" if wish.node and site.host.node != wish.node else ""
@@ -115,6 +120,7 @@ STANDING = (
     Filter("draining", draining),
     Filter("cordoned", cordoned),
     Filter("suspect", suspect),
+    Filter("pacing", pacing),
     Filter("node", lost_node),
     Filter("capabilities", capabilities),
     Filter("nodeSelector", node_selector),

@@ -46,6 +46,8 @@ class Site:
     added: dict[str, int]
     """Agents of each group that were placed here a moment ago."""
     silent: bool = False
+    busy: bool = False
+    """It starts as many agents as it may at once."""
     load: float = 0.0
     """Share of its processors in use as last measured, 0 to 1; 0 for all where nothing was measured."""
     taken: bool = False

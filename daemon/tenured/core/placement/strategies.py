@@ -17,6 +17,10 @@ from tenured.core.placement.wish import Wish
 
 Key = tuple[float, ...]
 
+LOAD_WEIGHT = 0.5
+"""Of the measured load in `LoadBalanced`: a host whose processors are all busy counts as half as full again. Not more:
+a heartbeat's figure is of a moment, and what is placed by it stays.
+"""
 AGENTS_THRESHOLD = 1000
 """Agents of a host that count as full load for `Optimal` where the pool sets no limit."""
 WEIGHTS: Mapping[str, float] = MappingProxyType(
@@ -41,7 +45,7 @@ class Strategy(NamedTuple):
 
 def ratio(site: Site) -> float:
     """Agents for the host's size, one more included, and more so the busier it was last measured."""
-    return (site.usage.agents + 1) / site.size * (1.0 + site.load)
+    return (site.usage.agents + 1) / site.size * (1.0 + LOAD_WEIGHT * site.load)
 
 
 def distance(wish: Wish, site: Site) -> int:
