@@ -64,7 +64,7 @@ class Members:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         ports = _ports(6)
-        self.names = ("m0", "m1", "m2")
+        self.names: tuple[str, ...] = ("m0", "m1", "m2")
         self.client = dict(zip(self.names, ports[:3], strict=True))
         self._peer = dict(zip(self.names, ports[3:], strict=True))
         self._running: dict[str, subprocess.Popen[bytes]] = {}

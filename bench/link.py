@@ -14,7 +14,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -92,7 +92,7 @@ class Echo:
 
 
 @asynccontextmanager
-async def connected(kind: str, port: int, files: TlsFiles) -> AsyncIterator[Echo]:
+async def connected(kind: str, port: int, files: TlsFiles) -> AsyncGenerator[Echo]:
     """A connection of that kind."""
     expected, echo = Identity(CLUSTER, Role.SERVER, "far").dns_name, Echo()
     if kind == "framed":

@@ -5,9 +5,10 @@
 Ours: three `tenured server` processes (mTLS, fdatasync), profile Balanced. etcd: three members, default settings, TLS
 with client certificates. Both sides take turns within each round, on the same disk. How each side is driven:
 
-* sequential: one client process, one call at a time at the leader. Ours: one row of 256 bytes, changed. etcd: Put of
-  256 bytes, synchronous stub (the fastest form in Python).
-* 64 in flight: the same writes from one client process with one connection; etcd has no streamed put: 64 unary calls.
+* sequential: one client process, one write at a time at the leader. Ours: one row of 256 bytes, changed, on a `Changes`
+  stream (asyncio); beside it by a unary call. etcd: Put of 256 bytes, synchronous stub (the fastest form in Python).
+* 64 in flight: the same writes from one client process with one connection. Ours: on one stream. etcd has no streamed
+  put: 64 unary calls of asyncio.
 * rows: entries of 50 assignments each, proposed at the leader by the leader, as placement does (see bench/rows.py).
 * leader kill: kill -9 to the first accepted write at any survivor; two threads knock every 5 ms, deadline 60 ms.
 """
@@ -23,11 +24,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import grpc
+import uvloop
+from grpc import aio
 
 from bench import etcd
 from bench.harness import Line, emit, percentile, say
 from bench.servers import AGENTS, VALUE_BYTES, Servers, apply_request, running
 from tenure_proto.v1 import registry_pb2
+from tenure_proto.v1.changes_pb2 import Change, ChangeBatch, ChangedBatch
+from tenured.transport.changes import STREAM as CHANGES
 
 APPLY = "/tenure.v1.Registry/ApplyAgents"
 WRITES = 400
@@ -38,7 +43,6 @@ KNOCK_S = 0.005
 DEADLINE_S = 0.06
 KILL_LIMIT_S = 20.0
 
-Call = Callable[..., bytes]
 _serials = itertools.count(1)
 
 
@@ -73,20 +77,72 @@ def one_by_one(write: Callable[[], None], count: int) -> list[float]:
     return times
 
 
-def our_unary(channel: grpc.Channel) -> Callable[[], None]:
+OurUnary = grpc.UnaryUnaryMultiCallable[registry_pb2.ApplyAgentsRequest, registry_pb2.ApplyAgentsResponse]
+TheirUnary = grpc.UnaryUnaryMultiCallable[bytes, bytes]
+
+
+def our_unary(channel: grpc.Channel, timeout_s: float = 10) -> Callable[[], None]:
     """A write by a unary call."""
-    call = channel.unary_unary(
+    call: OurUnary = channel.unary_unary(
         APPLY, registry_pb2.ApplyAgentsRequest.SerializeToString, registry_pb2.ApplyAgentsResponse.FromString
     )
-    return lambda: accepted(call(our_write(), timeout=10))
+    return lambda: accepted(call(our_write(), timeout=timeout_s))
 
 
-def their_unary(channel: grpc.Channel) -> Callable[[], None]:
+class Changes:
+    """Writes on one `Changes` stream: what waits while a message is on its way shares the next one."""
+
+    def __init__(self, channel: aio.Channel) -> None:
+        method: aio.StreamStreamMultiCallable[ChangeBatch, ChangedBatch] = channel.stream_stream(
+            CHANGES, ChangeBatch.SerializeToString, ChangedBatch.FromString
+        )
+        self._call = method()
+        self._queue: asyncio.Queue[Change] = asyncio.Queue()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
+
+    async def write(self) -> None:
+        """One row, changed."""
+        serial = next(_serials)
+        future = self._waiting[serial] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(Change(seq=serial, apply=apply_request(serial % AGENTS, serial)))
+        await future
+
+    async def one_by_one(self, count: int) -> list[float]:
+        """Milliseconds of each."""
+        times: list[float] = []
+        for _ in range(count):
+            begin = time.perf_counter()
+            await self.write()
+            times.append((time.perf_counter() - begin) * 1000)
+        return times
+
+    async def close(self) -> None:
+        """End the stream."""
+        for task in self._tasks:
+            task.cancel()
+        self._call.cancel()
+
+    async def _send(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            await self._call.write(ChangeBatch(changes=batch))
+
+    async def _receive(self) -> None:
+        while isinstance(batch := await self._call.read(), ChangedBatch):
+            for answer in batch.answers:
+                accepted(answer.applied)
+                self._waiting.pop(answer.seq).set_result(None)
+
+
+def their_unary(channel: grpc.Channel, timeout_s: float = 10) -> Callable[[], None]:
     """A put."""
-    call = channel.unary_unary(etcd.PUT)
+    call: TheirUnary = channel.unary_unary(etcd.PUT)
 
     def write() -> None:
-        call(their_write(), timeout=10)
+        call(their_write(), timeout=timeout_s)
 
     return write
 
@@ -95,19 +151,30 @@ async def sequential(servers: Servers, peer: etcd.Members | None, rounds: int) -
     """p50 and p99, in rounds that take turns."""
     ours: list[list[float]] = []
     theirs: list[list[float]] = []
+    unary: list[list[float]] = []
     leader = await servers.leader()
-    with servers.channel(leader) as channel:
-        write = our_unary(channel)
-        await asyncio.to_thread(one_by_one, write, WARM)
-        other = None
-        if peer is not None:
-            other = their_unary(peer.channel(await peer.leader()))
-            await asyncio.to_thread(one_by_one, other, WARM)
-        for _ in range(rounds):
-            ours.append(await asyncio.to_thread(one_by_one, write, WRITES))
-            if other is not None:
-                theirs.append(await asyncio.to_thread(one_by_one, other, WRITES))
-    return [compare(f"committed write, sequential, p{share}", ours, theirs, share / 100) for share in (50, 99)]
+    other = None
+    if peer is not None:
+        other = their_unary(peer.channel(await peer.leader()))
+        await asyncio.to_thread(one_by_one, other, WARM)
+    with servers.channel(leader) as plain:
+        call = our_unary(plain)
+        async with servers.aio_channel(leader) as channel:
+            stream = Changes(channel)
+            await stream.one_by_one(WARM)
+            await asyncio.to_thread(one_by_one, call, WARM)
+            for _ in range(rounds):
+                ours.append(await stream.one_by_one(WRITES))
+                if other is not None:
+                    theirs.append(await asyncio.to_thread(one_by_one, other, WRITES))
+                unary.append(await asyncio.to_thread(one_by_one, call, WRITES // 2))
+            await stream.close()
+    name = "committed write, sequential"
+    return [
+        compare(f"{name}, {how}, p{share}", times, theirs, share / 100)
+        for how, times in (("on a stream", ours), ("unary call", unary))
+        for share in (50, 99)
+    ]
 
 
 def compare(name: str, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], share: float) -> Line:
@@ -137,22 +204,18 @@ async def keep_busy(write: Callable[[], Awaitable[None]]) -> float:
 
 
 async def our_many(servers: Servers) -> float:
-    """By unary calls on one channel."""
+    """On one stream."""
     async with servers.aio_channel(await servers.leader()) as channel:
-        call = channel.unary_unary(
-            APPLY, registry_pb2.ApplyAgentsRequest.SerializeToString, registry_pb2.ApplyAgentsResponse.FromString
-        )
-
-        async def write() -> None:
-            accepted(await call(our_write(), timeout=10))
-
-        return await keep_busy(write)
+        stream = Changes(channel)
+        rate = await keep_busy(stream.write)
+        await stream.close()
+        return rate
 
 
 async def their_many(peer: etcd.Members) -> float:
     """By unary calls on one channel."""
     async with peer.aio_channel(await peer.leader()) as channel:
-        call = channel.unary_unary(etcd.PUT)
+        call: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(etcd.PUT)
 
         async def write() -> None:
             await call(their_write(), timeout=10)
@@ -209,15 +272,9 @@ async def kill_ours(servers: Servers) -> float:
     leader = await servers.leader()
     survivors = [name for name in servers.names if name != leader]
     channels = [servers.channel(name) for name in survivors]
-    calls = [
-        channel.unary_unary(
-            APPLY, registry_pb2.ApplyAgentsRequest.SerializeToString, registry_pb2.ApplyAgentsResponse.FromString
-        )
-        for channel in channels
-    ]
-    writes = [lambda call=call: accepted(call(our_write(), timeout=DEADLINE_S)) for call in calls]
-    for call in calls:
-        accepted(call(our_write(), timeout=10))
+    for channel in channels:  # connected, and both accept before the strike
+        our_unary(channel)()
+    writes = [our_unary(channel, DEADLINE_S) for channel in channels]
     process = servers.cluster.process(leader)
     pid = process.pid
 
@@ -239,10 +296,9 @@ async def kill_theirs(peer: etcd.Members) -> float:
     """The same at etcd."""
     leader = await peer.leader()
     channels = [peer.channel(name) for name in peer.names if name != leader]
-    calls = [channel.unary_unary(etcd.PUT) for channel in channels]
-    writes = [lambda call=call: (call(their_write(), timeout=DEADLINE_S), None)[1] for call in calls]
-    for call in calls:
-        call(their_write(), timeout=10)
+    for channel in channels:
+        their_unary(channel)()
+    writes = [their_unary(channel, DEADLINE_S) for channel in channels]
     took = await asyncio.to_thread(first_accepted, writes, lambda: peer.kill(leader))
     for channel in channels:
         channel.close()
@@ -303,7 +359,7 @@ def main() -> None:
     if not given.no_peer and etcd.installed() is None:
         raise SystemExit("etcd and etcdctl are not installed (apt-get install etcd-server etcd-client); or --no-peer")
     with tempfile.TemporaryDirectory(prefix="tenure-bench-raft-") as directory:
-        emit(asyncio.run(measure(given, Path(directory))), as_json=given.json)
+        emit(uvloop.run(measure(given, Path(directory))), as_json=given.json)
 
 
 if __name__ == "__main__":

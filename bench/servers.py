@@ -33,6 +33,10 @@ AGENTS = 640
 VALUE_BYTES = 256
 
 
+def _no_news(*_: object) -> None:
+    """What the links tell is of no interest."""
+
+
 def boot_ns() -> int:
     """As hosts stamp their heartbeats."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -119,14 +123,14 @@ class FakeHost:
         plan = servers.cluster.plan
         addresses = {server.name: f"127.0.0.1:{server.peer_port}" for server in plan.servers}
         self._incarnation = f"bench-{boot_ns()}"
-        nothing = LinkEvents(lambda *_: None, lambda *_: None, lambda *_: None, lambda *_: None)
+        nothing = LinkEvents(_no_news, _no_news, _no_news, _no_news)
         self._links = ServerLinks(servers.id, addresses, files, nothing)
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Register and say that the class is there."""
         await self._links.start()
-        while not self._links.connected or self._links.leader is None:  # noqa: ASYNC110 - it is not told
+        while self._links.leader not in self._links.connected:  # noqa: ASYNC110 - it is not told
             await asyncio.sleep(0.05)
         register = hostlink_pb2.RegisterHost(
             host=HOST, incarnation=self._incarnation, pool=POOL, node="node", address="127.0.0.1:1", version="bench",
@@ -191,6 +195,7 @@ async def running(directory: Path, *, log: bool = False) -> AsyncGenerator[Serve
                 await stub.ApplyAgents(
                     registry_pb2.ApplyAgentsRequest(agents=specs, managed_by=registry_pb2.MANAGED_BY_API)
                 )
+        say("the servers run")
         try:
             yield servers
         finally:

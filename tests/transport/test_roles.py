@@ -39,6 +39,7 @@ TABLE: Mapping[str, tuple[Mapping[str, frozenset[Role]], Mapping[str, set[Role]]
             "Registry/Quarantine": USERS,
             "Registry/Reserve": USERS,
             "Registry/Unreserve": USERS,
+            "Changes/Stream": USERS,
             "Calls/Session": USERS,
             "Calls/Logs": USERS,
         },

@@ -15,6 +15,7 @@ from tenured.config import SecretFile, ServerConfig
 from tenured.core import commands
 from tenured.raft import MANIFEST, Consensus, RaftConfig, Role
 from tenured.server.api import Api, quorum_ready, server_statuses
+from tenured.server.changing import Changing
 from tenured.server.enrolling import Enrolling
 from tenured.server.health import Health
 from tenured.server.hosts import Hosts
@@ -31,6 +32,7 @@ from tenured.server.watching import WatchHub
 from tenured.storage import Register
 from tenured.transport import calls, enrolment, hostlink, registry, roles, storelink
 from tenured.transport.calls import CallsClient
+from tenured.transport.changes import method as changes_method
 from tenured.transport.raft import RaftPeers
 from tenured.transport.serving import Listener
 from tenured.transport.storelink import StoreClient
@@ -134,10 +136,11 @@ class Server:
         api = Api(self.config.cluster, self.replica, self.consensus, self.hub, self.status)
         placing = Placing(self.config.name, self.replica, self.consensus, self.leader)
         enrolling = Enrolling(self.config.cluster, self.config.authority, self.verifier)
+        changes = changes_method(Changing(api).serve)
         users = roles.SERVER_API_DEV if isinstance(self.config.enrolment, SecretFile) else roles.SERVER_API
         listeners = {
             "api": (
-                [*registry.methods(api), *registry.placement_methods(placing), *calls.methods(self.passing)],
+                [*registry.methods(api), *registry.placement_methods(placing), changes, *calls.methods(self.passing)],
                 users,
             ),
             "peer": (

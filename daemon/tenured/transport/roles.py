@@ -28,6 +28,7 @@ SERVER_API: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/tenure.v1.Registry/Quarantine": _USERS,
         "/tenure.v1.Registry/Reserve": _USERS,
         "/tenure.v1.Registry/Unreserve": _USERS,
+        "/tenure.v1.Changes/Stream": _USERS,
         "/tenure.v1.Calls/Session": _USERS,
         "/tenure.v1.Calls/Logs": _USERS,
     }
