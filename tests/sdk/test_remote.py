@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -96,6 +98,18 @@ async def test_a_frozen_host_is_left_when_the_route_changes(cluster: FakeCluster
         assert time.monotonic() - start < 2
     assert ids(frozen) == ids(other)
     assert len(other.seen) == 1
+
+
+async def test_a_frozen_server_keeps_no_call_waiting(cluster: FakeCluster) -> None:
+    """It takes connections and never says a word; the other one is asked as well."""
+    host = await cluster.host("host-0", value(3))
+    await cluster.place(AGENT, host)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        endpoint = dataclasses.replace(
+            cluster.endpoint(), servers=(f"127.0.0.1:{frozen.getsockname()[1]}", cluster.api)
+        )
+        async with Remote(endpoint) as remote:
+            assert await call(remote) == 3
 
 
 async def test_moved_says_where(cluster: FakeCluster) -> None:

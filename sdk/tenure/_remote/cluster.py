@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
@@ -14,6 +15,7 @@ from tenure._remote import channels
 from tenure._remote.calls import Attempt, Reply
 from tenure._remote.channels import Channel, RpcError
 from tenure._remote.endpoint import Endpoint
+from tenure._remote.hedging import first_good
 from tenure._remote.routes import Routes
 from tenure._remote.sessions import Session
 from tenure_proto.v1 import calls_pb2, calls_pb2_grpc, common_pb2, registry_pb2, registry_pb2_grpc
@@ -23,6 +25,8 @@ ATTEMPT_S = 2.0
 """Of one request to one server, where another could answer as well."""
 FRESH_S = 30.0
 """Cluster time that was read longer ago than this is read again: it stamps the birth of call ids."""
+HEDGE_S = 0.3
+"""Without an answer to a quick question for so long, another server is asked as well."""
 LOG_PAUSE_S = 0.5
 
 _KINDS: dict[Kind, calls_pb2.CallKind.ValueType] = {
@@ -312,8 +316,20 @@ class Remote:
     # --- servers ---
 
     async def _resolve(self, request: registry_pb2.ResolveRequest, timeout_s: float) -> registry_pb2.ResolveResponse:
-        """Ask one server; the next request asks another if this one failed or knew nothing new. Raises CallError."""
-        server = self._server_address()
+        """Ask two servers, for one may have frozen with the host: at once where a change is waited for, else one a
+        little after the other. The next request begins with another if these failed or knew nothing new.
+
+        Raises CallError.
+        """
+        first = self._server
+        servers = [self._server_address(first + number) for number in range(min(2, len(self.endpoint.servers)))]
+        asks = [functools.partial(self._resolve_at, server, request, timeout_s) for server in servers]
+        apart_s = 0.0 if request.wait_ms else HEDGE_S
+        return await first_good(asks, lambda answer: _tells(answer, request), apart_s=apart_s)
+
+    async def _resolve_at(
+        self, server: str, request: registry_pb2.ResolveRequest, timeout_s: float
+    ) -> registry_pb2.ResolveResponse:
         stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
         try:
             answer = await stub.Resolve(request, timeout=timeout_s)
@@ -322,7 +338,7 @@ class Remote:
             if channels.is_transient(error):
                 raise errors.Unavailable(f"resolving {request.agent} at {server}: {error.details()}") from error
             raise channels.translate(error, f"resolving {request.agent} at {server}") from error
-        if request.wait_ms and answer.route.epoch == request.known_epoch:
+        if not _tells(answer, request):
             self._turn_server(server)  # it may be cut off from the others and not know
         if answer.cluster_time > self._cluster_time[0]:
             self._cluster_time = (answer.cluster_time, asyncio.get_running_loop().time())
@@ -359,8 +375,8 @@ class Remote:
             await asyncio.sleep(pause)
             pause = min(0.5, pause * 2)
 
-    def _server_address(self) -> str:
-        return self.endpoint.servers[self._server % len(self.endpoint.servers)]
+    def _server_address(self, number: int | None = None) -> str:
+        return self.endpoint.servers[(self._server if number is None else number) % len(self.endpoint.servers)]
 
     def _turn_server(self, failed: str) -> None:
         """Ask the next server from now on, unless that has happened already."""
@@ -375,6 +391,11 @@ class Remote:
             channel = channels.open_channel(address, expected, here.authority_pem, here.certificate_pem, here.key_pem)
             self._channels[key] = channel
         return channel
+
+
+def _tells(answer: registry_pb2.ResolveResponse, request: registry_pb2.ResolveRequest) -> bool:
+    """Whether an answer says what was not known; a long poll may end without."""
+    return not request.wait_ms or answer.HasField("error") or answer.route.epoch != request.known_epoch
 
 
 def _undecided(results: Sequence[registry_pb2.RowResult]) -> bool:
