@@ -165,6 +165,13 @@ class Rounds:
         await self.again(*self.servers.servers)
         await self.accepted()
 
+    async def kill_all_then_power_off_all(self) -> None:
+        """What a killed process wrote and did not sync, the next one reads from memory: and must not believe."""
+        await asyncio.gather(*(self.servers.kill(name) for name in self.servers.servers))
+        await self.again(*self.servers.servers)
+        await self.accepted()
+        await self.power_off_all()
+
     async def fill_leaders_disk(self) -> None:
         """It stops with a sentence; the others go on; with room again it comes back."""
         leader = await self.servers.leader()
@@ -198,6 +205,7 @@ FAULTS: tuple[Fault, ...] = (
     Rounds.freeze_leader,
     Rounds.power_off_leader,
     Rounds.power_off_all,
+    Rounds.kill_all_then_power_off_all,
     Rounds.fill_leaders_disk,
     Rounds.break_leaders_disk,
 )

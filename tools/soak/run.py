@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[Fault, int]] = {
     "leader-freezes": (Rounds.freeze_leader, 30),
     "leader-power-cuts": (Rounds.power_off_leader, 30),
     "all-power-cuts": (Rounds.power_off_all, 20),
+    "kills-then-power-cuts": (Rounds.kill_all_then_power_off_all, 10),
     "full-disks": (Rounds.fill_leaders_disk, 10),
     "broken-disks": (Rounds.break_leaders_disk, 10),
 }

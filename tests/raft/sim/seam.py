@@ -1,10 +1,10 @@
 """What the simulation needs of an engine: any consensus core behind this can be run, by seeds and on the stage.
 
-`World(seed, make)` and `Stage(make)` call `make(config, seams, parameters)` for each life of a server. `seams` are all
-that an engine may take from the world: its state machine, log, snapshots, outbox, clock, dice. `parameters` is opaque to
-the simulation but for its author (today: PySyncObj's configuration, `World.parameters`). The duties of whoever drives an
-engine stand at the top of `tenured/raft/engine.py`. Messages are those of `tenured.raft.messages`: the checker reads
-votes as they leave. Mutants and faults name rules of one engine, and change with it.
+`World(seed, make)` and `Stage(make)` call `make(config, seams, parameters)` for each life of a server. `seams` are
+all that an engine may take from the world: its state machine, log, snapshots, outbox, clock, dice. `parameters` is
+opaque to the simulation but for its author (today: PySyncObj's configuration, `World.parameters`). The duties of
+whoever drives an engine stand at the top of `tenured/raft/engine.py`. Messages are those of `tenured.raft.messages`:
+the checker reads votes as they leave. Mutants name rules of one engine, and change with it.
 """
 
 from __future__ import annotations
