@@ -2,6 +2,9 @@
 
 `uid` of an agent is the decimal text of the revision that created its row (protocol additions 2): it is never used
 again, so the records of a deleted agent cannot come back under its name.
+
+`gc=False`: rows are frozen and refer to no row, so they are in no cycle. The collector of cycles would otherwise walk
+through all of them: with 100,000 agents it held the event loop for seconds.
 """
 
 from __future__ import annotations
@@ -35,14 +38,14 @@ back because many are silent at once; that, and an operator has confirmed it (do
 """
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Base of all rows."""
 
     revision: int = 0
     """Of the registry, when this row last changed."""
 
 
-class Taint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Taint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Keeps agents that do not tolerate it away from a node or a pool."""
 
     key: str
@@ -51,7 +54,7 @@ class Taint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of TAINT_EFFECTS."""
 
 
-class Toleration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Toleration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Lets an agent go where a taint is."""
 
     key: str
@@ -60,7 +63,7 @@ class Toleration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Empty: any value of the key."""
 
 
-class Spread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Spread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How evenly the agents of a group are to lie over zones, nodes or hosts."""
 
     by: str = "Node"
@@ -71,7 +74,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Agents that name the same group count together; empty: those of the class."""
 
 
-class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the user asked for."""
 
     id: str
@@ -104,7 +107,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the Kubernetes object: becomes observedGeneration."""
 
 
-class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Why an agent that is assigned does not run, in its holder's words."""
 
     phase: str
@@ -116,7 +119,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Wall time of the next attempt; 0: none is planned."""
 
 
-class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Why an agent that nobody holds is not placed."""
 
     reason: str
@@ -124,7 +127,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_action: str = ""
 
 
-class Failover(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Failover(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The last move that nobody asked for."""
 
     wall: float
@@ -138,7 +141,7 @@ class Failover(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """From `wall` to Ready at the new holder; 0: not ended yet."""
 
 
-class Agent(Row, frozen=True, kw_only=True, omit_defaults=True):
+class Agent(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An agent and its assignment.
 
     Invariants: `incarnation` is empty exactly while nobody holds the agent, and becomes so only by rule R (protocol
@@ -203,7 +206,7 @@ class Agent(Row, frozen=True, kw_only=True, omit_defaults=True):
         return self.incarnation != "" and not self.ready and self.trouble is None
 
 
-class Method(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Method(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An action or a query of a class."""
 
     name: str
@@ -213,7 +216,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """JSON Schema of an object."""
 
 
-class AgentClass(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AgentClass(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A class that a host's worker reported."""
 
     name: str
@@ -225,7 +228,7 @@ class AgentClass(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every agent of the class offers."""
 
 
-class Host(Row, frozen=True, kw_only=True, omit_defaults=True):
+class Host(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One incarnation (one process start) of a host. Two incarnations of one name may be alive at once (protocol 1,
     no_supersede).
     """
@@ -273,7 +276,7 @@ class Host(Row, frozen=True, kw_only=True, omit_defaults=True):
         return not self.ended
 
 
-class Pool(Row, frozen=True, kw_only=True, omit_defaults=True):
+class Pool(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A kind of worker."""
 
     name: str
@@ -287,7 +290,7 @@ class Pool(Row, frozen=True, kw_only=True, omit_defaults=True):
     """Of its pods: a taint of a node that they accept keeps no agent of theirs away."""
 
 
-class Node(Row, frozen=True, kw_only=True, omit_defaults=True):
+class Node(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A Kubernetes node, as the operator sees it. A node without a row is schedulable and has no labels."""
 
     name: str
@@ -301,7 +304,7 @@ class Node(Row, frozen=True, kw_only=True, omit_defaults=True):
         return self.labels.get(ZONE_LABEL, "")
 
 
-class Server(Row, frozen=True, kw_only=True, omit_defaults=True):
+class Server(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A voter and its disk."""
 
     name: str
@@ -314,7 +317,7 @@ class Server(Row, frozen=True, kw_only=True, omit_defaults=True):
     """Its disk was replaced and has not yet read all records from the others (protocol 2, rejoin)."""
 
 
-class Reservation(Row, frozen=True, kw_only=True, omit_defaults=True):
+class Reservation(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Room on one incarnation of a host that is kept until a time; counted as used."""
 
     id: str
@@ -329,7 +332,7 @@ class Reservation(Row, frozen=True, kw_only=True, omit_defaults=True):
     """Cluster time at which the first tick drops it."""
 
 
-class FailoverItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FailoverItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One agent that a lost host held."""
 
     uid: str
@@ -343,7 +346,7 @@ class FailoverItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Reason for which it was marked instead of moved."""
 
 
-class FailoverRecord(Row, frozen=True, kw_only=True, omit_defaults=True):
+class FailoverRecord(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One end of an incarnation that nobody asked for, and what became of its agents. The last 200 are kept."""
 
     id: int
@@ -389,7 +392,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, gc=False):
 AnyRow = Agent | Host | Pool | Node | Server | Reservation | FailoverRecord
 
 
-class RowKey(msgspec.Struct, frozen=True, order=True):
+class RowKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """Names one row."""
 
     kind: Kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class RowResult(msgspec.Struct, frozen=True, omit_defaults=True):
+class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Of one agent in ApplyAgents or DeleteAgents, or one item of Assign."""
 
     id: str
@@ -17,7 +17,7 @@ class RowResult(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Of one command. Refused as a whole: `ok` is False, with a reason of the catalogue and a sentence."""
 
     ok: bool = True
