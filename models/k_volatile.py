@@ -2,7 +2,7 @@
 volatile receiver.
 
 A volatile agent keeps nothing over a take-over. Its stream is (uid, epoch), each signal at most once; the receiver
-keeps a mark for the highest epoch only. To a volatile receiver a signal goes at least once, and it never calls `applied`
+keeps a mark for the highest epoch only. To a volatile receiver a signal goes at least once; it never calls `applied`
 what its present activation did not apply itself.
 """
 
