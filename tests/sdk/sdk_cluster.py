@@ -95,6 +95,8 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
     batches: list[registry_pb2.WatchBatch] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody long-polls."""
+    polls: list[int] = field(default_factory=list)
+    """How long each asked to wait, in ms."""
     watched_from: list[int] = field(default_factory=list)
 
     async def move(self, route: common_pb2.Route) -> None:
@@ -108,11 +110,17 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
             self.changed.notify_all()
 
     async def Resolve(self, request, context):  # noqa: ANN001, ANN201, N802 - gRPC's
+        def standing() -> object:
+            route = self.routes.get(request.agent)
+            return None if route is None else (route.epoch, route.host)
+
         def settled() -> bool:
             route = self.routes.get(request.agent)
-            return route is None or route.epoch != request.known_epoch
+            return route is None or route.epoch != request.known_epoch or standing() != before
 
+        before = standing()
         if request.wait_ms:
+            self.polls.append(request.wait_ms)
             self.asked.set()
         async with self.changed:
             with contextlib.suppress(TimeoutError):

@@ -112,6 +112,26 @@ async def test_a_frozen_server_keeps_no_call_waiting(cluster: FakeCluster) -> No
             assert await call(remote) == 3
 
 
+async def test_an_agent_that_lost_its_host_is_followed_at_the_server_that_said_so(cluster: FakeCluster) -> None:
+    """The other server is frozen: the news of the loss must not end the wait for the next holder there."""
+    lost, other = await cluster.host("host-0", silent), await cluster.host("host-1", value(3, epoch=2))
+    await cluster.place(AGENT, lost)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        endpoint = dataclasses.replace(
+            cluster.endpoint(), servers=(cluster.api, f"127.0.0.1:{frozen.getsockname()[1]}")
+        )
+        async with Remote(endpoint) as remote:
+            calling = asyncio.create_task(call(remote))
+            await lost.came.wait()
+            await cluster.registry.asked.wait()
+            cluster.registry.asked.clear()
+            await cluster.registry.move(common_pb2.Route(agent=AGENT, uid="7", epoch=1, summary="Failing over"))
+            await cluster.registry.asked.wait()
+            await cluster.place(AGENT, other, epoch=2)
+            assert await calling == 3
+    assert cluster.registry.polls[1] < cluster.registry.polls[0], "the rest of the same poll, not the next one"
+
+
 async def test_moved_says_where(cluster: FakeCluster) -> None:
     """The old host knows better than the client."""
     other = await cluster.host("host-1", value(3, epoch=2))

@@ -16,7 +16,7 @@ from tenure._remote.calls import Attempt, Reply
 from tenure._remote.channels import Channel, RpcError
 from tenure._remote.endpoint import Endpoint
 from tenure._remote.hedging import first_good
-from tenure._remote.routes import Routes
+from tenure._remote.routes import SHORTEST_POLL_S, Routes
 from tenure._remote.sessions import Session
 from tenure_proto.v1 import calls_pb2, calls_pb2_grpc, common_pb2, registry_pb2, registry_pb2_grpc
 
@@ -181,6 +181,17 @@ class Remote:
 
         return await self._ask("resources", ask, timeout_s)
 
+    async def decisions(
+        self, host: str = "", limit: int = 0, *, timeout_s: float | None = None
+    ) -> registry_pb2.DecisionsResponse:
+        """The last placements of the cluster, or of one host, the newest first. Raises CallError."""
+        request = registry_pb2.DecisionsRequest(host=host, limit=limit)
+
+        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.DecisionsResponse:
+            return await stub.Decisions(request, timeout=seconds)
+
+        return await self._ask("placements", ask, timeout_s)
+
     async def quarantine(
         self, host: str, reason: str, *, timeout_s: float | None = None
     ) -> registry_pb2.QuarantineResponse:
@@ -323,9 +334,32 @@ class Remote:
         """
         first = self._server
         servers = [self._server_address(first + number) for number in range(min(2, len(self.endpoint.servers)))]
-        asks = [functools.partial(self._resolve_at, server, request, timeout_s) for server in servers]
+        ask = self._poll_at if request.wait_ms else self._resolve_at
+        asks = [functools.partial(ask, server, request, timeout_s) for server in servers]
         apart_s = 0.0 if request.wait_ms else HEDGE_S
         return await first_good(asks, lambda answer: _tells(answer, request), apart_s=apart_s)
+
+    async def _poll_at(
+        self, server: str, request: registry_pb2.ResolveRequest, timeout_s: float
+    ) -> registry_pb2.ResolveResponse:
+        """One server's long poll, begun again when it ends early without a holder: the news that an agent has lost its
+        host is not the news that it has another.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + request.wait_ms / 1000
+        slack_s = timeout_s - request.wait_ms / 1000
+        while True:
+            began = clock()
+            answer = await self._resolve_at(server, request, until - began + slack_s)
+            if _tells(answer, request) or until - clock() < SHORTEST_POLL_S:
+                if not _tells(answer, request):
+                    self._turn_server(server)  # it may be cut off from the others and not know
+                return answer
+            await asyncio.sleep(max(0.0, began + SHORTEST_POLL_S - clock()))
+            again = registry_pb2.ResolveRequest()
+            again.CopyFrom(request)
+            again.wait_ms = max(1, int((until - clock()) * 1000))
+            request = again
 
     async def _resolve_at(
         self, server: str, request: registry_pb2.ResolveRequest, timeout_s: float
@@ -338,8 +372,6 @@ class Remote:
             if channels.is_transient(error):
                 raise errors.Unavailable(f"resolving {request.agent} at {server}: {error.details()}") from error
             raise channels.translate(error, f"resolving {request.agent} at {server}") from error
-        if not _tells(answer, request):
-            self._turn_server(server)  # it may be cut off from the others and not know
         if answer.cluster_time > self._cluster_time[0]:
             self._cluster_time = (answer.cluster_time, asyncio.get_running_loop().time())
         return answer
@@ -394,7 +426,7 @@ class Remote:
 
 
 def _tells(answer: registry_pb2.ResolveResponse, request: registry_pb2.ResolveRequest) -> bool:
-    """Whether an answer says what was not known; a long poll may end without."""
+    """Whether an answer says what was not known; a long poll may end without, or with no holder yet."""
     return not request.wait_ms or answer.HasField("error") or answer.route.epoch != request.known_epoch
 
 
