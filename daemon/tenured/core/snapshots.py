@@ -7,7 +7,7 @@ is read like a chunk. Unknown fields are ignored, missing ones have defaults, as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -21,6 +21,14 @@ ROWS = {"agents": 500, "decisions": 1000, "hosts": 50, "failovers": 10}
 """Rows in a chunk, where it is not 500: hosts carry the schemas of their classes, failovers up to 200 agents each."""
 RESULT_ROWS = 1000
 """Row results in a chunk of results."""
+
+_AGENT_NAMES = (
+    "managed_by", "host", "incarnation", "node", "assigned_reason", "unheld_reason", "last_host", "last_node",
+)  # fmt: skip
+_SPEC_NAMES = ("class_name", "pool", "strategy")
+_SPEC_MAPS = ("node_selector", "labels")
+_NOTHING: dict[str, str] = {}
+"""Rows are values: nobody changes it."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,6 +71,26 @@ def decode(chunk: bytes) -> Snapshot:
         return msgspec.msgpack.decode(memoryview(chunk)[1:], type=Snapshot)
     except msgspec.DecodeError as error:
         raise Undecodable(str(error)) from error
+
+
+def share(agents: Iterable[Agent], strings: dict[str, str]) -> None:
+    """Let equal names in rows that were just decoded be one object: with 100,000 agents that is a fifth of the memory.
+
+    `strings` is what was seen so far. Rows that anybody else has seen must not be given.
+    """
+    for agent in agents:
+        _share(agent, _AGENT_NAMES, strings)
+        _share(agent.spec, _SPEC_NAMES, strings)
+        for name in _SPEC_MAPS:
+            if not getattr(agent.spec, name):
+                msgspec.structs.force_setattr(agent.spec, name, _NOTHING)
+
+
+def _share(row: msgspec.Struct, names: tuple[str, ...], strings: dict[str, str]) -> None:
+    for name in names:
+        value: str = getattr(row, name)
+        if value:
+            msgspec.structs.force_setattr(row, name, strings.setdefault(value, value))
 
 
 def chunks(kept: Snapshot) -> Iterator[bytes]:

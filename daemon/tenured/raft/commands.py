@@ -139,11 +139,8 @@ class Commands(Core):
 
     @property
     def appliable(self) -> int:
-        """Committed, and on this server's own disk.
-
-        With one server an entry is committed while its sync still runs; nothing may be shown that a power cut forgets.
-        """
-        return min(self.commit_index, self.log.durable_index)
+        """What a majority has on its disks: no power cut forgets it, whether this server's disk has it or not yet."""
+        return self.commit_index
 
     def apply_committed(self) -> None:
         """Apply within the turn's budget. `behind` says whether there is more."""

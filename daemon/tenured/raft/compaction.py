@@ -29,6 +29,7 @@ class Compacting(Commands):
         """Set up before the parent's __init__."""
         self.limits: Compaction = self.config.compaction
         self.writing = False
+        self.freeze_s = 0.0
         self.compact_now = False
         self.failures = 0
         self.failure = ""
@@ -69,7 +70,9 @@ class Compacting(Commands):
     def begin_snapshot(self, previous: Entry, last: Entry) -> None:
         """Freeze the state now, on the loop; the rest is done beside it."""
         self.writing = True
+        began = self.now()
         chunks = self.machine.snapshot()
+        self.freeze_s = self.now() - began
         self.snapshots.store.write(previous, last, chunks, self.snapshot_ended)
 
     def snapshot_ended(self, error: Exception | None) -> None:
@@ -121,6 +124,7 @@ class Compacting(Commands):
             log_entries=len(self.log),
             log_bytes=self.log.bytes,
             writing=self.writing,
+            freeze_s=self.freeze_s,
             failures=self.failures,
             failure=self.failure,
         )

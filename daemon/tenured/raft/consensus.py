@@ -236,11 +236,17 @@ class Consensus:
         peers: Mapping[str, PeerStatus] = {name: PeerStatus(connected=False, lag=None) for name in self._config.peers}
         return Role(self._config.name, 0, None, False, False, 0, 0, 0, False, peers)
 
+    def compact(self) -> None:
+        """Write a snapshot and cut the log, however short it is. `snapshots` says when that is done."""
+        if self._engine is not None:
+            self._engine.forceLogCompaction()
+            self._kick()
+
     def snapshots(self) -> SnapshotStatus:
         """How the log is kept short, and why it is not when that fails."""
         if self._engine is not None and self._failed is None:
             return self._engine.snapshot_status()
-        return SnapshotStatus(0, 0, 0, 0, writing=False, failures=0, failure="")
+        return SnapshotStatus(0, 0, 0, 0, writing=False, freeze_s=0.0, failures=0, failure="")
 
     def _why_not(self) -> str:
         if self._failed is not None:

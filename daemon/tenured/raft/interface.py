@@ -141,6 +141,8 @@ class SnapshotStatus:
     log_entries: int
     log_bytes: int
     writing: bool
+    freeze_s: float
+    """How long the loop stood still for the last one that was begun."""
     failures: int
     failure: str
 

@@ -36,11 +36,15 @@ class Message(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class AppendEntries(Message, frozen=True, array_like=True, tag=1, kw_only=True):
-    """Leader to follower, also as heartbeat. `previous` is None when the leader's log starts later."""
+    """Leader to follower, also as heartbeat. `previous` is None when the leader's log starts later.
+
+    `quiet`: nothing but a commit index is news. Who agrees need not say so (ADR 0013).
+    """
 
     commit_index: Index
     previous: tuple[Index, Term] | None
     entries: list[Entry]
+    quiet: bool = False
 
 
 class SnapshotPart(msgspec.Struct, frozen=True, array_like=True):

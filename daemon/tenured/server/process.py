@@ -18,6 +18,7 @@ from tenured.server.api import Api, quorum_ready, server_statuses
 from tenured.server.changing import Changing
 from tenured.server.enrolling import Enrolling
 from tenured.server.health import Health
+from tenured.server.heap import settle
 from tenured.server.hosts import Hosts
 from tenured.server.joining import Joining, Peer
 from tenured.server.leading import Leader
@@ -57,7 +58,7 @@ class Server:
         _check_identity(config, self.files)
         _check_volume(config)
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        self.replica = Replica()
+        self.replica = Replica(settle)
         self.peers = RaftPeers(config.name, config.cluster, config.raft_peers, self.files)
         profile = config.profile
         raft = RaftConfig(

@@ -31,11 +31,14 @@ class Restoring:
 
     def __init__(self, finished: Callable[[Registry], None]) -> None:
         self._registry = Registry()
+        self._strings: dict[str, str] = {}
         self._finished = finished
 
     def feed(self, chunk: bytes) -> None:
         """Take the next chunk. Raises Undecodable, a ValueError."""
-        self._registry.take(snapshots.decode(chunk))
+        part = snapshots.decode(chunk)
+        snapshots.share(part.agents, self._strings)
+        self._registry.take(part)
 
     def finish(self) -> None:
         """All of it is there."""
@@ -45,7 +48,9 @@ class Restoring:
 class Replica:
     """Implements `tenured.raft.StateMachine`."""
 
-    def __init__(self) -> None:
+    def __init__(self, settle: Callable[[], None] = lambda: None) -> None:
+        """`settle` is called when the rows that are there now will stay for long (server/heap.py)."""
+        self._settle = settle
         self.rule: Callable[[Registry, int, bytes], tuple[bytes, machine.Applied]] = machine.apply_bytes
         """What an entry does; a simulation may put something else in its place, to see that it is missed."""
         self.registry = Registry()
@@ -67,7 +72,9 @@ class Replica:
 
     def snapshot(self) -> Iterator[bytes]:
         """The whole registry as it is now."""
-        return snapshots.chunks(self.registry.freeze())
+        frozen = self.registry.freeze()
+        self._settle()
+        return snapshots.chunks(frozen)
 
     def restore(self) -> Restoring:
         """Begin to take a registry over; the present one stays until all of it is there."""
@@ -75,6 +82,7 @@ class Replica:
 
     def _replace(self, registry: Registry) -> None:
         self.registry = registry
+        self._settle()
         for listener in self._listeners:
             listener.replaced()
         self._wake()
