@@ -60,7 +60,7 @@ class Steps(Model[World]):
     epochs, voids, rollout, signals = 2, False, False, 3
     live = True
     FAST = ({}, {"voids": True, "signals": 1}, {"rollout": True})
-    SMALL = ({"epochs": 3}, {"epochs": 3, "voids": True, "rollout": True})
+    SMALL = ({"epochs": 3}, {"voids": True, "rollout": True})
     BIG = {"epochs": 5, "voids": True, "rollout": True}
     GUARDS = {
         "accept_first": {"voids": True, "signals": 1},
