@@ -81,6 +81,10 @@ class Cluster(Protocol):
         """Capacity, use and reservations, by node and in all."""
         ...
 
+    async def decisions(self, host: str, limit: int) -> registry_pb2.DecisionsResponse:
+        """The last placements of the cluster, or of one host, the newest first."""
+        ...
+
     async def quarantine(self, host: str, reason: str) -> registry_pb2.QuarantineResponse:
         """Place nothing new on a host; an empty reason lifts that."""
         ...

@@ -63,6 +63,11 @@ class RemoteCluster:
         with self._reading():
             return await self.remote.resources(timeout_s=ASK_S)
 
+    async def decisions(self, host: str, limit: int) -> registry_pb2.DecisionsResponse:
+        """The last placements of the cluster, or of one host, the newest first."""
+        with self._reading():
+            return await self.remote.decisions(host, limit, timeout_s=ASK_S)
+
     async def quarantine(self, host: str, reason: str) -> registry_pb2.QuarantineResponse:
         """Place nothing new on a host; an empty reason lifts that."""
         return await self.remote.quarantine(host, reason)

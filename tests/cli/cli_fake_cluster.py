@@ -85,6 +85,12 @@ class FakeCluster:
         held = sorted(row.name for row in self.rows.hosts.values() if row.silence == "Held")
         return registry_pb2.ConfirmFailoverResponse(hosts=hosts or held)
 
+    async def decisions(self, host: str, limit: int) -> registry_pb2.DecisionsResponse:
+        """Those of the explanation, of that host."""
+        self._check()
+        found = [each for each in self.explanation.decisions if host in ("", each.host)]
+        return registry_pb2.DecisionsResponse(decisions=found[:limit], kept=len(self.explanation.decisions))
+
     async def quarantine(self, host: str, reason: str) -> registry_pb2.QuarantineResponse:
         """Notes it."""
         self._check()

@@ -119,6 +119,21 @@ def test_explain_tells_why_since_when_and_who_was_before(tenure: Tenure, cluster
     assert (shown["lastHost"], shown["epoch"]) == ("host-1", "2")
 
 
+def test_the_last_placements_of_a_host(tenure: Tenure, cluster: FakeCluster) -> None:
+    made = [
+        registry_pb2.Decision(
+            id="shop/a", epoch=2, host="host-2", wall=NOW, reason="Draining", explanation="host-2 1.00"
+        ),
+        registry_pb2.Decision(id="shop/b", epoch=1, host="host-1", wall=NOW, reason="Scheduled"),
+    ]
+    cluster.explanation = registry_pb2.ExplainResponse(decisions=made)
+    lines = tenure("placements", "--host", "host-2").stdout.splitlines()
+    assert lines[0].split() == ["TIME", "AGENT", "EPOCH", "HOST", "REASON", "CHOSEN"]
+    assert lines[1].split()[1:] == ["shop/a", "2", "host-2", "Draining", "host-2", "1.00"]
+    assert len(lines) == 2
+    assert json.loads(tenure("placements", "-o", "json").stdout)["kept"] == 2
+
+
 def test_explain_tells_what_an_agent_waits_for(tenure: Tenure, cluster: FakeCluster) -> None:
     cluster.explanation = registry_pb2.ExplainResponse(
         id="shop/counter-1", summary="Waiting: no host has capability gpu", reason="CapabilityMissing",

@@ -40,7 +40,9 @@ agent_shapes = st.fixed_dictionaries(
         "memory_bytes": st.sampled_from([0, 50, 100]),
         "requires": st.sampled_from([(), (), ("gpu",), ("gpu", "ssd")]),
         "tolerations": st.sampled_from([(), (Toleration(key="t"),), (Toleration(key=""),)]),
-        "spread": st.sampled_from([(), (Spread(by="Zone"),), (Spread(by="Host", max_skew=2), Spread(by="Zone"))]),
+        "spread": st.sampled_from(
+            [(), (Spread(by="Zone"),), (Spread(by="Host", max_skew=2, group="g"), Spread(by="Zone"))]
+        ),
         "node_selector": st.sampled_from([{}, {}, {"disk": "fast"}]),
         "near": st.sampled_from(["", "shop/a0", "n1"]),
     }
@@ -192,7 +194,7 @@ def test_the_first_rule_of_a_spread_is_kept_whenever_it_can_be(shape: tuple, see
             held = Counter(
                 place_of(registry, rule, registry.hosts[other.incarnation])
                 for other in registry.agents.values()
-                if other.held
+                if other.held and (not rule.group or rule.group in {each.group for each in other.spec.spread})
             )
             least = min(held[place_of(registry, rule, host)] for host in able)
             taken = held[place_of(registry, rule, registry.hosts[each.incarnation])]
@@ -245,6 +247,19 @@ def test_a_dry_run_foretells(shape: tuple, seed: int) -> None:
             assert bool(verdict.rejected) == bool(verdict.why)
 
 
+def assert_groups(registry: Registry) -> None:
+    """The index that spread asks says what the rows say."""
+    counts: dict[str, Counter[str]] = {}
+    for agent in registry.agents.values():
+        if agent.held:
+            named = {rule.group for rule in agent.spec.spread if rule.group}
+            for group in {agent.spec.class_name} | named:
+                counts.setdefault(f"shop/{group}", Counter())[agent.incarnation] += 1
+    assert {name: dict(registry.groups.held(name)) for name in counts} == {n: dict(each) for n, each in counts.items()}
+    total = sum(sum(registry.groups.held(name).values()) for name in ("shop/Counter", "shop/g"))
+    assert total == sum(sum(each.values()) for each in counts.values())
+
+
 @given(clusters)
 def test_what_is_remembered_between_questions_is_what_is_true(shape: tuple) -> None:
     """Rows change between questions in every way; a registry that was asked before answers as one that never was."""
@@ -262,6 +277,7 @@ def test_what_is_remembered_between_questions_is_what_is_true(shape: tuple) -> N
         world.apply(change)
         unheld = [world.registry.agents[uid] for uid in sorted(world.registry.unheld, key=int)]
         fresh = Registry.restore(world.registry.snapshot())
+        assert_groups(world.registry)
         for avoid in (frozenset(), frozenset({"h2.1"}), frozenset()):
             asked: list[Placement] = place(world.registry, unheld, avoid=avoid)
             assert asked == place(fresh, unheld, avoid=avoid)

@@ -69,6 +69,8 @@ async def test_an_agent_that_is_held_is_explained_with_its_history(
             (1, host.name, told.explanation)
         ]
         assert not told.verdicts
+        listed = await registry.Decisions(registry_pb2.DecisionsRequest(host=host.name, limit=1))
+        assert [(each.id, each.epoch) for each in listed.decisions] == [(name, 1)]
         await remove(registry, name)  # it goes when the host releases it
 
 

@@ -36,6 +36,7 @@ TABLE: Mapping[str, tuple[Mapping[str, frozenset[Role]], Mapping[str, set[Role]]
             "Registry/Explain": USERS,
             "Registry/DryRun": USERS,
             "Registry/Resources": USERS,
+            "Registry/Decisions": USERS,
             "Registry/Quarantine": USERS,
             "Registry/Reserve": USERS,
             "Registry/Unreserve": USERS,

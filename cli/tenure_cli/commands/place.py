@@ -179,6 +179,31 @@ async def _resources(shell: Runtime, output: Format, namespace: str) -> None:
         print(f"{answer.waiting} of {answer.agents} agents wait for a host.")
 
 
+def placements(
+    context: typer.Context,
+    host: Annotated[str, typer.Option("--host", help="Only those of this host.")] = "",
+    limit: Annotated[int, typer.Option("--limit", help="So many, the newest first.", min=1, max=1000)] = 50,
+    output: FormatOption = Format.TABLE,
+    namespace: NamespaceOption = "",
+) -> None:
+    """List the last placements of the cluster: which agent went where, when, and why there. 10,000 are kept.
+
+    Examples:
+
+        tenure placements
+
+        tenure placements --host host-2 --limit 10
+    """
+    shell = runtime(context)
+    shell.run(_placements(shell, host, limit, output, namespace))
+
+
+async def _placements(shell: Runtime, host: str, limit: int, output: Format, namespace: str) -> None:
+    async with shell.cluster(namespace) as cluster:
+        answer = await cluster.decisions(host, limit)
+    emit(output, lambda _: placement.decisions(answer), lambda: data.row(answer), "Nothing was placed yet.")
+
+
 def quarantine(
     context: typer.Context,
     host: Annotated[str, typer.Argument(help="A host's name (`tenure get hosts`).")],

@@ -69,6 +69,14 @@ def _history(answer: registry_pb2.ExplainResponse) -> list[str]:
     return ["", *Table(("EPOCH", "TIME", "HOST", "REASON", "CHOSEN"), rows).lines()] if rows else []
 
 
+def decisions(answer: registry_pb2.DecisionsResponse) -> Table:
+    """TIME AGENT EPOCH HOST REASON CHOSEN."""
+    rows = tuple(
+        (moment(one.wall), one.id, str(one.epoch), one.host, one.reason, one.explanation) for one in answer.decisions
+    )
+    return Table(("TIME", "AGENT", "EPOCH", "HOST", "REASON", "CHOSEN"), rows)
+
+
 def _hosts(answer: registry_pb2.ExplainResponse, *, wide: bool) -> list[str]:
     if not answer.verdicts:
         return []

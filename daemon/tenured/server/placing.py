@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -28,6 +29,9 @@ from tenured.transport.serving import Invalid, Unserved
 
 DECISIONS_SHOWN = 20
 """Of one agent, the newest."""
+DECISIONS_DEFAULT = 100
+DECISIONS_MAX = 1000
+"""Of the cluster, in one answer."""
 NAMELESS = "default/dry-run"
 """The agent of a dry run that names none."""
 _BARRIER_S = 1.0
@@ -134,6 +138,15 @@ class Placing:
             loads_known=seen.known,
         )
 
+    async def decisions(self, _: Identity, request: registry_pb2.DecisionsRequest) -> registry_pb2.DecisionsResponse:
+        """The last placements of the cluster, the newest first."""
+        registry = await self._caught_up()
+        chosen = (each for each in reversed(registry.decisions) if request.host in ("", each.host))
+        newest = islice(chosen, min(request.limit or DECISIONS_DEFAULT, DECISIONS_MAX))
+        return registry_pb2.DecisionsResponse(
+            decisions=map(_decision, newest), kept=len(registry.decisions), revision=registry.revision
+        )
+
     async def quarantine(self, _: Identity, request: registry_pb2.QuarantineRequest) -> registry_pb2.QuarantineResponse:
         """Place nothing new on a host, or (no reason) lift that. A refusal is INVALID_ARGUMENT with the sentence."""
         registry = await self._caught_up()
@@ -187,20 +200,23 @@ def _explained(registry: Registry, agent: model.Agent) -> registry_pb2.ExplainRe
         previous_explanation=agent.previous_explanation,
         last_host=agent.last_host,
         last_node=agent.last_node,
-        decisions=[
-            registry_pb2.Decision(
-                epoch=decision.epoch,
-                host=decision.host,
-                wall=decision.wall,
-                reason=decision.reason,
-                explanation=decision.explanation,
-            )
-            for decision in decisions[:DECISIONS_SHOWN]
-        ],
+        decisions=map(_decision, decisions[:DECISIONS_SHOWN]),
     )
     if agent.last_failover is not None:
         answer.last_failover.CopyFrom(rows.failover(agent.last_failover))
     return answer
+
+
+def _decision(made: model.Decision) -> registry_pb2.Decision:
+    return registry_pb2.Decision(
+        uid=made.uid,
+        id=made.id,
+        epoch=made.epoch,
+        host=made.host,
+        wall=made.wall,
+        reason=made.reason,
+        explanation=made.explanation,
+    )
 
 
 def _verdict(found: placement.Verdict) -> registry_pb2.Verdict:

@@ -15,6 +15,8 @@ from tenure_proto.v1.registry_pb2 import (
     ApplyClusterResponse,
     ConfirmFailoverRequest,
     ConfirmFailoverResponse,
+    DecisionsRequest,
+    DecisionsResponse,
     DeleteAgentsRequest,
     DeleteAgentsResponse,
     DryRunRequest,
@@ -134,6 +136,10 @@ class PlacementHandler(Protocol):
         """Capacity, use and reservations."""
         ...
 
+    async def decisions(self, peer: Identity, request: DecisionsRequest, /) -> DecisionsResponse:
+        """The last placements of the cluster."""
+        ...
+
     async def quarantine(self, peer: Identity, request: QuarantineRequest, /) -> QuarantineResponse:
         """Place nothing new on a host, or lift that."""
         ...
@@ -145,6 +151,7 @@ def placement_methods(handler: PlacementHandler) -> list[Method]:
         unary(f"{_SERVICE}Explain", ExplainRequest, handler.explain),
         unary(f"{_SERVICE}DryRun", DryRunRequest, handler.dry_run),
         unary(f"{_SERVICE}Resources", ResourcesRequest, handler.resources),
+        unary(f"{_SERVICE}Decisions", DecisionsRequest, handler.decisions),
         unary(f"{_SERVICE}Quarantine", QuarantineRequest, handler.quarantine),
     ]
 

@@ -25,6 +25,7 @@ SERVER_API: Mapping[str, frozenset[Role]] = MappingProxyType(
         "/tenure.v1.Registry/Explain": _USERS,
         "/tenure.v1.Registry/DryRun": _USERS,
         "/tenure.v1.Registry/Resources": _USERS,
+        "/tenure.v1.Registry/Decisions": _USERS,
         "/tenure.v1.Registry/Quarantine": _USERS,
         "/tenure.v1.Registry/Reserve": _USERS,
         "/tenure.v1.Registry/Unreserve": _USERS,

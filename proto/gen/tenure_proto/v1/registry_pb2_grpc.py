@@ -110,6 +110,11 @@ class RegistryStub:
                 request_serializer=tenure_dot_v1_dot_registry__pb2.ResourcesRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_registry__pb2.ResourcesResponse.FromString,
                 _registered_method=True)
+        self.Decisions = channel.unary_unary(
+                '/tenure.v1.Registry/Decisions',
+                request_serializer=tenure_dot_v1_dot_registry__pb2.DecisionsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_registry__pb2.DecisionsResponse.FromString,
+                _registered_method=True)
         self.Quarantine = channel.unary_unary(
                 '/tenure.v1.Registry/Quarantine',
                 request_serializer=tenure_dot_v1_dot_registry__pb2.QuarantineRequest.SerializeToString,
@@ -218,6 +223,13 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Decisions(self, request, context):
+        """the last placements of the cluster
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Quarantine(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -301,6 +313,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.Resources,
                     request_deserializer=tenure_dot_v1_dot_registry__pb2.ResourcesRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_registry__pb2.ResourcesResponse.SerializeToString,
+            ),
+            'Decisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decisions,
+                    request_deserializer=tenure_dot_v1_dot_registry__pb2.DecisionsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_registry__pb2.DecisionsResponse.SerializeToString,
             ),
             'Quarantine': grpc.unary_unary_rpc_method_handler(
                     servicer.Quarantine,
@@ -714,6 +731,33 @@ class Registry:
             '/tenure.v1.Registry/Resources',
             tenure_dot_v1_dot_registry__pb2.ResourcesRequest.SerializeToString,
             tenure_dot_v1_dot_registry__pb2.ResourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.Registry/Decisions',
+            tenure_dot_v1_dot_registry__pb2.DecisionsRequest.SerializeToString,
+            tenure_dot_v1_dot_registry__pb2.DecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

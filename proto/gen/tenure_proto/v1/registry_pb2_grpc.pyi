@@ -38,6 +38,8 @@ class RegistryStub:
     DryRun: _aio.UnaryUnaryMultiCallable[_registry_pb2.DryRunRequest, _registry_pb2.DryRunResponse]
     """changes nothing"""
     Resources: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResourcesRequest, _registry_pb2.ResourcesResponse]
+    Decisions: _aio.UnaryUnaryMultiCallable[_registry_pb2.DecisionsRequest, _registry_pb2.DecisionsResponse]
+    """the last placements of the cluster"""
     Quarantine: _aio.UnaryUnaryMultiCallable[_registry_pb2.QuarantineRequest, _registry_pb2.QuarantineResponse]
 
 class RegistryServicer(metaclass=_abc_1.ABCMeta):
@@ -154,6 +156,14 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ResourcesRequest,
         context: _aio.ServicerContext[_registry_pb2.ResourcesRequest, _abc.Awaitable[_registry_pb2.ResourcesResponse]],
     ) -> _abc.Awaitable[_registry_pb2.ResourcesResponse]: ...
+
+    @_abc_1.abstractmethod
+    def Decisions(
+        self,
+        request: _registry_pb2.DecisionsRequest,
+        context: _aio.ServicerContext[_registry_pb2.DecisionsRequest, _abc.Awaitable[_registry_pb2.DecisionsResponse]],
+    ) -> _abc.Awaitable[_registry_pb2.DecisionsResponse]:
+        """the last placements of the cluster"""
 
     @_abc_1.abstractmethod
     def Quarantine(
