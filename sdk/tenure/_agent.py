@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, ca
 from tenure import _codec, _state
 from tenure._context import Context, Scope, current_scope, running_scope
 from tenure._directives import Directive, Emit, Error
-from tenure._instruction import Instruction, Kind
+from tenure._instruction import Instruction, Kind, Target
 from tenure._methods import Method, find
 from tenure._state import S, State
 from tenure.errors import (
@@ -42,6 +42,16 @@ class Runtime(Protocol):
 
     async def invoke(self, agent_id: str, kind: Kind, method: str, arguments: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
         """Run one method; its reply, msgpack. `timeout` in seconds, None: the runtime's own. Raises CallError."""
+        ...
+
+    async def call(
+        self,
+        agent_id: str,
+        target: Target[Any],
+        arguments: Mapping[str, object],
+        timeout: float | None,  # noqa: ASYNC109
+    ) -> object:
+        """Run one method with values; its reply, typed. Else as `invoke`."""
         ...
 
 
@@ -83,6 +93,7 @@ class Agent(Generic[S]):
     __slots__ = ("__tenure__",)
     __tenure__: Cell[S]
     __tenure_state__: ClassVar[type[State] | None] = None
+    __tenure_methods__: ClassVar[dict[str, Method[..., Any]]]
 
     def __init_subclass__(cls, *, actions: Sequence[Method[..., Any]] = (), **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -122,7 +133,7 @@ class Agent(Generic[S]):
     def state(self) -> S:
         """The state: of a value, or inside a turn. Raises NotInTurn, with the way out, otherwise."""
         cell = self.__tenure__
-        if cell.role is Role.DRAFT and cell.context() is None:
+        if cell.role is Role.DRAFT and (cell.scope is None or not cell.scope.open):
             raise NotInTurn(f"the turn of {self!r} has ended: its state may be another turn's by now")
         if cell.state is None:
             name = type(self).__name__
@@ -148,13 +159,12 @@ class Agent(Generic[S]):
         if context is not None:
             method = find(type(self), instruction.name, instruction.kind)
             return cast(R, await method.run(self, context, instruction.arguments))
-        runtime = self._runtime(instruction.name)
-        reply = await runtime.invoke(self.id, instruction.kind, instruction.name, instruction.encode(), timeout)
-        return instruction.target.decode_reply(reply)
+        runtime = self.runtime_for(instruction.name)
+        return cast(R, await runtime.call(self.id, instruction.target, instruction.arguments, timeout))
 
     async def send(self, instruction: Instruction[Any], /, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """As `call`, without the reply: returns when the effect is committed. Raises what `call` raises."""
-        runtime = self._runtime(instruction.name)
+        runtime = self.runtime_for(instruction.name)
         await runtime.invoke(self.id, instruction.kind, instruction.name, instruction.encode(), timeout)
 
     async def call_by_name(
@@ -166,7 +176,7 @@ class Agent(Generic[S]):
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> object:
         """Run an action or a query by its name, for tools that know no class. Raises what `call` raises."""
-        runtime = self._runtime(name)
+        runtime = self.runtime_for(name)
         return _codec.unpack(await runtime.invoke(self.id, "by_name", name, pack_arguments(name, arguments), timeout))
 
     @classmethod
@@ -200,7 +210,8 @@ class Agent(Generic[S]):
         changed = make(type(agent), Cell(Role.VALUE, agent.id, state=after))
         return changed, tuple(Emit(type_, _codec.unpack(data)) for type_, data in scope.emitted)
 
-    def _runtime(self, what: str) -> Runtime:
+    def runtime_for(self, what: str) -> Runtime:
+        """Where a call of `what` leads; not for user code. Raises CallInsideTurn, NotInTurn."""
         cell = self.__tenure__
         if (scope := running_scope()) is not None:
             raise CallInsideTurn(
@@ -223,7 +234,7 @@ class Agent(Generic[S]):
         return f"<{type(self).__name__} {cell.id or 'without id'}, a {cell.role.value}>"
 
 
-_RESERVED = ("call", "call_by_name", "cmd", "config", "id", "new", "send", "state")
+_RESERVED = ("call", "call_by_name", "cmd", "config", "id", "new", "runtime_for", "send", "state")
 
 
 def make(cls: type[AnyAgent], cell: Cell[Any]) -> AnyAgent:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from tenure import _codec, errors
 from tenure._agent import Agent, Cell, Role, make, pack_arguments
-from tenure._instruction import Instruction, Kind
+from tenure._instruction import Instruction, Kind, Target
 from tenure._local import DEFAULT_TIMEOUT_S, full_id
 from tenure._state import State
 
@@ -114,6 +114,17 @@ class AsyncClient:
     async def invoke(self, agent_id: str, kind: Kind, method: str, arguments: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
         """Where references lead. Raises CallError."""
         return await self._open().invoke(agent_id, kind, method, arguments, timeout)
+
+    async def call(
+        self,
+        agent_id: str,
+        target: Target[Any],
+        arguments: Mapping[str, object],
+        timeout: float | None,  # noqa: ASYNC109
+    ) -> object:
+        """Where references lead. Raises CallError."""
+        packed = target.encode_arguments(arguments)
+        return target.decode_reply(await self.invoke(agent_id, target.kind, target.name, packed, timeout))
 
     def _open(self) -> Remote:
         if self._remote is None:

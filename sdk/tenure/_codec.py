@@ -6,8 +6,9 @@ its type again from the annotation that reads it. An aware `datetime` comes back
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
-from typing import cast
+from typing import Union, cast, get_args, get_origin
 
 import msgspec
 import pydantic
@@ -25,6 +26,7 @@ def _plain(value: object) -> object:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+_native_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 EMPTY_MAP = _encoder.encode({})
 
@@ -34,6 +36,53 @@ def pack(value: object) -> bytes:
     try:
         return _encoder.encode(value)
     except (TypeError, OverflowError, ValueError, pydantic_core.PydanticSerializationError) as error:
+        raise ValueError(f"{type(value).__name__} cannot be encoded: {error}") from error
+
+
+_INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
+NATIVE = frozenset({bool, int, float, str, bytes, type(None)})
+"""Types whose values cannot change, and which msgpack has words for."""
+
+
+def crosses(value: object) -> bool:
+    """Whether a value would come out of `unpack(pack(value))` as it is, and nobody could change it in between."""
+    kind = type(value)
+    if kind is int:
+        return _INT_MIN <= cast(int, value) <= _INT_MAX
+    if kind is str:
+        return cast(str, value).isascii() or _has_utf8(cast(str, value))
+    return kind in NATIVE
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_native(annotation: object) -> bool:
+    """Whether values of an annotation are of native types only: `int`, `str | None`."""
+    if isinstance(annotation, type) and annotation in NATIVE:
+        return True
+    return get_origin(annotation) in {Union, types.UnionType} and all(map(is_native, get_args(annotation)))
+
+
+def native_types(annotation: object) -> frozenset[type]:
+    """The types of a native annotation; none of any other."""
+    if annotation is None:
+        return frozenset({type(None)})
+    if not is_native(annotation):
+        return frozenset()
+    return frozenset(get_args(annotation)) or frozenset({cast(type, annotation)})
+
+
+def pack_native(value: Mapping[str, object]) -> bytes:
+    """As `pack`, for a map of what msgpack has words for. Raises ValueError."""
+    try:
+        return _native_encoder.encode(value)
+    except (TypeError, OverflowError, ValueError) as error:
         raise ValueError(f"{type(value).__name__} cannot be encoded: {error}") from error
 
 

@@ -6,17 +6,19 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tenure import _codec, errors
 from tenure._agent import Agent, Cell, Role, make, pack_arguments, state_class
-from tenure._instruction import Kind
+from tenure._instruction import Kind, Target
+from tenure._methods import find
 from tenure._state import S, State
 from tenure._turn import Activation
 from tenure.signals import Signal
 from tenure_link import Fault, Turn
+from tenure_link import Signal as Emitted
 
 A = TypeVar("A", bound=Agent[Any])
 
@@ -38,10 +40,24 @@ def full_id(agent_id: str, namespace: str) -> str:
 class _Held:
     """An agent of this runtime: its activation, and the lock that makes its actions take turns."""
 
+    __slots__ = ("_lock", "activation", "turns")
+
     def __init__(self, activation: Activation) -> None:
         self.activation = activation
-        self.lock = asyncio.Lock()
         self.turns = 0
+        self._lock: asyncio.Lock | None = None
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Made when it is first needed: most agents never wait."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    @property
+    def busy(self) -> bool:
+        """Whether an action runs or waits."""
+        return self._lock is not None and self._lock.locked()
 
 
 class LocalRuntime:
@@ -127,11 +143,38 @@ class LocalRuntime:
         full = full_id(agent_id, self._namespace)
         return _codec.unpack(await self.invoke(full, "by_name", name, pack_arguments(name, arguments), timeout))
 
+    async def call(
+        self,
+        agent_id: str,
+        target: Target[Any],
+        arguments: Mapping[str, object],
+        timeout: float | None,  # noqa: ASYNC109 - in seconds, as everywhere in the SDK
+    ) -> object:
+        """Where references lead. Raises CallError.
+
+        A plain function of an agent that is doing nothing runs in the caller's step: nothing can come between.
+        """
+        held = self._held(agent_id)
+        method = find(held.activation.cls, target.name, target.kind)
+        seconds = self._timeout if timeout is None else timeout
+        if method.immediate and method.kind == "action" and not held.busy and seconds > 0:
+            held.turns += 1
+            deadline_ns = _boot_ns() + int(seconds * 1e9)
+            turn = Turn(held.turns, held.activation.uid, "action", method.name, b"", deadline_ns, caller="local")
+            ended = held.activation.run_now(turn, method, method.signature.values(arguments))
+            if ended.fault is not None:
+                raise _error(ended.fault, agent_id)
+            if ended.done:
+                self._publish(agent_id, ended.signals)
+                return ended.reply
+        packed = target.encode_arguments(arguments)
+        return target.decode_reply(await self.invoke(agent_id, target.kind, target.name, packed, timeout))
+
     async def invoke(self, agent_id: str, kind: Kind, method: str, arguments: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
         """Where references lead. Raises CallError."""
         held = self._held(agent_id)
         seconds = self._timeout if timeout is None else timeout
-        deadline_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(seconds * 1e9)
+        deadline_ns = _boot_ns() + int(seconds * 1e9)
         held.turns += 1
         turn = Turn(held.turns, held.activation.uid, kind, method, arguments, deadline_ns, caller="local")
         task = asyncio.create_task(self._turn(held, turn), name=f"{agent_id} {method}")
@@ -155,10 +198,17 @@ class LocalRuntime:
             if done.fault is not None:
                 raise _error(done.fault, activation.id)
             activation.commit(turn.turn)
-            self.signals.extend(
-                Signal(id=s.id, source=activation.id, type=s.type, data=_codec.unpack(s.data)) for s in done.signals
-            )
+            self._publish(activation.id, done.signals)
         return done.reply or b""
+
+    def _publish(self, agent_id: str, signals: Iterable[Emitted]) -> None:
+        self.signals.extend(
+            Signal(id=one.id, source=agent_id, type=one.type, data=_codec.unpack(one.data)) for one in signals
+        )
+
+
+def _boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def _error(fault: Fault, agent_id: str) -> errors.CallError:

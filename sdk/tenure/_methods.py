@@ -38,6 +38,8 @@ class Method(Generic[P, R_co]):
         self.function = function
         self.kind: Kind = kind
         self.blocking = blocking
+        self.immediate = not blocking and not inspect.iscoroutinefunction(function)
+        """A plain function: it ends in the step in which it begins, unless it returns a coroutine."""
         self.name: str = function.__name__
         self.label: str = function.__name__
         functools.update_wrapper(self, function)
@@ -62,13 +64,16 @@ class Method(Generic[P, R_co]):
     def __get__(self, instance: Agent[Any] | None, owner: type[Any]) -> Self | Callable[P, Coroutine[Any, Any, R_co]]:
         if instance is None:
             return self
-        return cast(Callable[P, Coroutine[Any, Any, R_co]], functools.partial(self._on, instance))
+        return functools.partial(self._on, instance)
 
-    async def _on(self, agent: Agent[Any], /, *args: Any, **kwargs: Any) -> R_co:
-        context = agent.__tenure__.context()
-        if context is None:
-            return await agent.call(self(*args, **kwargs))
-        return cast(R_co, await self.run(agent, context, self.signature.bind(args, kwargs)))
+    async def _on(self, agent: Agent[Any], /, *args: Any, **kwargs: Any) -> Any:
+        arguments = self.signature.bind(args, kwargs)
+        cell = agent.__tenure__
+        if cell.runtime is not None:
+            return await agent.runtime_for(self.name).call(cell.id, self, arguments, None)
+        if (context := cell.context()) is not None:
+            return await self.run(agent, context, arguments)
+        return await agent.call(Instruction(self, arguments))
 
     async def run(self, agent: Agent[Any], context: Context, arguments: Mapping[str, Any]) -> object:
         """The body, on this draft."""
@@ -145,7 +150,15 @@ def query(function: Callable[..., Any] | None = None, /, *, blocking: bool = Fal
 
 
 def methods_of(cls: type[Any]) -> dict[str, Method[..., Any]]:
-    """Actions and queries of a class and its bases, by name."""
+    """Actions and queries of a class and its bases, by name. Remembered: a class is complete when it is used."""
+    known: dict[str, Method[..., Any]] | None = cls.__dict__.get("__tenure_methods__")
+    if known is None:
+        known = _collect(cls)
+        cls.__tenure_methods__ = known
+    return known
+
+
+def _collect(cls: type[Any]) -> dict[str, Method[..., Any]]:
     found: dict[str, Method[..., Any]] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():

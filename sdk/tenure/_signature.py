@@ -46,6 +46,8 @@ class Signature:
         self.text = ", ".join(str(p) for p in typed) or "no parameters"
         try:
             self._parameters = _model(rest, hints, label)
+            self._native_parameters = all(_codec.is_native(hints.get(name)) for name in self.names)
+            self._native_reply = _codec.native_types(hints.get("return", Any))
             self._reply: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hints.get("return", Any))
         except (pydantic.errors.PydanticUserError, TypeError) as error:
             raise DefinitionError(f"{label}: {str(error).splitlines()[0]}") from error
@@ -83,6 +85,20 @@ class Signature:
         except ValueError as error:
             raise self._wrong(str(error)) from error
         return dict(vars(self._validate(arguments)))
+
+    def values(self, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """Typed arguments for a body in this process, which shares nothing with the caller. Raises InvalidArguments."""
+        if self._native_parameters:
+            typed: dict[str, Any] = vars(self._validate(arguments))
+            if all(map(_codec.crosses, typed.values())):
+                return typed
+        return self.decode(self.encode(arguments))
+
+    def reply_value(self, value: object) -> object:
+        """The reply for a caller in this process, which shares nothing with the agent. Raises ActionFailed."""
+        if type(value) in self._native_reply and _codec.crosses(value):
+            return value
+        return self.decode_reply(self.encode_reply(value))
 
     def encode_reply(self, value: object) -> bytes:
         """Raises ActionFailed when the value is not what the function is annotated to return."""

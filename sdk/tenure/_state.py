@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 import pydantic
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
 from tenure import _codec
@@ -34,9 +36,15 @@ class State(pydantic.BaseModel):
         super().__setattr__(name, value)
 
 
-def encode(state: State) -> bytes:
-    """The bytes to commit. Raises StateInvalid, naming the field, when the state no longer fits its class."""
+def encode(state: State, *, checked: bool = False) -> bytes:
+    """The bytes to commit. Raises StateInvalid, naming the field, when the state no longer fits its class.
+
+    `checked`: it was valid once, and has changed by assignments only, each of which was validated.
+    """
     kind = type(state)
+    if checked and _is_native(kind):
+        with contextlib.suppress(ValueError):  # the long way says it better
+            return _codec.pack_native(state.__dict__)
     try:
         content = state.model_dump(mode="python", round_trip=True, warnings="error")
         if not _only_scalars(kind):
@@ -69,6 +77,26 @@ def initial(kind: type[S], content: dict[str, object]) -> S:
 
 
 _scalar_states: dict[type[State], bool] = {}
+_native_states: dict[type[State], bool] = {}
+
+
+def _is_native(kind: type[State]) -> bool:
+    """True if msgpack has a word for every field, assignment checks it, and nobody asked for another form of it."""
+    known = _native_states.get(kind)
+    if known is None:
+        decorators = kind.__pydantic_decorators__
+        known = _native_states[kind] = (
+            bool(kind.model_config.get("validate_assignment"))
+            and kind.model_config.get("extra") == "forbid"
+            and not (decorators.field_serializers or decorators.model_serializers or decorators.computed_fields)
+            and all(_codec.is_native(info.annotation) and not _excluded(info) for info in kind.model_fields.values())
+        )
+    return known
+
+
+def _excluded(info: FieldInfo) -> bool:
+    """Whether the field has ideas of its own about how it is written."""
+    return bool(info.exclude) or any(hasattr(item, "__get_pydantic_core_schema__") for item in info.metadata)
 
 
 def _only_scalars(kind: type[State]) -> bool:

@@ -8,16 +8,17 @@ a commit.
 from __future__ import annotations
 
 import asyncio
-import math
+import inspect
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from tenure import _codec, _state
 from tenure._agent import Agent, Cell, Role, make, state_class
-from tenure._context import Context, Scope, current_scope
+from tenure._context import Context, Scope, current_scope, on_loop_clock
 from tenure._methods import Method, find
 from tenure._state import State
 from tenure.errors import Busy, CallError, DeadlineExceeded, StateInvalid
@@ -25,6 +26,16 @@ from tenure_link import Fault, Signal, Turn, TurnDone
 
 MESSAGE_LIMIT = 2_000
 """Characters of a fault's message; its traceback may have ten times as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Immediate:
+    """How `Activation.run_now` ended. `done` False: not at all, the function is to be awaited."""
+
+    reply: object = None
+    signals: tuple[Signal, ...] = ()
+    fault: Fault | None = None
+    done: bool = False
 
 
 class Activation:
@@ -86,6 +97,44 @@ class Activation:
         elif self._pending is not None and self._pending[0] == turn:
             self._undo()
 
+    def run_now(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Immediate:
+        """Run and commit the turn of a plain function, in this step: for runtimes whose commits are immediate.
+
+        Whatever user code raises becomes a `Fault`. Returns None in place of a reply when the function returned a
+        coroutine: nothing has happened then.
+        """
+        self._refuse_second(turn)
+        scope = self._scope(turn, method)
+        draft = make(self.cls, Cell(Role.DRAFT, self.id, state=self._state, scope=scope, config=self._config))
+        token = current_scope.set(scope)
+        try:
+            first = (draft, Context(scope)) if method.signature.takes_context else (draft,)
+            result = method.function(*first, **arguments)
+            if inspect.iscoroutine(result):
+                result.close()
+                self._undo()
+                return Immediate()
+            reply = method.signature.reply_value(result)
+            after = draft.state
+            state = self._encoded(after, method)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
+            self._undo()
+            return Immediate(fault=fault_of(error, method.name), done=True)
+        except asyncio.CancelledError as error:  # of the body's own making: nothing was awaited
+            self._undo()
+            raised = RuntimeError("the action raised CancelledError").with_traceback(error.__traceback__)
+            return Immediate(fault=fault_of(raised, method.name), done=True)
+        except BaseException:
+            self._undo()
+            raise
+        finally:
+            current_scope.reset(token)
+            scope.open = False
+        self._state = after
+        if state is not None:
+            self._committed, self._view = state, None
+        return Immediate(reply, self._signals(turn.turn, scope) if scope.emitted else (), done=True)
+
     async def run(self, turn: Turn) -> TurnDone:
         """Run one turn. Whatever user code raises becomes a `Fault`; only CancelledError passes, after an undo."""
         try:
@@ -123,11 +172,13 @@ class Activation:
             return TurnDone(turn.turn, fault=Fault("DeadlineExceeded", f"{method.name} was given up before it ended"))
         self._state = after
         self._pending = (turn.turn, state)
-        signals = tuple(
-            Signal(id=f"{self.uid}.{self.epoch}.{turn.turn}.{n}", type=type_, data=data)
+        return TurnDone(turn.turn, reply=reply, state=state, signals=self._signals(turn.turn, scope))
+
+    def _signals(self, turn: int, scope: Scope) -> tuple[Signal, ...]:
+        return tuple(
+            Signal(id=f"{self.uid}.{self.epoch}.{turn}.{n}", type=type_, data=data)
             for n, (type_, data) in enumerate(scope.emitted)
         )
-        return TurnDone(turn.turn, reply=reply, state=state, signals=signals)
 
     async def _query(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> TurnDone:
         scope = self._scope(turn, method)
@@ -149,14 +200,14 @@ class Activation:
             uid=self.uid,
             caller=turn.caller,
             epoch=self.epoch,
-            deadline=_on_loop_clock(turn.deadline_ns),
+            deadline_ns=turn.deadline_ns,
             read_only=method.kind == "query",
         )
 
     def _encoded(self, after: State, method: Method[..., Any]) -> bytes | None:
         """The state to commit, None if it is what is committed. Raises StateInvalid."""
         try:
-            state = _state.encode(after)
+            state = _state.encode(after, checked=after is self._state)
         except StateInvalid as error:
             raise StateInvalid(f"{method.label} left a state that does not fit: {error.message}") from error
         return None if state == self._committed else state
@@ -183,7 +234,7 @@ async def _execute(
 ) -> bytes:
     """Run the body within the deadline; its reply. Raises DeadlineExceeded, ActionFailed, and what the body raises."""
     token = current_scope.set(scope)
-    limit = asyncio.timeout_at(None if math.isinf(scope.deadline) else scope.deadline)
+    limit = asyncio.timeout_at(on_loop_clock(deadline_ns) if deadline_ns else None)
     try:
         if deadline_ns and time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= deadline_ns:
             raise DeadlineExceeded(f"the deadline passed before {method.name} began")
@@ -221,11 +272,3 @@ def _author_frames(trace: TracebackType | None) -> TracebackType | None:
     while first is not None and first.tb_frame.f_globals.get("__name__", "").split(".")[0] in {"tenure", "asyncio"}:
         first = first.tb_next
     return first or trace
-
-
-def _on_loop_clock(deadline_ns: int) -> float:
-    """A CLOCK_BOOTTIME deadline on the event loop's clock; 0 means none."""
-    if not deadline_ns:
-        return math.inf
-    left = (deadline_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
-    return asyncio.get_running_loop().time() + left

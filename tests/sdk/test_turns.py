@@ -294,4 +294,128 @@ async def test_stored_states_are_checked() -> None:
 
 def test_no_deadline_is_infinite() -> None:
     """A pure run has no deadline."""
-    assert math.isinf(tenure._context.Scope("a", "b").deadline)
+    assert math.isinf(tenure.Context(tenure._context.Scope("a", "b")).deadline)
+
+
+# --- plain functions in the caller's step (ADR 0021) ------------------------------------------------------------------
+
+
+class PlainState(tenure.State):
+    count: int = 0
+    note: str | None = None
+
+
+class Plain(tenure.Agent[PlainState]):
+    """Plain functions only, but one that hands out a coroutine."""
+
+    @tenure.action
+    def add(self, ctx: tenure.Context, by: int = 1) -> int:
+        self.state.count += by
+        ctx.emit("added", by)
+        return self.state.count
+
+    @tenure.action
+    def huge(self) -> None:
+        self.state.count = 1 << 70
+
+    @tenure.action
+    def half_of_a_pair(self) -> None:
+        self.state.note = "\ud800"
+
+    @tenure.action
+    def put_unchecked(self) -> None:
+        self.state = PlainState.model_construct(count="no number", note=None)
+
+    @tenure.action
+    def later(self, by: int) -> int:
+        self.state.note = "before"
+        return self._later(by)  # type: ignore[return-value]
+
+    async def _later(self, by: int) -> int:
+        await asyncio.sleep(0)
+        self.state.count += by
+        return self.state.count
+
+    @tenure.action
+    async def slowly(self, gate: str) -> int:
+        await GATES[gate].wait()
+        self.state.count += 100
+        return self.state.count
+
+    @tenure.action
+    def echo(self, value: Any) -> Any:
+        return value
+
+    @tenure.action
+    def deadline(self, ctx: tenure.Context) -> float:
+        return ctx.deadline - asyncio.get_running_loop().time()
+
+    @tenure.query
+    def value(self) -> int:
+        return self.state.count
+
+
+GATES: dict[str, asyncio.Event] = {}
+
+
+async def test_a_plain_action_waits_for_one_that_runs(rt: tenure.LocalRuntime) -> None:
+    """One turn of an agent at a time, in the order of the calls."""
+    gate = GATES["one"] = asyncio.Event()
+    plain = await rt.create(Plain, "p")
+    slow = asyncio.create_task(plain.slowly(gate="one"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    quick = asyncio.create_task(plain.add(by=1))
+    await asyncio.sleep(0)
+    assert await plain.value() == 0
+    gate.set()
+    assert (await slow, await quick) == (100, 101)
+    assert [signal.data for signal in rt.signals] == [1]
+
+
+@pytest.mark.parametrize("action", ["huge", "half_of_a_pair", "put_unchecked"])
+async def test_what_no_wire_could_carry_is_refused_here_too(rt: tenure.LocalRuntime, action: str) -> None:
+    """An agent that passes its tests must run in a cluster."""
+    plain = await rt.create(Plain, "p")
+    await plain.add(by=5)
+    with pytest.raises(errors.StateInvalid, match=f"Plain.{action} left a state that does not fit"):
+        await plain.call_by_name(action)
+    with pytest.raises(errors.StateInvalid, match=f"Plain.{action} left a state that does not fit"):
+        await plain.call(getattr(Plain, action)())
+    assert rt.state(plain) == PlainState(count=5)
+    assert await plain.add(by=1) == 6
+
+
+async def test_a_function_that_hands_out_a_coroutine_is_awaited(rt: tenure.LocalRuntime) -> None:
+    plain = await rt.create(Plain, "p")
+    assert await plain.later(by=2) == 2
+    assert rt.state(plain) == PlainState(count=2, note="before")
+
+
+async def test_caller_and_agent_share_nothing(rt: tenure.LocalRuntime) -> None:
+    """A list that both could change would make an agent that is wrong only on one machine."""
+    plain = await rt.create(Plain, "p")
+    given = [1, [2]]
+    taken: Any = await plain.echo(value=given)
+    assert taken == given
+    assert taken is not given
+    assert taken[1] is not given[1]
+
+
+async def test_arguments_that_no_wire_could_carry_are_refused(rt: tenure.LocalRuntime) -> None:
+    plain = await rt.create(Plain, "p")
+    with pytest.raises(errors.InvalidArguments, match="add"):
+        await plain.add(by=1 << 70)
+    with pytest.raises(errors.InvalidArguments, match="echo"):
+        await plain.echo(value=object())
+    with pytest.raises(errors.InvalidArguments, match="`by`"):
+        await plain.add(by="many")  # type: ignore[arg-type]
+    assert await plain.value() == 0
+
+
+async def test_a_plain_action_has_a_deadline_too(rt: tenure.LocalRuntime) -> None:
+    plain = await rt.create(Plain, "p")
+    assert 4.0 < await plain.call(Plain.deadline(), timeout=5.0) <= 5.0
+    with pytest.raises(errors.DeadlineExceeded):
+        await plain.call(Plain.add(by=1), timeout=0)
+    assert await plain.value() == 0

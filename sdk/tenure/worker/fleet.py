@@ -12,7 +12,7 @@ LONGEST_DELAY_NS = 2_000 * MS
 class Fleet:
     """Workers wanted, starting and alive.
 
-    A worker may live only while the daemon is connected and the lease has not passed (protocol/ADDITIONS.md 4). Before
+    A worker may live only while the daemon is connected and the lease has not passed (protocol additions 4). Before
     the first lease of a connection no turn can come, so workers may start and warm up.
     """
 
