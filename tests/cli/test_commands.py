@@ -65,6 +65,41 @@ def test_a_mistake_is_answered_with_a_sentence_and_the_near_name(
     assert sentence in said
 
 
+def test_agents_are_chosen_by_labels_and_capability(tenure: Tenure, cluster: FakeCluster) -> None:
+    """REG-20, REG-09: of the spec, of the class as a host describes it, or general_purpose where both say nothing."""
+    cluster.add_host("host-3", classes=[registry_pb2.ClassInfo(name="Reader", capabilities=["ocr"])])
+    by_class = cluster.add_agent("shop/reader-1", class_="Reader")
+    by_class.spec.labels["team"] = "books"
+    by_spec = cluster.add_agent("shop/counter-2")
+    by_spec.spec.capabilities.append("ocr")
+
+    def names(*words: str) -> list[str]:
+        return [row[0].strip() for row in table(tenure("get", "agents", *words))[1:]]
+
+    assert names("--capability", "ocr") == ["shop/counter-2", "shop/reader-1"]
+    assert names("--capability", "general_purpose") == ["shop/counter-1"]
+    assert names("--capability", "ocr", "-l", "team=books") == ["shop/reader-1"]
+    wrong = tenure("get", "agents", "-l", "team")
+    assert (wrong.exit_code, "'team' is no label." in wrong.stderr) == (2, True)
+    assert "are for agents" in tenure("get", "hosts", "--by", "node").stderr
+
+
+def test_agents_are_counted_by_node(tenure: Tenure, cluster: FakeCluster) -> None:
+    """REG-21: the table sums to the total."""
+    cluster.add_agent("shop/counter-2", node="node-1", ready=False)
+    cluster.add_agent("shop/counter-3", node="")
+    lines = [[cell.strip() for cell in line] for line in table(tenure("get", "agents", "--by", "node"))]
+    assert lines == [
+        ["NODE", "AGENTS", "READY"],
+        ["<none>", "1", "1"],
+        ["node-1", "1", "0"],
+        ["node-2", "1", "1"],
+        ["total", "3", "2"],
+    ]
+    counted = json.loads(tenure("get", "agents", "--by", "class", "-o", "json").stdout)
+    assert counted["items"][0] == {"class": "Counter", "agents": 3, "ready": 2}
+
+
 def test_get_hosts_says_why_one_is_not_ready(tenure: Tenure, cluster: FakeCluster) -> None:
     """A broken worker is named with its reason in the STATUS column."""
     cluster.add_host("host-1", ready=False, worker_error="No module named 'agnets'", worker_reason="ImportFailed")

@@ -1,6 +1,6 @@
 """`tenure get` and `tenure describe`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -9,7 +9,8 @@ import typer
 from tenure_cli.errors import CliError, UsageError
 from tenure_cli.output import Format, FormatOption, NamespaceOption, emit, full_name
 from tenure_cli.ports import Cluster, Rows, snapshot
-from tenure_cli.render import data, describe, tables
+from tenure_cli.render import choose, data, describe, tables
+from tenure_cli.render.choose import By, Chosen
 from tenure_cli.render.tables import Table
 from tenure_cli.runtime import Runtime, runtime
 
@@ -31,13 +32,16 @@ def kind_of(word: str) -> str:
     raise UsageError(f"There is no kind {word!r}.", hint)
 
 
-def get(
+def get(  # noqa: PLR0913, PLR0917 - one for each flag
     context: typer.Context,
     kind: Annotated[str, typer.Argument(help="agents (ag), hosts (ho), servers (sv) or pools (po)")],
     name: Annotated[str, typer.Argument(help="Only this one.")] = "",
     output: FormatOption = Format.TABLE,
     namespace: NamespaceOption = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and print what changes.")] = False,
+    selector: Annotated[list[str] | None, typer.Option("--selector", "-l", help="Agents with this KEY=VALUE.")] = None,
+    capability: Annotated[str, typer.Option("--capability", help="Agents that offer it.")] = "",
+    by: Annotated[By | None, typer.Option("--by", help="Count agents by this, instead of listing them.")] = None,
 ) -> None:
     """List agents, hosts, servers or pools.
 
@@ -47,23 +51,41 @@ def get(
 
         tenure get ag counter-1 -o yaml
 
+        tenure get agents --by node
+
+        tenure get agents --capability ocr -l team=books
+
         tenure get hosts --watch
 
         tenure get servers
     """
     shell = runtime(context)
-    shell.run(_get(shell, kind, name, output, namespace, watch=watch))
+
+    async def work() -> None:
+        view = _View(kind_of(kind), name, namespace, Chosen(_labels(selector or []), capability), by)
+        if view.kind != "agents" and (selector or capability or by):
+            raise UsageError("--selector, --capability and --by are for agents.", "Use `tenure get agents`.")
+        await _get(shell, view, output, watch=watch)
+
+    shell.run(work())
 
 
-async def _get(shell: Runtime, word: str, name: str, output: Format, namespace: str, *, watch: bool) -> None:
-    kind = kind_of(word)
+def _labels(words: Sequence[str]) -> dict[str, str]:
+    pairs = [pair.partition("=") for word in words for pair in word.split(",")]
+    wrong = next((key + equals for key, equals, _ in pairs if not key or not equals), None)
+    if wrong is not None:
+        raise UsageError(f"{wrong!r} is no label.", "Write -l KEY=VALUE, several with a comma between.")
+    return {key: value for key, _, value in pairs}
+
+
+async def _get(shell: Runtime, view: "_View", output: Format, *, watch: bool) -> None:
+    kind, namespace = view.kind, view.namespace
     async with shell.cluster(namespace) as cluster:
         if kind == "servers":
             await _servers(cluster, output)
         elif watch:
-            await _watch(shell, cluster, _View(kind, name, namespace), output)
+            await _watch(shell, cluster, view, output)
         else:
-            view = _View(kind, name, namespace)
             rows = view.only(await snapshot(cluster))
             emit(
                 output,
@@ -76,8 +98,8 @@ async def _get(shell: Runtime, word: str, name: str, output: Format, namespace: 
 class _View:
     """One kind of rows, perhaps only one of them, perhaps of one namespace."""
 
-    def __init__(self, kind: str, name: str, namespace: str) -> None:
-        self.kind, self.name, self.namespace = kind, name, namespace
+    def __init__(self, kind: str, name: str, namespace: str, chosen: Chosen, by: By | None) -> None:
+        self.kind, self.name, self.namespace, self.chosen, self.by = kind, name, namespace, chosen, by
 
     def only(self, rows: Rows) -> Rows:
         """The rows without those that were not asked for. Raises CliError when a name was given and is not there."""
@@ -89,6 +111,7 @@ class _View:
                 for uid, row in rows.agents.items()
                 if (not wanted or row.spec.id == wanted)
                 and (not self.namespace or row.spec.id.startswith(f"{self.namespace}/"))
+                and self.chosen.takes(row, rows)
             }
             if wanted and not chosen.agents:
                 raise _missing("agent", wanted, [row.spec.id for row in rows.agents.values()])
@@ -104,6 +127,8 @@ class _View:
 
     def table(self, rows: Rows, now: float, *, wide: bool) -> Table:
         """The table of this kind."""
+        if self.by is not None:
+            return choose.counted(rows, self.by)
         makers: dict[str, Callable[[], Table]] = {
             "agents": lambda: tables.agents(rows, now, namespace=self.namespace, wide=wide),
             "hosts": lambda: tables.hosts(rows, now, wide=wide),
@@ -113,6 +138,8 @@ class _View:
 
     def values(self, rows: Rows) -> Any:
         """Plain values: one, when a name was given, otherwise a list."""
+        if self.by is not None:
+            return data.listing("Count", choose.counts(rows, self.by), rows.revision)
         if self.kind == "agents":
             items = [data.agent(row) for row in sorted(rows.agents.values(), key=lambda row: row.spec.id)]
         elif self.kind == "hosts":
