@@ -1,8 +1,10 @@
 """Manifests and quantities without any Kubernetes: what `tenure dev` and the CLI say of them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tenure_api import manifest, quantity
 from tenure_api.agent import Agent
@@ -72,3 +74,12 @@ def test_quantities_are_exact_and_round_up(text: str, milli: int, whole: int) ->
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(quantity.BadQuantity):
         quantity.parse(text)
+
+
+def test_the_manifests_of_the_page_on_placement_are_valid() -> None:
+    """What docs/placement.md shows can be applied."""
+    text = (Path(__file__).parents[2] / "docs" / "placement.md").read_text().split("```yaml")[1].split("```")[0]
+    agent, cluster = yaml.safe_load_all(text)
+    for shown, kind in ((agent, Agent), (cluster, AgentCluster)):
+        made = {"apiVersion": "tenure.dev/v1alpha1", "metadata": {"name": "x"}, **shown}
+        assert isinstance(manifest.parse(made), kind)
