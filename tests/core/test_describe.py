@@ -171,3 +171,24 @@ def test_ten_minutes_of_peace_forget_the_past() -> None:
     off = b.Backoff().failed(0).failed(NS)
     assert off.failed(off.until_ns + b.PEACE_NS - 1).attempt == 3
     assert off.failed(off.until_ns + b.PEACE_NS).attempt == 1
+
+
+def test_a_silent_host_is_in_the_sentence_before_it_is_lost(world: World, agent: str) -> None:
+    """Suspicion, the end of its lease, held back. An agent that is not critical will wait for it: it says no more."""
+    (plain,) = world.create("plain", critical=False)
+    for uid in (agent, plain):
+        world.assign(uid, "h1.1")
+        world.report(uid, ready=True)
+    said = {}
+    for silence in ("Silent", "Lapsed", "Held", "Confirmed"):
+        world.apply(c.ClassifyHosts(items=(c.HostClass("h1.1", True, silence, 1.0),)))
+        said[silence] = read(world, agent)
+    assert said == {
+        "Silent": ("Running", "Running on node-1 (its host is silent)", "HostSilent"),
+        "Lapsed": ("FailingOver", "Failing over from node-1: its lease ends", "HostSilent"),
+        "Held": ("FailingOver", "Failing over from node-1: held back, many hosts fell silent at once", "FailoverHeld"),
+        "Confirmed": ("FailingOver", "Failing over from node-1: its lease ends", "HostSilent"),
+    }
+    assert read(world, plain) == ("Running", "Running on node-1 (its host is silent)", "HostSilent")
+    world.apply(c.ClassifyHosts(items=(c.HostClass("h1.1"),)))
+    assert read(world, agent) == ("Running", "Running on node-1", "Running")

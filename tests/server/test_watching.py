@@ -218,3 +218,24 @@ async def test_sentences_that_depend_on_a_host_follow_it(world: World) -> None:
         world.place(commands.ReportHost(incarnation="i0", worker_error="no module shop", worker_reason="ImportFailed"))
         (row,) = (await stream.next()).agents
         assert "no module shop" in row.summary
+
+
+async def test_when_a_host_falls_silent_the_sentences_of_all_its_agents_are_sent(world: World) -> None:
+    """And when it is heard again; any other change of its row repeats only those that wait for it."""
+    uid, starting = world.create("a", "b")
+    world.assign(uid)
+    world.assign(starting)
+    ready = commands.AgentReport(uid=uid, epoch=1, ready=True)
+    world.place(commands.AgentReports(incarnation="i0", reports=(ready,)))
+    async with world.watching() as stream:
+        await stream.synced()
+        await stream.next()
+        world.place(commands.ClassifyHosts(items=(commands.HostClass("i0", True, "Silent", 1.0),)))
+        said = {row.uid: row.summary for row in (await stream.next()).agents}
+        assert said[uid] == "Running on n0 (its host is silent)"
+        report = commands.ReportHost(incarnation="i0", ready=True, draining=True)
+        world.place(report)
+        assert [row.uid for row in (await stream.next()).agents] == [starting]
+        world.place(commands.ClassifyHosts(items=(commands.HostClass("i0"),)))
+        said = {row.uid: row.summary for row in (await stream.next()).agents}
+        assert said[uid] == "Running on n0"

@@ -65,7 +65,7 @@ def _agent(row: registry_pb2.AgentRow, now: float, *, bare: bool) -> tuple[str, 
     name = row.spec.id.partition("/")[2] if bare else row.spec.id
     return (
         name,
-        str(row.ready),
+        str(row.ready and row.phase != "FailingOver"),  # its host may have fallen silent since it said so
         row.summary or row.phase or "Pending",
         row.node or NONE,
         str(row.epoch),
