@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local_servers import LocalServers
+from local_servers import LocalServers, until
 from registry_history import Load
 
 from tenure_proto.v1 import registry_pb2
@@ -22,6 +22,7 @@ from tools.judge import Verdict, judge
 class ForgetfulServers(LocalServers):
     """LocalServers whose volumes lose what was not synced when `power_off` kills them."""
 
+    program: tuple[str, ...] = (str(Path(__file__).with_name("small_log_server.py")),)
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     losses: Counter[str] = field(default_factory=Counter[str])
 
@@ -145,6 +146,29 @@ class Rounds:
         await self.again(*self.servers.servers)
         await self.accepted()
 
+    async def follower_needs_a_snapshot(self) -> None:
+        """A follower is away until the log no longer reaches back to where it was."""
+        leader = await self.servers.leader()
+        follower = self.servers.rng.choice([name for name in self.servers.servers if name != leader])
+        await self.servers.kill(follower)
+        newest = self.snapshots(leader)
+        for _ in range(2):  # the log in front of a snapshot is kept for a while
+            newest = await self._newer_snapshot(leader, newest)
+        await self.accepted()
+        await self.again(follower)
+        assert self.snapshots(follower) >= newest[:1], f"{follower} did not get {newest}"
+
+    def snapshots(self, name: str) -> list[str]:
+        """Names of a server's snapshots, newest first."""
+        return sorted((path.name for path in (self.servers.disk(name) / "raft").glob("snapshot-*")), reverse=True)
+
+    async def _newer_snapshot(self, name: str, known: list[str]) -> list[str]:
+        async def newer() -> bool:
+            return self.snapshots(name)[:1] > known[:1]
+
+        await until(newer, 30, lambda: f"{name} wrote no snapshot after {known}")
+        return self.snapshots(name)
+
     async def freeze_leader(self) -> None:
         """SIGSTOP until somebody else leads; it wakes up in the belief that it does."""
         leader = await self.servers.leader()
@@ -202,6 +226,7 @@ FAULTS: tuple[Fault, ...] = (
     Rounds.kill_leader,
     Rounds.kill_follower,
     Rounds.kill_all,
+    Rounds.follower_needs_a_snapshot,
     Rounds.freeze_leader,
     Rounds.power_off_leader,
     Rounds.power_off_all,

@@ -86,6 +86,7 @@ class LocalServers:
     count: int = 3
     cluster: str = "demo.shop"
     profile: str = "Fast"
+    program: tuple[str, ...] = ("-m", "tenured")
     servers: dict[str, ServerProcess] = field(default_factory=dict[str, ServerProcess])
     channels: list[aio.Channel] = field(default_factory=list[aio.Channel])
 
@@ -159,7 +160,7 @@ class LocalServers:
         environment |= self.environment(name)
         with (server.directory / "log").open("ab") as log:
             server.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tenured", *self.arguments(name), stderr=log, stdout=log, env=environment
+                sys.executable, *self.program, *self.arguments(name), stderr=log, stdout=log, env=environment
             )
 
     async def kill(self, name: str) -> None:

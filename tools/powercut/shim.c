@@ -28,7 +28,6 @@
 #include <unistd.h>
 
 #define FILES 4096
-#define FDS 65536
 
 struct file {
   char key[64];
@@ -39,7 +38,6 @@ struct file {
 static const char *disk, *shadow;
 static struct file files[FILES];
 static int count;
-static signed char known[FDS]; /* by descriptor: 0 not looked at, 1 ours, -1 not ours */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static ssize_t (*real_write)(int, const void *, size_t);
@@ -48,7 +46,6 @@ static ssize_t (*real_writev)(int, const struct iovec *, int);
 static int (*real_ftruncate)(int, off_t);
 static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
-static int (*real_close)(int);
 static int (*real_fallocate)(int, int, off_t, off_t);
 static int (*real_posix_fallocate)(int, off_t, off_t);
 
@@ -59,7 +56,6 @@ __attribute__((constructor)) static void begin(void) {
   real_ftruncate = dlsym(RTLD_NEXT, "ftruncate64");
   real_fsync = dlsym(RTLD_NEXT, "fsync");
   real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
-  real_close = dlsym(RTLD_NEXT, "close");
   real_fallocate = dlsym(RTLD_NEXT, "fallocate64");
   real_posix_fallocate = dlsym(RTLD_NEXT, "posix_fallocate64");
   disk = getenv("TENURE_DISK");
@@ -82,13 +78,10 @@ static int path_of(int fd, char *path) {
 }
 
 static int ours(int fd) {
-  if (!disk || !shadow || fd < 0 || fd >= FDS) return 0;
-  if (!known[fd]) {
-    char path[PATH_MAX];
-    struct stat about;
-    known[fd] = !fstat(fd, &about) && (S_ISREG(about.st_mode) || S_ISDIR(about.st_mode)) && path_of(fd, path) ? 1 : -1;
-  }
-  return known[fd] > 0;
+  char path[PATH_MAX]; /* looked at anew each time: libc closes descriptors, and uses their numbers again, unseen */
+  struct stat about;
+  if (!disk || !shadow || fstat(fd, &about)) return 0;
+  return (S_ISREG(about.st_mode) || S_ISDIR(about.st_mode)) && path_of(fd, path);
 }
 
 static void key_of(int fd, char *key) {
@@ -141,7 +134,7 @@ ssize_t write(int fd, const void *data, size_t size) {
   if (some < size) {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/was-full", shadow);
-    real_close(open(path, O_CREAT | O_WRONLY, 0600));
+    close(open(path, O_CREAT | O_WRONLY, 0600));
   }
   ssize_t done = real_write(fd, data, some);
   if (done > 0) wrote(fd, lseek(fd, 0, SEEK_CUR) - done, done);
@@ -201,7 +194,7 @@ static void copy(int from, const char *key, off_t low, off_t high) {
     if (got <= 0 || real_pwrite(to, page, got, low) != got) fail(path);
     low += got;
   }
-  real_close(to);
+  close(to);
 }
 
 static void copy_file(int fd, struct file taken) {
@@ -212,7 +205,7 @@ static void copy_file(int fd, struct file taken) {
     if ((from = open(link, O_RDONLY | O_CLOEXEC)) < 0) fail(link);
   }
   copy(from, taken.key, taken.whole ? 0 : taken.low, taken.whole ? LONG_MAX : taken.high);
-  if (from != fd) real_close(from);
+  if (from != fd) close(from);
 }
 
 static void copy_names(int fd) { /* one line an entry: key, or "dir", a tab, the name */
@@ -235,7 +228,7 @@ static void copy_names(int fd) { /* one line an entry: key, or "dir", a tab, the
     struct stat about;
     if (!fstat(child, &about) && S_ISREG(about.st_mode)) key_of(child, key);
     fprintf(list, "%s\t%s\n", key, entry->d_name);
-    real_close(child);
+    close(child);
   }
   closedir(entries);
   if (fclose(list) || rename(partial, target)) fail(target);
@@ -264,9 +257,3 @@ static int synced(int fd, int (*real)(int)) {
 
 int fsync(int fd) { return ours(fd) ? synced(fd, real_fsync) : real_fsync(fd); }
 int fdatasync(int fd) { return ours(fd) ? synced(fd, real_fdatasync) : real_fdatasync(fd); }
-
-int close(int fd) {
-  if (!real_close) begin();
-  if (fd >= 0 && fd < FDS) known[fd] = 0;
-  return real_close(fd);
-}

@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[Fault, int]] = {
     "leader-kills": (Rounds.kill_leader, 200),
     "all-kills": (Rounds.kill_all, 50),
     "follower-kills": (Rounds.kill_follower, 20),
+    "followers-behind-a-snapshot": (Rounds.follower_needs_a_snapshot, 10),
     "leader-freezes": (Rounds.freeze_leader, 30),
     "leader-power-cuts": (Rounds.power_off_leader, 30),
     "all-power-cuts": (Rounds.power_off_all, 20),
