@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
@@ -15,8 +14,8 @@ from tenure._remote import channels
 from tenure._remote.calls import Attempt, Reply
 from tenure._remote.channels import Channel, RpcError
 from tenure._remote.endpoint import Endpoint
-from tenure._remote.hedging import first_good
-from tenure._remote.routes import SHORTEST_POLL_S, Routes
+from tenure._remote.resolving import Resolver, Turns
+from tenure._remote.routes import Routes
 from tenure._remote.sessions import Session
 from tenure_proto.v1 import calls_pb2, calls_pb2_grpc, common_pb2, registry_pb2, registry_pb2_grpc
 
@@ -25,8 +24,6 @@ ATTEMPT_S = 2.0
 """Of one request to one server, where another could answer as well."""
 FRESH_S = 30.0
 """Cluster time that was read longer ago than this is read again: it stamps the birth of call ids."""
-HEDGE_S = 0.3
-"""Without an answer to a quick question for so long, another server is asked as well."""
 LOG_PAUSE_S = 0.5
 
 _KINDS: dict[Kind, calls_pb2.CallKind.ValueType] = {
@@ -45,11 +42,11 @@ class Remote:
         self._timeout_s = timeout_s
         self._client_id = f"{secrets.randbits(64):016x}"
         self._next_key = 0
-        self._server = 0
+        self._servers = Turns(endpoint.servers)
         self._cluster_time = (0.0, float("-inf"))  # as read, and when, on the loop's clock
         self._channels: dict[str, Channel] = {}
         self._sessions: dict[str, Session] = {}
-        self._routes = Routes(self._resolve)
+        self._routes = Routes(Resolver(self._servers, self._resolve_at).resolve)
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,7 +105,7 @@ class Remote:
     async def _peer(self, route: common_pb2.Route) -> Session:
         """The session that leads to the holder: to its host, or to a server that passes calls on."""
         proxied = self.endpoint.proxied or not route.address
-        address = self._server_address() if proxied else route.address
+        address = self._servers.first if proxied else route.address
         session = self._sessions.get(address)
         if session is not None and not session.lost:
             return session
@@ -116,7 +113,7 @@ class Remote:
             del self._sessions[address]
             await session.close()
             if proxied:
-                self._turn_server(address)
+                self._servers.turn(address)
             return await self._peer(route)  # another call may have opened one meanwhile
         expected = self.endpoint.server_name() if proxied else self.endpoint.host_name(route.host)
         session = Session(self._channel(address, expected), address)
@@ -283,7 +280,7 @@ class Remote:
         clock = asyncio.get_running_loop().time
         revision, synced, give_up = 0, False, clock() + patience_s
         while True:
-            server = self._server_address()
+            server = self._servers.first
             stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
             try:
                 async for batch in stub.Watch(registry_pb2.WatchRequest(from_revision=revision, kinds=kinds)):
@@ -292,11 +289,11 @@ class Remote:
                     revision = batch.revision if synced else 0  # a snapshot that breaks off begins anew
                     yield batch
             except RpcError as error:
-                self._turn_server(server)
+                self._servers.turn(server)
                 if not channels.is_transient(error) or clock() > give_up:
                     raise channels.translate(error, "watch") from error
             else:
-                self._turn_server(server)
+                self._servers.turn(server)
             await asyncio.sleep(0.1)
 
     async def logs(self, agent_id: str, *, tail: int = 100, follow: bool = False) -> AsyncIterator[calls_pb2.LogLine]:
@@ -321,45 +318,10 @@ class Remote:
 
     async def _log_channel(self, route: common_pb2.Route) -> Channel:
         if self.endpoint.proxied or not route.address:
-            return self._channel(self._server_address(), self.endpoint.server_name())
+            return self._channel(self._servers.first, self.endpoint.server_name())
         return self._channel(route.address, self.endpoint.host_name(route.host))
 
     # --- servers ---
-
-    async def _resolve(self, request: registry_pb2.ResolveRequest, timeout_s: float) -> registry_pb2.ResolveResponse:
-        """Ask two servers, for one may have frozen with the host: at once where a change is waited for, else one a
-        little after the other. The next request begins with another if these failed or knew nothing new.
-
-        Raises CallError.
-        """
-        first = self._server
-        servers = [self._server_address(first + number) for number in range(min(2, len(self.endpoint.servers)))]
-        ask = self._poll_at if request.wait_ms else self._resolve_at
-        asks = [functools.partial(ask, server, request, timeout_s) for server in servers]
-        apart_s = 0.0 if request.wait_ms else HEDGE_S
-        return await first_good(asks, lambda answer: _tells(answer, request), apart_s=apart_s)
-
-    async def _poll_at(
-        self, server: str, request: registry_pb2.ResolveRequest, timeout_s: float
-    ) -> registry_pb2.ResolveResponse:
-        """One server's long poll, begun again when it ends early without a holder: the news that an agent has lost its
-        host is not the news that it has another.
-        """
-        clock = asyncio.get_running_loop().time
-        until = clock() + request.wait_ms / 1000
-        slack_s = timeout_s - request.wait_ms / 1000
-        while True:
-            began = clock()
-            answer = await self._resolve_at(server, request, until - began + slack_s)
-            if _tells(answer, request) or until - clock() < SHORTEST_POLL_S:
-                if not _tells(answer, request):
-                    self._turn_server(server)  # it may be cut off from the others and not know
-                return answer
-            await asyncio.sleep(max(0.0, began + SHORTEST_POLL_S - clock()))
-            again = registry_pb2.ResolveRequest()
-            again.CopyFrom(request)
-            again.wait_ms = max(1, int((until - clock()) * 1000))
-            request = again
 
     async def _resolve_at(
         self, server: str, request: registry_pb2.ResolveRequest, timeout_s: float
@@ -368,7 +330,7 @@ class Remote:
         try:
             answer = await stub.Resolve(request, timeout=timeout_s)
         except RpcError as error:
-            self._turn_server(server)
+            self._servers.turn(server)
             if channels.is_transient(error):
                 raise errors.Unavailable(f"resolving {request.agent} at {server}: {error.details()}") from error
             raise channels.translate(error, f"resolving {request.agent} at {server}") from error
@@ -392,7 +354,7 @@ class Remote:
         deadline = clock() + (self._timeout_s if timeout_s is None else timeout_s)
         pause = 0.02
         while True:
-            server = self._server_address()
+            server = self._servers.first
             stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
             try:
                 # Longer each time: a large apply may need it, and a frozen server must not hold it up.
@@ -403,17 +365,9 @@ class Remote:
             else:
                 if not again(answer) or clock() + pause >= deadline:
                     return answer
-            self._turn_server(server)
+            self._servers.turn(server)
             await asyncio.sleep(pause)
             pause = min(0.5, pause * 2)
-
-    def _server_address(self, number: int | None = None) -> str:
-        return self.endpoint.servers[(self._server if number is None else number) % len(self.endpoint.servers)]
-
-    def _turn_server(self, failed: str) -> None:
-        """Ask the next server from now on, unless that has happened already."""
-        if self._server_address() == failed:
-            self._server += 1
 
     def _channel(self, address: str, expected: str) -> Channel:
         key = f"{expected}@{address}"
@@ -423,11 +377,6 @@ class Remote:
             channel = channels.open_channel(address, expected, here.authority_pem, here.certificate_pem, here.key_pem)
             self._channels[key] = channel
         return channel
-
-
-def _tells(answer: registry_pb2.ResolveResponse, request: registry_pb2.ResolveRequest) -> bool:
-    """Whether an answer says what was not known; a long poll may end without, or with no holder yet."""
-    return not request.wait_ms or answer.HasField("error") or answer.route.epoch != request.known_epoch
 
 
 def _undecided(results: Sequence[registry_pb2.RowResult]) -> bool:
