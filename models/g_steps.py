@@ -3,7 +3,8 @@
 The turn asks a model ("A", any result), waits for an approval ("W"), and pays ("B", with A's result) at a service that
 takes an idempotency key. The sender's signals are 1 (that turn), 2 (anything else) and 3 (the approval), in order, so
 that the approval stands behind 2 in its stream. Signals are resent until they are settled. The store is a sealed cell,
-as in model C. `rollout`: new code asks for its steps in another order.
+as in model C. `rollout`: new code asks for its steps in another order. `interleave`: the turn is declared so, and other
+signals are served while it is suspended.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Record(NamedTuple):
     turn: bool = False  # signal 1 is accepted: its turn is owed
     journal: tuple[Entry, ...] = ()
     inbox: tuple[int, ...] = ()  # accepted during the turn, to be run after it
-    hist: tuple[int, ...] = ()  # ended turns
+    hist: tuple[int, ...] = ()  # user state: ended turns
+    draft: tuple[int, ...] = ()  # user state as the turn saw it before its suspension, with [fresh_state] left out
     failed: bool = False  # the turn ended as a dead letter at the receiver, with both lists of steps
 
 
@@ -57,10 +59,10 @@ class World(NamedTuple):
 class Steps(Model[World]):
     """See the module."""
 
-    epochs, voids, rollout, signals = 2, False, False, 3
+    epochs, voids, rollout, interleave, signals = 2, False, False, False, 3
     live = True
-    FAST = ({}, {"voids": True, "signals": 1}, {"rollout": True})
-    SMALL = ({"epochs": 3}, {"voids": True, "rollout": True})
+    FAST = ({}, {"voids": True, "signals": 1}, {"rollout": True}, {"interleave": True})
+    SMALL = ({"epochs": 3}, {"epochs": 3, "voids": True, "rollout": True})
     BIG = {"epochs": 5, "voids": True, "rollout": True}
     GUARDS = {
         "accept_first": {"voids": True, "signals": 1},
@@ -72,6 +74,7 @@ class Steps(Model[World]):
         "inbox_seen": {},
         "inbox_in_commit": {},
         "end_in_commit": {},
+        "fresh_state": {"interleave": True},
         "fence": {},
     }
 
@@ -89,6 +92,8 @@ class Steps(Model[World]):
             return "a dead letter said to be not applied had an effect"
         if len(set(s.cell.hist)) < len(s.cell.hist):
             return "a turn ended twice"
+        if s.cell.last > 1 and 2 not in {*s.cell.hist, *s.cell.inbox}:
+            return "what a settled signal did is gone"
         return s.bad
 
     def goal(self, s: World) -> bool:
@@ -159,6 +164,8 @@ class Steps(Model[World]):
                 yield write("is approved", new._replace(journal=(*me.journal, ("W", 1))))
             else:
                 yield write("is approved, in memory", new, run=(*me.journal, ("W", 1)))
+        elif self.interleave and self.waits(s, me):
+            yield write(f"runs {n} while the turn is suspended", new._replace(hist=(*me.hist, n)))
         elif not self.on("inbox_in_commit"):
             yield write(f"takes {n} for later, in memory", new)
         elif self.on("inbox"):
@@ -188,7 +195,8 @@ class Steps(Model[World]):
                 yield "a step takes another's result", s._replace(bad="a step got the result of another step")
             return
         if len(done) == len(PROGRAMS[s.code]):
-            end = began._replace(turn=False, journal=(), hist=(*me.hist, 1))
+            state = me.hist if self.on("fresh_state") else me.draft
+            end = began._replace(turn=False, journal=(), hist=(*state, 1), draft=())
             if self.on("end_in_commit") or (not me.journal and act.run is not None):
                 yield write("ends 1", end, run=None)
             else:
@@ -204,6 +212,7 @@ class Steps(Model[World]):
                 yield f"host.{e} {label}, in memory", turn(act._replace(run=(*done, entry), effect=None), **rest)
 
         if name == "A":
+            began = began if self.on("fresh_state") else began._replace(draft=me.hist)
             for result in (0, 1):
                 yield from journal(f"asks the model: {result}", ("A", result), asked=True)
         elif name == "W" and APPROVAL in me.inbox and self.on("inbox_seen"):

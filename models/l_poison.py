@@ -2,7 +2,8 @@
 
 Their agents share a worker. After its end both are suspects, and each is run alone in a worker of its own; only an end
 there counts. The count is written down before the signal is run again, since it may take the whole host with it; and so
-a host tries one suspect at a time.
+a host tries one suspect at a time. An innocent signal whose host dies of something else in `limit` of its trials is
+blamed all the same: nobody can tell.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Poison(Model[World]):
     power, limit, crashes = "worker", 2, 1
     live = True
     FAST = ({}, {"power": "host"})
-    SMALL = ({"limit": 3, "crashes": 3},)
-    BIG = {"limit": 5, "crashes": 10, "power": "host"}
+    SMALL = ({"limit": 3, "crashes": 2}, {"limit": 3, "crashes": 2, "power": "host"})
+    BIG = {"limit": 9, "crashes": 8, "power": "host"}
     GUARDS = {"alone": {}, "count_first": {"power": "host"}, "count": {}, "one_trial": {"power": "host"}}
 
     def init(self) -> World:
