@@ -23,9 +23,11 @@ class Stream:
         self.batches: asyncio.Queue[WatchBatch] = asyncio.Queue()
         self.flowing = asyncio.Event()
         self.flowing.set()
+        self.encoded: list[bytes] = []
 
     async def write(self, encoded: bytes) -> None:
         await self.flowing.wait()
+        self.encoded.append(encoded)
         self.batches.put_nowait(WatchBatch.FromString(encoded))
 
     async def next(self) -> WatchBatch:
@@ -207,6 +209,52 @@ async def test_a_watcher_that_does_not_read_is_cut_off(world: World) -> None:
         for _ in range(100):
             await asyncio.sleep(0)
         assert len(world.hub) == 0
+
+
+async def test_a_batch_is_encoded_once_for_all_who_asked_for_the_same(world: World) -> None:
+    """A hundred hosts that follow cost one encoding: they get the same bytes, not equal ones."""
+    async with (
+        world.watching() as one,
+        world.watching() as other,
+        world.watching(WatchRequest(kinds=["hosts"])) as third,
+    ):
+        for stream in (one, other, third):
+            await stream.synced()
+            await stream.next()
+        world.create("a")
+        for stream in (one, other, third):
+            await stream.next()
+        assert one.encoded[-1] is other.encoded[-1]
+        assert third.encoded[-1] != one.encoded[-1]
+
+
+async def test_a_watcher_that_was_cut_off_resumes_and_misses_nothing(world: World) -> None:
+    """It comes back with the revision that it has, and gets what it missed, without a snapshot."""
+    seen: dict[str, int] = {}
+    async with world.watching() as stream:
+        reached = (await stream.synced())[-1].revision
+        await stream.next()
+        stream.flowing.clear()
+        for number in range(700):
+            world.create(f"a{number}")
+            world.hub.flush()
+            await asyncio.sleep(0)
+        stream.flowing.set()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        while not stream.batches.empty():
+            batch = stream.batches.get_nowait()
+            reached = max(reached, batch.revision)
+            seen.update({row.uid: row.revision for row in batch.agents})
+        assert len(seen) < 700
+    async with world.watching(WatchRequest(from_revision=reached)) as stream:
+        target = world.replica.registry.revision
+        while reached < target:
+            batch = await stream.next()
+            assert not batch.snapshot
+            reached = max(reached, batch.revision)
+            seen.update({row.uid: row.revision for row in batch.agents})
+    assert seen == {uid: row.revision for uid, row in world.replica.registry.agents.items()}
 
 
 async def test_sentences_that_depend_on_a_host_follow_it(world: World) -> None:
