@@ -74,6 +74,7 @@ bench: .venv/.project ## failover, calls, creation, measured on a local cluster
 	$(BIN)/python -m bench.failover
 	$(BIN)/python -m bench.calls
 	$(BIN)/python -m bench.create
+	$(BIN)/python -m bench.placement
 
 sim: setup ## the seeded simulation (SEEDS=200)
 	$(BIN)/python -m tools.sim --seeds $(SEEDS)
