@@ -195,6 +195,16 @@ def test_nothing_waits_for_ever_behind_what_comes_later(leader: Leader) -> None:
     assert plain in served
 
 
+def test_a_lost_agent_that_fits_nowhere_paces_nobody(leader: Leader) -> None:
+    """New agents go at once as soon as that is known, whatever waits for a class that is gone."""
+    leader.hold("x", class_name="Gone")
+    leader.lose()
+    leader.later(FAST.ttl_ns)
+    leader.round()
+    leader.world.create(*(f"a-{n}" for n in range(10 * PLACES)))
+    assert len(leader.assigned() + leader.assigned() + leader.assigned()) == 10 * PLACES
+
+
 def test_first_placements_alone_are_not_paced(leader: Leader) -> None:
     """A large apply goes at once, as before."""
     leader.world.create(*(f"a-{n}" for n in range(10 * PLACES)))

@@ -165,14 +165,16 @@ class Planner:
         informed: bool,
     ) -> list[Command]:
         queue = self._queue
-        free = free_places(registry, leases.loads(), avoid) if queue.lost else None
+        lost = queue.lost(registry)
+        free = free_places(registry, leases.loads(), avoid) if lost else None
         seen = (registry.placement_version, avoid, informed, free)
         if seen == self._seen:
             return self._told(registry, [], now, wall)
         self._seen = seen
         full: frozenset[str] = frozenset(name for name, places in (free or {}).items() if not places)
         most = sum(free.values()) if free is not None else len(registry.unheld)
-        batch = queue.first(registry, most)
+        batch = queue.first(registry, most + 1)
+        more, batch = len(batch) > most, batch[:most]
         loads = {incarnation: load.cpu for incarnation, load in leases.loads().items()}
         placed = place(registry, batch, avoid=avoid, seed=self.seed, loads=loads, busy=full)
         chosen = _within(placed, free)
@@ -180,6 +182,7 @@ class Planner:
         failed = [found for found in placed if not found.incarnation]
         # With a host left out because it is busy, nobody knows yet whether the agent fits nowhere.
         failed = [found for found in failed if registry.agents[found.uid].spec.pool not in pools]
+        self.waits_for_places = lost and (more or len(chosen) + len(failed) < len(batch))
         items = [_assignment(registry, found) for found in chosen]
         new: list[Command] = [Assign(items=tuple(part), wall=wall) for part in _parts(items)]
         if not informed:
@@ -190,16 +193,11 @@ class Planner:
         return new + self._told(registry, items, now, wall)
 
     def _told(self, registry: Registry, items: Sequence[Assignment], now: int, wall: float) -> list[Command]:
-        """Say to those that wait for their turn how many are before them; and note whether there are any."""
-        queue = self._queue
-        if not queue.lost:
-            self.waits_for_places = False
+        """Say to those that wait for their turn how many are before them, now and then."""
+        if not self.waits_for_places or now - self._told_at < HELD_BACK_NS:
             return []
-        taken = {item.uid for item in items}
+        queue, taken = self._queue, {item.uid for item in items}
         held_back = [agent for agent in queue.waiting(registry) if agent.uid not in taken]
-        self.waits_for_places = bool(held_back)
-        if now - self._told_at < HELD_BACK_NS:
-            return []
         ahead = sum(registry.starting.values()) + len(items)
         told: list[WaitingItem] = []
         for place_in_line, agent in enumerate(held_back):

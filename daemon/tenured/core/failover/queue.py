@@ -28,8 +28,7 @@ class Queue:
     def __init__(self) -> None:
         self.stuck: set[str] = set()
         """uids that cannot be placed as things stand."""
-        self.lost = False
-        """Whether some of them had a holder that was lost: then the whole queue is paced."""
+        self._lost: list[str] = []
         self._order: list[str] = []
         self._since: dict[str, int] = {}
         self._told: dict[str, int] = {}
@@ -43,7 +42,7 @@ class Queue:
         self._since.clear()
         self._told.clear()
         self._standing = None
-        self.lost = False
+        self._lost.clear()
 
     def refresh(self, registry: Registry, standing: Standing, nodes: AbstractSet[tuple[str, str]], now: int) -> bool:
         """Bring the order up to date; return whether it was made anew. `nodes`: (pool, node) where some host takes
@@ -58,9 +57,15 @@ class Queue:
         self._since = {agent.uid: self._since.get(agent.uid, now) for agent in agents}
         self._told = {uid: at for uid, at in self._told.items() if uid in self._since}
         free = [agent for agent in agents if not tied(agent) or (agent.spec.pool, agent.last_node) in nodes]
-        self.lost = any(was_lost(agent) for agent in free)
+        self._lost = [agent.uid for agent in free if was_lost(agent)]
         self._order = [agent.uid for agent in sorted(free, key=lambda agent: self._rank(agent, now))]
         return True
+
+    def lost(self, registry: Registry) -> bool:
+        """Tell whether some that may be placed had a holder that was lost: then the whole queue is paced."""
+        while self._lost and (self._lost[-1] in self.stuck or self._lost[-1] not in registry.unheld):
+            self._lost.pop()
+        return bool(self._lost)
 
     def first(self, registry: Registry, most: int) -> list[Agent]:
         """Return the first `most` that may be placed."""
