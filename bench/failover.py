@@ -23,6 +23,7 @@ a kill, 7.2 to 8.2 s after a hang.
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -332,7 +333,7 @@ async def measure_kind(stage: Stage, kind: str, profile: str, runs: int, *, step
     ]
 
 
-async def stay_quiet(profile: str, minutes: float, *, log: bool) -> list[Line]:
+async def stay_quiet(profile: str, minutes: float, burners: int, *, log: bool) -> list[Line]:
     """False expiries while every core is busy, and calls go on."""
     names = [f"counter-{number}" for number in range(AGENTS)]
     burn = [sys.executable, "-c", "while True: pass"]
@@ -341,8 +342,8 @@ async def stay_quiet(profile: str, minutes: float, *, log: bool) -> list[Line]:
         await whole_again(stage)
         before = await cluster_failovers(cluster)
         tally = Tally({agent: await value_of(cluster, agent) for agent in stage.names})
-        busy = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]  # noqa: ASYNC220 - instant
-        suspicions, load = [0.0], os.getloadavg()[0]
+        busy = [subprocess.Popen(burn) for _ in range(burners)]  # noqa: ASYNC220 - instant
+        suspicions, load, lowest = [0.0], 0.0, math.inf
         try:
             watching = asyncio.create_task(count_suspicions(cluster, suspicions))
             until = time.monotonic() + minutes * 60
@@ -350,7 +351,7 @@ async def stay_quiet(profile: str, minutes: float, *, log: bool) -> list[Line]:
                 for name in stage.names:
                     await tally.increment(cluster, name)
                 await asyncio.sleep(0.2)
-                load = max(load, os.getloadavg()[0])
+                load, lowest = max(load, os.getloadavg()[0]), min(lowest, os.getloadavg()[0])
             watching.cancel()
         finally:
             for process in busy:
@@ -358,7 +359,8 @@ async def stay_quiet(profile: str, minutes: float, *, log: bool) -> list[Line]:
                 process.wait()
         await tally.check(cluster)
         expired = await cluster_failovers(cluster) - before
-    say(f"{profile}: {minutes:g} min, highest load {load:.1f}, {suspicions[0]:g} suspicions")
+    loads = f"load {lowest:.1f} to {load:.1f}"
+    say(f"{profile}: {minutes:g} min, {loads}, {suspicions[0]:g} suspicions")
     title = f"{profile}, {minutes:g} min with every core busy"
     return [
         Line(f"{title}: hosts ended without cause", expired, "hosts", [expired]),
@@ -389,6 +391,12 @@ def main() -> None:
     options.add_argument("--profile", default="Balanced", choices=("Fast", "Balanced", "Calm"))
     options.add_argument("--kind", action="append", choices=(*KINDS, "quiet"), help="default: all but quiet; repeat")
     options.add_argument("--minutes", type=float, default=10.0, help="of quiet (default: 10)")
+    options.add_argument(
+        "--burners",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="busy processes in quiet (default: one a core; 0 where others keep the machine busy)",
+    )
     options.add_argument("--steps", action="store_true", help="say when the servers did what")
     given = options.parse_args()
     kinds = given.kind or list(KINDS)
@@ -403,7 +411,7 @@ def main() -> None:
         hard = [kind for kind in kinds if kind != "quiet"]
         lines += asyncio.run(measure(given.profile, hard, given.runs, log=given.log, steps=given.steps))
     if "quiet" in kinds:
-        lines += asyncio.run(stay_quiet(given.profile, given.minutes, log=given.log))
+        lines += asyncio.run(stay_quiet(given.profile, given.minutes, given.burners, log=given.log))
     emit(lines, as_json=given.json)
 
 
