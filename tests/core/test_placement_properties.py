@@ -41,7 +41,12 @@ agent_shapes = st.fixed_dictionaries(
         "requires": st.sampled_from([(), (), ("gpu",), ("gpu", "ssd")]),
         "tolerations": st.sampled_from([(), (Toleration(key="t"),), (Toleration(key=""),)]),
         "spread": st.sampled_from(
-            [(), (Spread(by="Zone"),), (Spread(by="Host", max_skew=2, group="g"), Spread(by="Zone"))]
+            [
+                (),
+                (Spread(by="Zone"),),
+                (Spread(by="Node"),),
+                (Spread(by="Host", max_skew=2, group="g"), Spread(by="Zone")),
+            ]
         ),
         "node_selector": st.sampled_from([{}, {}, {"disk": "fast"}]),
         "near": st.sampled_from(["", "shop/a0", "n1"]),
@@ -52,12 +57,13 @@ clusters = st.tuples(
     st.lists(node_shapes, min_size=4, max_size=4),
     st.lists(agent_shapes, min_size=1, max_size=8),
     st.integers(0, 3),
+    st.lists(st.sampled_from([(50, 0), (0, 50), (200, 100)]), max_size=2),
 )
 
 
 def build(shape: tuple, *, backwards: bool = False) -> tuple[World, list[Agent]]:
     """The cluster, with half of the agents placed one by one; `backwards`: hosts register in the opposite order."""
-    hosts, nodes, agents, limit = shape
+    hosts, nodes, agents, limit, reserved = shape
     world = World()
     pools = (Pool(name="default", max_agents_per_host=limit, taints=(Taint(key="u"),)), Pool(name="gpu"))
     world.apply(c.ApplyPools(pools=pools))
@@ -80,6 +86,11 @@ def build(shape: tuple, *, backwards: bool = False) -> tuple[World, list[Agent]]
         world.apply(c.ClassifyHosts(items=(c.HostClass(f"h{n}.1", suspect=host["suspect"]),)))
         if host["quarantined"]:
             world.apply(c.QuarantineHost(name=f"h{n}", reason="x"))
+    for n, (cpu_milli, memory_bytes) in enumerate(reserved):  # refused where there is no room
+        kept = c.Reservation(
+            id=f"r{n}", incarnation="h0.1", cpu_milli=cpu_milli, memory_bytes=memory_bytes, agents=1, until_ns=10**9
+        )
+        world.apply(c.Reserve(reservation=kept))
     uids = [world.create(f"a{n}", **agent)[0] for n, agent in enumerate(agents)]
     for uid in uids[: len(uids) // 2]:
         (found,) = place(world.registry, [world.agent(uid)])
@@ -129,6 +140,11 @@ def used_now(registry: Registry) -> dict[str, Usage]:
             usage.agents += 1
             usage.cpu_milli += agent.spec.cpu_milli
             usage.memory_bytes += agent.spec.memory_bytes
+    for kept in registry.reservations.values():
+        usage = used.setdefault(kept.incarnation, Usage())
+        usage.agents += kept.agents
+        usage.cpu_milli += kept.cpu_milli
+        usage.memory_bytes += kept.memory_bytes
     return used
 
 
@@ -216,8 +232,9 @@ def test_the_same_input_gives_the_same_output(shape: tuple, seed: int) -> None:
 @given(clusters, st.integers(0, 5))
 def test_the_order_of_the_hosts_rows_says_nothing(shape: tuple, seed: int) -> None:
     """The same hosts in the opposite order: every single decision is the same."""
-    hosts, nodes, agents, limit = shape
-    one, two = build((hosts, nodes, agents[:1], limit)), build((hosts, nodes, agents[:1], limit), backwards=True)
+    hosts, nodes, agents, limit, reserved = shape
+    alone = (hosts, nodes, agents[:1], limit, reserved)
+    one, two = build(alone), build(alone, backwards=True)
     answers = []
     for world, (agent,) in (one, two):
         plain = msgspec.structs.replace(agent, uid="7", revision=0)

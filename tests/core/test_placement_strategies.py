@@ -76,6 +76,15 @@ def test_taints_of_pool_and_node_must_be_tolerated(world: World) -> None:
     assert one(world, "every", tolerations=(Toleration(key=""),)).host == "h"
 
 
+def test_of_several_broken_workers_the_same_one_is_named(world: World) -> None:
+    """The order in which hosts registered says nothing."""
+    world.pool()
+    for name in ("h1", "h0"):
+        world.host(name, ready=False)
+        world.apply(c.ReportHost(incarnation=f"{name}.1", worker_error=f"broken at {name}"))
+    assert one(world).message == "Waiting: no worker of pool default serves: broken at h0"
+
+
 def test_a_preferred_taint_makes_a_host_the_second_choice(world: World) -> None:
     world.pool()
     world.host("spot", "n", cpu_milli=64000)

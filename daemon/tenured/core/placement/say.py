@@ -55,7 +55,7 @@ def waiting(agent: Agent, why: Why) -> Placement:
 
 def nowhere(wish: Wish, pool: Pool, sites: Iterable[Site], refused: Counter[str]) -> Why:
     """Why no host of the pool takes the agent: the first of these that is true."""
-    hosts = [site.host for site in sites]
+    hosts = sorted((site.host for site in sites), key=lambda host: (host.name, host.incarnation))
     if not hosts:
         return say(Reason.NO_HOST_FITS, f"Waiting: pool {pool.name} has no host yet")
     broken = [host for host in hosts if host.worker_error]
