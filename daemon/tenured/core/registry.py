@@ -155,17 +155,28 @@ class Registry:
 
     def by_capability(self, capability: str) -> list[Agent]:
         """Return the agents that offer it, held or not, ordered by uid."""
-        return self._sorted(self._lookups.offering(capability, self.hosts.values()))
+        return self._sorted(self.uids_offering(capability))
 
     def by_label(self, labels: Mapping[str, str]) -> list[Agent]:
         """Return the agents that have all of these labels (at least one is given), ordered by uid."""
-        return self._sorted(self._lookups.labelled(labels))
+        return self._sorted(self.uids_labelled(labels))
 
     def by_node(self, node: str) -> list[Agent]:
         """Return what the hosts of a node hold, ordered by uid."""
-        return self._sorted(
-            uid for host in self.hosts.values() if host.node == node for uid in self.held_by.get(host.incarnation, ())
-        )
+        return self._sorted(self.uids_on(node))
+
+    def uids_offering(self, capability: str) -> set[str]:
+        """Name the agents that offer it; the set is the caller's own."""
+        return self._lookups.offering(capability, self.hosts.values())
+
+    def uids_labelled(self, labels: Mapping[str, str]) -> set[str]:
+        """Name the agents that have all of these labels; the set is the caller's own."""
+        return self._lookups.labelled(labels)
+
+    def uids_on(self, node: str) -> set[str]:
+        """Name what the hosts of a node hold; the set is the caller's own."""
+        held = (self.held_by.get(host.incarnation, set[str]()) for host in self.hosts.values() if host.node == node)
+        return set[str]().union(*held)
 
     def _sorted(self, uids: Iterable[str]) -> list[Agent]:
         return [self.agents[uid] for uid in sorted(uids, key=int)]

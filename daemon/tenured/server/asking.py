@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import heapq
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 from tenure_api.identity import Identity
@@ -19,6 +22,9 @@ ROWS_MAX = 1000
 """Agents in one answer; the next page is asked for with `after_uid`."""
 COMMAND_TIMEOUT_S = 10.0
 _BARRIER_S = 1.0
+_ROWS_A_TURN = 200
+_RECORDS_A_TURN = 5
+"""Encoded in one turn of the loop; a record names up to 200 agents."""
 
 
 class Consensus(Protocol):
@@ -52,20 +58,27 @@ class Asking:
             return self._by_id(request.agent)
         registry = self._replica.registry
         if request.capability:
-            found = registry.by_capability(request.capability)
+            uids = registry.uids_offering(request.capability)
         elif request.node:
-            found = registry.by_node(request.node)
+            uids = registry.uids_on(request.node)
         else:
-            found = registry.by_label(request.labels)
-        after = int(request.after_uid) if request.after_uid.isdecimal() else 0
-        found = [row for row in found if int(row.uid) > after and (row.ready or not request.live)]
+            uids = registry.uids_labelled(request.labels)
+        return await self._page(uids, request)
+
+    async def _page(self, uids: set[str], request: registry_pb2.LookupRequest) -> registry_pb2.LookupResponse:
+        """The rows with the smallest uids; chosen in a thread and encoded in pieces, so that the loop runs on."""
         limit = min(request.limit or ROWS_MAX, ROWS_MAX)
+        after = int(request.after_uid) if request.after_uid.isdecimal() else 0
+        registry = self._replica.registry
+        answer = registry_pb2.LookupResponse(revision=registry.revision)
+        chosen = await asyncio.to_thread(_smallest, registry.agents, uids, after, limit + 1, live=request.live)
         wall = time.time()
-        return registry_pb2.LookupResponse(
-            agents=[rows.agent_row(registry, agent, wall) for agent in found[:limit]],
-            more=len(found) > limit,
-            revision=registry.revision,
-        )
+        for start in range(0, min(limit, len(chosen)), _ROWS_A_TURN):
+            part = [registry.agents.get(uid) for uid in chosen[start : min(limit, start + _ROWS_A_TURN)]]
+            answer.agents.extend(rows.agent_row(registry, agent, wall) for agent in part if agent is not None)
+            await asyncio.sleep(0)
+        answer.more = len(chosen) > limit
+        return answer
 
     def _by_id(self, agent_id: str) -> registry_pb2.LookupResponse:
         registry = self._replica.registry
@@ -89,10 +102,12 @@ class Asking:
         """The records that are kept, the newest first."""
         await self._caught_up()
         registry = self._replica.registry
-        newest = reversed(registry.failovers.values())
-        return registry_pb2.FailoversResponse(
-            failovers=[rows.failover_row(record) for record in newest], revision=registry.revision
-        )
+        answer = registry_pb2.FailoversResponse(revision=registry.revision)
+        for number, record in enumerate(reversed(list(registry.failovers.values())), 1):
+            answer.failovers.append(rows.failover_row(record))
+            if not number % _RECORDS_A_TURN:
+                await asyncio.sleep(0)
+        return answer
 
     async def confirm_failover(
         self, _: Identity, request: registry_pb2.ConfirmFailoverRequest
@@ -145,6 +160,16 @@ class Asking:
         if not result.ok:
             raise Invalid(f"{result.reason}: {result.message}.")
         return result.revision
+
+
+def _smallest(agents: Mapping[str, model.Agent], uids: set[str], after: int, limit: int, *, live: bool) -> list[str]:
+    """Run in a thread: rows are frozen, and looking one up is atomic."""
+    numbers = (
+        int(uid)
+        for uid in uids
+        if int(uid) > after and (not live or ((row := agents.get(uid)) is not None and row.ready))
+    )
+    return [str(number) for number in heapq.nsmallest(limit, numbers)]
 
 
 NEXT_STEPS = {
