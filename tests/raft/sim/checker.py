@@ -95,8 +95,11 @@ class Check:
                     self.bad("two votes in one term", host.name, message.term, choice)
 
     def votes_for_what_is_known(self, host: Host, candidate: str, term: int) -> None:
-        """Raft, section 5.4.1: what a snapshot on the voter's disk covers is part of the voter's log."""
-        snapshot, asked = host.disk.snapshot, self.asked.get((candidate, term))
+        """Raft, section 5.4.1: what a snapshot covers that the voter started with is part of the voter's log.
+
+        One that it is still taking from its leader is not yet: nothing of it was acknowledged.
+        """
+        snapshot, asked = host.began_with, self.asked.get((candidate, term))
         if snapshot is not None and asked is not None and asked < (snapshot[0][1], snapshot[0][0]):
             self.bad("vote for a log behind the voter's snapshot", host.name, candidate, term, asked, snapshot[0])
 

@@ -113,6 +113,7 @@ class Host:
     def _make(self) -> None:
         world, life = self.world, self.incarnation
         files = SimFiles(self.disk, lambda: self.incarnation == life and self.one_more_effect())
+        self.began_with = self.disk.snapshot
         found = open_storage(files, self.name, lambda: world.rng.getrandbits(60) + 1)
         for _ in restoring(files, found, self.machine):
             world.spend(world.chunk_time)

@@ -1,0 +1,604 @@
+"""Snapshots: their files, what a crash, damage or a full disk makes of them, and their way to another server."""
+
+import asyncio
+import copy
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenured.raft import Applied, Compaction, Consensus, LogCorrupt, LogForeign, RaftConfig
+from tenured.raft.files import DiskFile, DiskFiles, Files, OpenFile
+from tenured.raft.messages import SnapshotPart
+from tenured.raft.opening import Found, open_storage, restoring
+from tenured.raft.records import Added, CutBelow, Entry, LogState, encode_record
+from tenured.raft.snapfiles import DAMAGED, INCOMING, Done, SnapshotFile, SnapshotStore, snapshot_name
+from tenured.raft.snapshots import RESEND_S, WINDOW_BYTES, Snapshots
+from tests.raft.raft_servers import Ledger, MemoryLink, Servers
+from tests.raft.sim.disk import SimDisk, SimFiles
+
+WAIT_S = 10.0
+SHORT = Compaction(entries=20, bytes=1 << 30, keep_entries=5, keep_bytes=1 << 20)
+
+
+class AtOnce:
+    """A worker that runs a job when it is submitted."""
+
+    def submit(self, steps: Iterator[None], done: Done) -> None:
+        error = None
+        try:
+            for _ in steps:
+                pass
+        except Exception as failure:
+            if isinstance(failure, PowerCut):
+                raise
+            error = failure
+        done(error)
+
+
+class PowerCut(Exception):
+    """Nothing happens after it."""
+
+
+class Fuse:
+    """Lets `k` changes of the disk happen, and none after."""
+
+    def __init__(self, k: int) -> None:
+        self.left = k
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            raise PowerCut
+        return True
+
+
+def entry(index: int) -> Entry:
+    return Entry(b"\x00%d" % index, index, 1)
+
+
+class Server:
+    """A disk with a log of 30 entries, five a segment, and snapshots, each with the log cut behind it."""
+
+    def __init__(self, *snapshots: int) -> None:
+        self.disk = SimDisk("s0")
+        self.files = SimFiles(self.disk)
+        self.found = open_storage(self.files, "s0", lambda: 7)
+        self.told: list[Exception | None] = []
+        self.store = SnapshotStore(self.files, AtOnce(), self.found.kept)
+        self.state = LogState()
+        for index in range(1, 31):
+            self.log([Added(entry(index))])
+            if index % 5 == 0:
+                self.found.log.rotate(self.state.checkpoint)
+        for index in snapshots:
+            self.snapshot(index)
+            self.log([CutBelow(index - 1)])
+            self.found.log.release(self.store.needed_from)
+
+    def log(self, records: list[Any]) -> None:
+        self.found.log.write([encode_record(record) for record in records])
+        self.found.log.sync()
+        self.state.play(records)
+
+    def snapshot(self, index: int) -> None:
+        self.store.write(entry(index - 1), entry(index), iter(state(index)), self.told.append)
+
+    def content(self, index: int) -> bytearray:
+        return self.disk.files[snapshot_name((index, 1))].durable
+
+    def reopen(self) -> Found:
+        return open_storage(self.files, "s0", lambda: 8)
+
+
+def state(index: int) -> list[bytes]:
+    """The chunks of the state after `index`."""
+    return [b"state after %d, chunk %d" % (index, n) for n in range(3)]
+
+
+def chunks(files: Files, at: tuple[int, int]) -> list[bytes]:
+    return list(SnapshotFile(files.open(snapshot_name(at))).chunks())
+
+
+def snapshots_of(disk: SimDisk) -> list[str]:
+    return sorted(name for name in disk.files if name.startswith("snapshot-"))
+
+
+def first_of(found: Found) -> int:
+    return found.state.entries[0].index
+
+
+# ---- the files ---------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_two_are_kept_and_the_log_reaches_back_to_the_older() -> None:
+    server = Server(10, 20, 25)
+    assert server.told == [None, None, None]
+    assert snapshots_of(server.disk) == [snapshot_name((20, 1)), snapshot_name((25, 1))]
+    found = server.reopen()
+    assert [kept.at for kept in found.kept] == [(25, 1), (20, 1)]
+    assert chunks(server.files, (25, 1)) == state(25)
+    assert found.state.oldest == first_of(found) == 24  # what is spare is on the disk only
+    assert "log-0000000000000004" in server.disk.files  # entries 16 to 20
+    assert "log-0000000000000003" not in server.disk.files
+
+
+def test_nothing_is_removed_for_the_first_snapshot() -> None:
+    """Should it be damaged, the log alone gives the state."""
+    server = Server(20)
+    assert server.store.needed_from == 1
+    assert "log-0000000000000001" in server.disk.files
+
+
+def test_an_older_snapshot_does_not_replace_a_newer_one() -> None:
+    """K7: own ones and the leader's come in any order."""
+    server = Server(10, 20)
+    server.snapshot(15)
+    assert server.store.newest.at == (20, 1)
+    assert snapshots_of(server.disk) == [snapshot_name((10, 1)), snapshot_name((20, 1))]
+
+
+def test_a_crash_at_any_step_leaves_the_state_before_or_after() -> None:
+    """K5: written, synced, renamed, the name synced, the oldest removed, the log cut, its segments removed."""
+
+    def work(server: Server) -> None:
+        server.snapshot(25)
+        server.log([CutBelow(24)])
+        server.found.log.release(server.store.needed_from)
+
+    seen = set()
+    for power in (False, True):
+        for k in itertools.count():
+            server = Server(10, 20)
+            fuse = server.files.effect = Fuse(k)
+            server.found.log.resume(server.found.log.number, server.found.log.size, server.found.log._crc)
+            with suppress(PowerCut):
+                work(server)
+            server.files.effect = lambda: True
+            for seed in range(4):
+                left = copy.deepcopy(server)
+                left.disk.crash(random.Random(seed), power=power)
+                found = left.reopen()
+                newest = found.kept[0].at[0]
+                seen.add(newest)
+                assert newest in (20, 25)
+                assert chunks(left.files, (newest, 1)) == state(newest)
+                assert first_of(found) <= newest - 1
+                assert found.state.end == 31
+                assert not any(name.endswith(".new") for name in left.disk.files)
+            if fuse.left >= 0:
+                break
+    assert seen == {20, 25}
+
+
+def test_a_flipped_bit_anywhere_in_the_newest_is_survived_by_the_one_before_it_and_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server(10, 20)
+    for at in range(len(server.content(20))):
+        damaged = copy.deepcopy(server)
+        damaged.content(20)[at] ^= 0x10
+        found = damaged.reopen()
+        assert [kept.at for kept in found.kept] == [(10, 1)]
+        assert first_of(found) == 9
+        assert found.state.end == 31
+        assert snapshot_name((20, 1)) + DAMAGED in damaged.disk.files
+    assert "is damaged at offset" in caplog.text
+
+
+def test_a_snapshot_that_is_cut_short_is_damaged() -> None:
+    server = Server(10, 20)
+    whole = bytes(server.content(20))
+    for length in range(len(whole)):
+        server.content(20)[:] = whole[:length]
+        assert copy.deepcopy(server).reopen().kept[0].at == (10, 1)
+    server.content(20)[:] = whole + b"x"
+    assert server.reopen().kept[0].at == (10, 1)
+
+
+def test_a_damaged_only_snapshot_is_survived_by_a_log_that_has_everything() -> None:
+    server = Server(20)
+    server.content(20)[40] ^= 1
+    found = server.reopen()
+    assert found.kept == []
+    assert [e.index for e in found.state.entries] == list(range(1, 31))
+
+
+def test_a_snapshot_that_was_removed_by_hand_is_survived() -> None:
+    server = Server(10, 20)
+    del server.disk.files[snapshot_name((20, 1))]
+    found = server.reopen()
+    assert found.kept[0].at == (10, 1)
+    assert first_of(found) == 9
+
+
+def test_two_damaged_snapshots_refuse_to_start() -> None:
+    server = Server(10, 20, 25)
+    for index in (20, 25):
+        server.content(index)[40] ^= 1
+    before = {name: file.content() for name, file in server.disk.files.items()}
+    with pytest.raises(LogCorrupt, match=rf"{snapshot_name((25, 1))} is damaged at offset \d+: .*no longer reaches.*"):
+        server.reopen()
+    assert {name: file.content() for name, file in server.disk.files.items()} == before
+
+
+def test_no_snapshot_and_a_log_that_was_cut_refuse_to_start() -> None:
+    server = Server(10, 20, 25)
+    for index in (20, 25):
+        del server.disk.files[snapshot_name((index, 1))]
+    with pytest.raises(LogCorrupt, match=r"no snapshot reaches up to there.*move the directory away"):
+        server.reopen()
+
+
+def test_a_snapshot_under_the_name_of_another_is_damaged() -> None:
+    server = Server(10, 20)
+    server.disk.files[snapshot_name((28, 1))] = server.disk.files[snapshot_name((20, 1))]
+    assert server.reopen().kept[0].at == (20, 1)
+
+
+def test_a_state_that_this_version_cannot_read_refuses_to_start() -> None:
+    class Newer:
+        def restore(self) -> "Newer":
+            return self
+
+        def feed(self, chunk: bytes) -> None:
+            raise ValueError("a snapshot of schema version 9; this server reads 1")
+
+        def finish(self) -> None: ...
+
+    server = Server(10)
+    with pytest.raises(LogForeign, match=r"snapshot-\d.* schema version 9; .* run the version that wrote it"):
+        list(restoring(server.files, server.reopen(), Newer()))
+
+
+# ---- pieces ------------------------------------------------------------------------------------------------------
+
+
+def parts_of(server: Server, index: int, size: int = 10) -> list[SnapshotPart]:
+    data, kept = bytes(server.content(index)), server.store.newest
+    return [SnapshotPart(kept.at, kept.size, kept.crc, at, data[at : at + size]) for at in range(0, len(data), size)]
+
+
+def receiver() -> tuple[Server, Snapshots, list[Exception | None]]:
+    server, ended = Server(), []
+    return server, Snapshots(server.store), ended
+
+
+def test_a_snapshot_in_pieces_is_kept_when_all_are_there() -> None:
+    server, snapshots, ended = receiver()
+    for part in parts_of(Server(20), 20):
+        assert not ended
+        snapshots.take(part, lambda: None, ended.append)
+    assert ended == [None]
+    assert server.store.newest.at == (20, 1)
+    assert chunks(server.files, (20, 1)) == state(20)
+    assert server.reopen().kept[0].at == (20, 1)
+
+
+def test_pieces_that_come_twice_or_too_early_are_not_taken() -> None:
+    _, snapshots, ended = receiver()
+    parts = parts_of(Server(20), 20)
+    assert snapshots.take(parts[3], lambda: None, ended.append) == 0  # its beginning is missing
+    for part in (parts[0], parts[1], parts[1], parts[3], parts[0]):
+        written = snapshots.take(part, lambda: None, ended.append)
+    assert written == 20
+    for part in parts[2:]:
+        snapshots.take(part, lambda: None, ended.append)
+    assert ended == [None]
+
+
+def test_a_damaged_piece_keeps_nothing() -> None:
+    """N5: the checksum of the whole decides."""
+    server, snapshots, ended = receiver()
+    for part in parts_of(Server(20), 20):
+        data = bytes(b ^ 1 for b in part.data) if part.position == 30 else part.data
+        snapshots.take(SnapshotPart(part.at, part.size, part.crc, part.position, data), lambda: None, ended.append)
+    assert len(ended) == 1
+    assert "checksum" in str(ended[0])
+    assert server.store.newest is None
+    assert not snapshots_of(server.disk) or snapshots_of(server.disk) == [INCOMING]
+
+
+def test_a_leader_that_begins_another_snapshot_is_followed() -> None:
+    server, snapshots, ended = receiver()
+    for part in parts_of(Server(20), 20)[:3]:
+        snapshots.take(part, lambda: None, ended.append)
+    for part in parts_of(Server(25), 25):
+        snapshots.take(part, lambda: None, ended.append)
+    assert ended == [None]
+    assert server.store.newest.at == (25, 1)
+
+
+def test_what_came_before_a_crash_is_forgotten() -> None:
+    server, snapshots, ended = receiver()
+    for part in parts_of(Server(20), 20)[:3]:
+        snapshots.take(part, lambda: None, ended.append)
+    assert INCOMING in server.disk.files
+    assert server.reopen().kept == []
+    assert INCOMING not in server.disk.files
+
+
+def sender(size: int) -> Snapshots:
+    server = Server()
+    server.store.write(entry(19), entry(20), iter([b"x" * size]), lambda _: None)
+    return Snapshots(server.store)
+
+
+def drain(snapshots: Snapshots, now: float = 0.0) -> list[SnapshotPart]:
+    parts = []
+    while (part := snapshots.next_part("b", 0, now)).data:
+        parts.append(part)
+    return parts
+
+
+def test_a_window_is_sent_and_no_more_until_the_follower_has_written_it() -> None:
+    snapshots = sender(3 * WINDOW_BYTES)
+    first = drain(snapshots)
+    assert sum(len(part.data) for part in first) == WINDOW_BYTES
+    assert not snapshots.has_room("b")
+    snapshots.acked("b", first[0].at, first[0].crc, WINDOW_BYTES // 2, now=0.1)
+    assert sum(len(part.data) for part in drain(snapshots, 0.1)) == WINDOW_BYTES // 2
+
+
+def test_pieces_are_sent_again_after_a_silence_from_where_the_follower_is() -> None:
+    snapshots = sender(3 * WINDOW_BYTES)
+    first = drain(snapshots)
+    snapshots.acked("b", first[0].at, first[0].crc, first[1].position, now=0.1)
+    assert drain(snapshots, 0.1)[0].position == WINDOW_BYTES
+    assert drain(snapshots, 0.2 + RESEND_S)[0].position == first[1].position
+
+
+def test_a_follower_that_lost_what_it_had_gets_it_from_the_beginning() -> None:
+    snapshots = sender(3 * WINDOW_BYTES)
+    first = drain(snapshots)
+    snapshots.acked("b", first[0].at, first[0].crc, WINDOW_BYTES, now=0.1)
+    snapshots.acked("b", first[0].at, first[0].crc, 0, now=0.2)
+    assert drain(snapshots, 0.2)[0].position == 0
+
+
+def test_an_ack_of_another_snapshot_says_nothing() -> None:
+    snapshots = sender(3 * WINDOW_BYTES)
+    first = drain(snapshots)
+    snapshots.acked("b", first[0].at, first[0].crc ^ 1, WINDOW_BYTES, now=0.1)
+    assert not drain(snapshots, 0.1)
+
+
+# ---- servers -----------------------------------------------------------------------------------------------------
+
+
+class ShortLogs(Servers):
+    """Servers that write a snapshot every 20 entries."""
+
+    def config(self, name: str) -> RaftConfig:
+        others = tuple(n for n in self.names if n != name)
+        return RaftConfig(
+            name, others, self.directory / name, election_min_s=0.15, election_max_s=0.3, compaction=SHORT
+        )
+
+
+@pytest.fixture
+async def short_logs(tmp_path: Path) -> Any:
+    cluster = ShortLogs(tmp_path, ("a", "b", "c"))
+    yield cluster
+    for name in list(cluster.running):
+        await cluster.kill(name)
+    assert not cluster.fatal
+
+
+async def write_many(servers: Servers, name: str, first: int, count: int) -> list[bytes]:
+    commands = [b"%d" % n for n in range(first, first + count)]
+    for command in commands:
+        await servers.write(name, command)
+    return commands
+
+
+async def test_the_log_stays_short_and_a_restart_finds_everything(short_logs: ShortLogs) -> None:
+    await short_logs.start()
+    leader = await short_logs.elected()
+    commands = await write_many(short_logs, leader, 0, 150)
+    await short_logs.until(lambda: all(s.snapshots().index > 100 for s in short_logs.running.values()))
+    await short_logs.until(lambda: all(s.snapshots().log_entries < 60 for s in short_logs.running.values()))
+    await short_logs.until(lambda: not any(s.snapshots().writing for s in short_logs.running.values()))
+    for name in short_logs.names:
+        await short_logs.kill(name)
+    assert len(list((short_logs.directory / leader).glob("snapshot-*"))) == 2
+    await short_logs.start()
+    assert all(len(machine.commands) > 100 for machine in short_logs.machines.values())  # before anybody leads
+    leader = await short_logs.elected()
+    await short_logs.until(lambda: all(m.commands == commands for m in short_logs.machines.values()))
+
+
+async def test_a_follower_that_was_away_gets_a_snapshot(short_logs: ShortLogs) -> None:
+    await short_logs.start()
+    leader = await short_logs.elected()
+    away = next(n for n in short_logs.names if n != leader)
+    commands = await write_many(short_logs, leader, 0, 5)
+    await short_logs.kill(away)
+    commands += await write_many(short_logs, leader, 5, 100)
+    await short_logs.until(lambda: short_logs.running[leader].snapshots().index > 80)
+    await short_logs.start(away)
+    await short_logs.until(lambda: short_logs.machines[away].commands == commands)
+    commands += await write_many(short_logs, away, 105, 5)
+    await short_logs.kill(away)
+    await short_logs.start(away)
+    await short_logs.until(lambda: short_logs.machines[away].commands == commands)
+
+
+async def test_a_replaced_disk_comes_back_by_a_snapshot(short_logs: ShortLogs) -> None:
+    """The way out of damage that docs/durability.md names."""
+    await short_logs.start()
+    leader = await short_logs.elected()
+    commands = await write_many(short_logs, leader, 0, 100)
+    lost = next(n for n in short_logs.names if n != leader)
+    await short_logs.until(lambda: short_logs.running[leader].snapshots().index > 60)
+    await short_logs.kill(lost)
+    segment = max(p for p in (short_logs.directory / lost).iterdir() if p.name.startswith("log-"))
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    with pytest.raises(LogCorrupt, match="move the directory away and start again"):
+        await short_logs.start(lost)
+    short_logs.wipe(lost)
+    await short_logs.start(lost)
+    await short_logs.until(lambda: short_logs.roles()[lost].voter and short_logs.roles()[lost].ready)
+    assert short_logs.machines[lost].commands == commands
+    assert short_logs.running[lost].snapshots().index > 60
+
+
+# ---- one server, its disk in the test's hands ---------------------------------------------------------------------
+
+
+class FullFiles(DiskFiles):
+    """No room for snapshots while `full`."""
+
+    full = False
+
+    def create(self, name: str) -> OpenFile:
+        return FullFile(super().create(name), self) if name.startswith("snapshot-") else super().create(name)
+
+
+class FullFile:
+    """A file that finds no room after its first write."""
+
+    def __init__(self, file: DiskFile, files: FullFiles) -> None:
+        self.file, self.files, self.writes = file, files, 0
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+        if self.files.full and self.writes > 1:
+            raise OSError(28, "No space left on device")
+        self.file.write(data)
+
+    def sync(self) -> None:
+        self.file.sync()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class SlowLedger(Ledger):
+    """A state machine whose chunks wait for `gate`, in whatever thread asks for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.threads: set[str] = set()
+
+    def snapshot(self) -> Iterator[bytes]:
+        commands = list(self.commands)
+
+        def chunks() -> Iterator[bytes]:
+            for command in commands:
+                assert self.gate.wait(WAIT_S)
+                self.threads.add(threading.current_thread().name)
+                yield command
+
+        return chunks()
+
+
+class Alone(Consensus):
+    """A cluster of one, whose clock and disk the test has in its hands."""
+
+    def __init__(self, directory: Path) -> None:
+        self.machine = SlowLedger()
+        self.ahead = 0.0
+        self.files: FullFiles | None = None
+        config = RaftConfig("s0", (), directory, 0.15, 0.3, compaction=SHORT)
+        link: Any = MemoryLink
+        super().__init__(config, self.machine, link, clock=lambda: time.monotonic() + self.ahead)
+
+    def open_files(self) -> FullFiles:
+        self.files = FullFiles(self._config.directory)
+        return self.files
+
+    async def begin(self) -> None:
+        ready = asyncio.Event()
+        self.on_role = lambda role: ready.set() if role.ready else None
+        await self.start()
+        await asyncio.wait_for(ready.wait(), WAIT_S)
+        await self.barrier(WAIT_S)
+
+    def written(self) -> list[str]:
+        """Names of snapshots, finished and not."""
+        return sorted(path.name for path in self._config.directory.iterdir() if path.name.startswith("snapshot-"))
+
+    async def write(self, count: int) -> None:
+        for n in range(count):
+            assert isinstance(await self.propose(b"%d" % n, WAIT_S), Applied)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.01)
+
+
+async def test_a_snapshot_is_written_beside_the_loop_and_the_log_is_cut_only_then(tmp_path: Path) -> None:
+    server = Alone(tmp_path)
+    await server.begin()
+    server.machine.gate.clear()
+    await server.write(60)
+    assert server.snapshots().writing
+    assert server.snapshots().index == 0
+    assert server.snapshots().log_entries > 60
+    server.machine.gate.set()
+    await server.until(lambda: server.snapshots().index > 0 and not server.snapshots().writing)
+    assert server.machine.threads == {"raft-snapshots"}
+    await server.until(lambda: server.snapshots().index > 40)
+    await server.stop()
+    again = Alone(tmp_path)
+    await again.begin()
+    assert again.machine.commands == server.machine.commands
+    await again.stop()
+
+
+async def test_a_snapshot_finds_no_room_and_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = Alone(tmp_path)
+    await server.begin()
+    server.files.full = True
+    await server.write(60)
+    await server.until(lambda: server.snapshots().failures == 1)
+    assert "No space left" in server.snapshots().failure
+    assert "Nothing is lost" in caplog.text
+    assert server.written() == []  # what was written makes room
+    await server.write(5)
+    assert server.snapshots().failures == 1  # not before the time is over
+    server.ahead += 1.5
+    await server.until(lambda: server.snapshots().failures == 2)
+    server.files.full = False
+    server.ahead += 1.5
+    await server.write(1)
+    assert server.snapshots().failures == 2  # twice as long
+    server.ahead += 1.5
+    await server.until(lambda: server.snapshots().failures == 0 and server.snapshots().index > 60)
+    assert server.snapshots().failure == ""
+    assert server.role().is_leader
+    commands = server.machine.commands
+    await server.stop()
+    again = Alone(tmp_path)
+    await again.begin()
+    assert again.machine.commands == commands
+    await again.stop()
+
+
+async def test_stopping_does_not_wait_for_a_snapshot(tmp_path: Path) -> None:
+    """It is begun anew after the next start; the log has everything."""
+    server = Alone(tmp_path)
+    await server.begin()
+    server.machine.gate.clear()
+    await server.write(30)
+    assert server.snapshots().writing
+    asyncio.get_running_loop().call_later(0.05, server.machine.gate.set)  # the chunk that is being made is waited for
+    await server.stop()
+    assert all(name.endswith(".new") for name in server.written())
+    again = Alone(tmp_path)
+    await again.begin()
+    assert len(again.machine.commands) == 30
+    await again.until(lambda: again.snapshots().index > 20)
+    await again.stop()
