@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help binaries setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim soak models clean
+.PHONY: help binaries setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim sim-fresh soak models clean
 
 BIN := .venv/bin
 # The first Python on the PATH that is new enough and can make environments; PYTHON=… chooses another.
@@ -36,6 +36,7 @@ binaries: ## build etcd, the API server and the rest of Kubernetes from source, 
 
 test: setup binaries ## every test but e2e
 	$(BIN)/pytest -m 'not e2e'
+	$(MAKE) --no-print-directory sim-fresh
 
 check: lint binaries ## format, lint, types, layers, generated code, fast tests
 	$(BIN)/pytest -m 'not e2e and not cluster'
@@ -76,8 +77,12 @@ bench: .venv/.project ## failover, calls, creation, measured on a local cluster
 	$(BIN)/python -m bench.create
 	$(BIN)/python -m bench.placement
 
-sim: setup ## the seeded simulation (SEEDS=200)
+sim: setup ## the seeded simulations on fresh seeds (SEEDS=200)
 	$(BIN)/python -m tools.sim --seeds $(SEEDS)
+
+sim-fresh: setup ## as many fresh seeds as fit into 150 s, 300 at most; part of `test`
+	$(BIN)/python -m tools.sim --kind cluster --seeds 300 --seconds 100
+	$(BIN)/python -m tools.sim --kind consensus --seeds 200 --seconds 40
 
 models: setup ## explore the protocol models: every configuration, every guard left out once (some 15 minutes)
 	nice -n 10 $(BIN)/python -m models.explore

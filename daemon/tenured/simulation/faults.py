@@ -107,6 +107,19 @@ def isolate_leader(world: Cluster) -> None:
     _block(world, cut, _some_ms(world, 300, 1500, 3000))
 
 
+def strand_leader(world: Cluster) -> None:
+    """The leader stands still while some hosts hear nobody else, so that they go on sending to it."""
+    leader = world.leader()
+    if leader is None:
+        return
+    hosts = [name for name in world.hosts if world.rng.random() < 0.5]
+    cut = [(a, b) for name in hosts for server in world.server_names for a, b in ((name, server), (server, name))]
+    length = _some_ms(world, 1500, 2500)
+    world.note(leader, f"leads and stands still for {length // MS} ms; {hosts} hear nobody else")
+    _block(world, [way for way in cut if leader not in way], length + 300 * MS)
+    world.slots[leader].machine.pause(world.timeline.now + length)
+
+
 def split_servers(world: Cluster) -> None:
     """One server on its own."""
     alone = _server(world).name
@@ -197,7 +210,23 @@ def cut_host(world: Cluster) -> None:
     sending, hearing = world.rng.choice(((True, True), (True, False), (False, True)))
     cut = [(slot.name, server) for server in servers if sending] + [(s, slot.name) for s in servers if hearing]
     world.note(slot.name, f"is cut off from {servers}: sends {not sending}, hears {not hearing}")
-    _block(world, cut, _some_ms(world, 200, 1000, 2500))
+    _block(world, cut, _some_ms(world, 200, 1500, 2200))
+
+
+def die_in_a_write(world: Cluster) -> None:
+    """A host reaches one server only, or two, for a moment; then its power is gone with what waited for the others."""
+    slot = _host(world)
+    reached = world.rng.sample(world.server_names, world.rng.choice((1, 1, 2)))
+    cut = [(slot.name, server) for server in world.server_names if server not in reached]
+    world.note(slot.name, f"reaches {reached} only")
+    _block(world, cut, 2000 * MS)
+
+    def die() -> None:
+        world.note(slot.name, "loses its power")
+        slot.power_off()
+        world.timeline.after(_some_ms(world, 300, 2000), slot.power_on)
+
+    world.timeline.after(_some_ms(world, 50, 200), die)
 
 
 def cut_clients(world: Cluster) -> None:
@@ -281,6 +310,23 @@ def _block(world: Cluster, ways: list[tuple[str, str]], length: int) -> None:
     world.timeline.after(length, mend)
 
 
+ON_SERVERS = frozenset(
+    {
+        "kill_server",
+        "power_server",
+        "power_all_servers",
+        "pause_server",
+        "slow_disk",
+        "full_disk",
+        "isolate_leader",
+        "strand_leader",
+        "split_servers",
+        "lose_disk",
+        "hand_over",
+    }
+)
+"""Those that take the leader away, mostly: after each a new one waits before it expires anybody."""
+
 Fault = Callable[["Cluster"], None]
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
@@ -292,6 +338,7 @@ FAULTS: dict[str, Fault] = {
         slow_disk,
         full_disk,
         isolate_leader,
+        strand_leader,
         split_servers,
         lose_disk,
         hand_over,
@@ -302,6 +349,7 @@ FAULTS: dict[str, Fault] = {
         crash_worker,
         drain_host,
         cut_host,
+        die_in_a_write,
         cut_clients,
         slow_node,
         slow_link,
