@@ -174,6 +174,7 @@ class ClusterSim(Faults):
         server.term, server.last_tick = self.term, None
         server.leases.elected()
         server.planner.reset()
+        server.known = set(server.registry.hosts)
         self.note(f"{name} leads term {self.term}")
         self.propose(server, c.Tick(step_ns=0))
 
@@ -190,7 +191,9 @@ class ClusterSim(Faults):
             applied = machine.apply(server.registry, server.applied, c.decode(entry.data))
             clock = server.clock.at(self.now)
             for key in applied.changed.changed:
-                if server.term and key.kind == "host" and server.registry.alive(key.name):
+                new = key.kind == "host" and key.name not in server.known and server.registry.alive(key.name)
+                if server.term and new:
+                    server.known.add(key.name)
                     server.leases.registered(clock, key.name)
             if entry.server != server.name:
                 continue

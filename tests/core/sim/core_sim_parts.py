@@ -63,6 +63,8 @@ class Server:
     learn_at: int = 0
     paused_until: int = 0
     last_tick: int | None = None
+    known: set[str] = field(default_factory=set)
+    """Incarnations with a row, in this leadership."""
 
 
 @dataclass
