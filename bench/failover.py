@@ -11,6 +11,7 @@ Kinds, each under clients that call without pause:
 * killed: the holder's daemon is killed, its supervisor lives.
 * tree: the holder's daemon and all its workers are killed, their supervisor lives.
 * leader-and-host: the holder and the leader's server are frozen together.
+* most: the holder and another host of the three are frozen together: the guard holds their failover back.
 * quiet: nothing happens for `--minutes`, with a busy process for each core; what is counted are false expiries.
 
 The time runs from the strike to the first reply of a call that was made after it, of the slowest agent that the host
@@ -113,6 +114,12 @@ def leader_and_host(stage: Stage, holder: str, leader: str) -> Repair:
     return _freeze(stage, holder, leader)
 
 
+def most(stage: Stage, holder: str, _leader: str) -> Repair:
+    """Silence of two hosts of three: held back until it is confirmed by time."""
+    others = [host.name for host in stage.running.plan.hosts if host.name != holder]
+    return _freeze(stage, holder, others[0])
+
+
 def _freeze(stage: Stage, *names: str) -> Repair:
     victims = [stage.running.process(name) for name in names]
     for victim in victims:
@@ -187,8 +194,11 @@ KINDS: dict[str, tuple[str, Strike, bool]] = {
     "killed": ("daemon killed, supervisor alive", killed, False),
     "tree": ("daemon and workers killed, supervisor alive", tree, False),
     "leader-and-host": ("host and leader's server silent", leader_and_host, False),
+    "most": ("two hosts of three silent", most, False),
 }
+
 """Kind: what the line is called, how to strike, whether hosts must be caged."""
+NOT_BY_DEFAULT = ("most",)
 
 
 # --- one run --------------------------------------------------------------------------------------------------------
@@ -389,7 +399,9 @@ def main() -> None:
     """`python -m bench.failover`."""
     options = parser(__doc__ or "", runs=30)
     options.add_argument("--profile", default="Balanced", choices=("Fast", "Balanced", "Calm"))
-    options.add_argument("--kind", action="append", choices=(*KINDS, "quiet"), help="default: all but quiet; repeat")
+    options.add_argument(
+        "--kind", action="append", choices=(*KINDS, "quiet"), help="default: all but most and quiet; repeat"
+    )
     options.add_argument("--minutes", type=float, default=10.0, help="of quiet (default: 10)")
     options.add_argument(
         "--burners",
@@ -399,7 +411,7 @@ def main() -> None:
     )
     options.add_argument("--steps", action="store_true", help="say when the servers did what")
     given = options.parse_args()
-    kinds = given.kind or list(KINDS)
+    kinds = given.kind or [kind for kind in KINDS if kind not in NOT_BY_DEFAULT]
     refusal = netcut.why_not() if any(kind in KINDS and KINDS[kind][2] for kind in kinds) else ""
     if refusal and given.kind:
         sys.exit(f"bench.failover: {refusal}")
