@@ -196,7 +196,6 @@ KINDS: dict[str, tuple[str, Strike, bool]] = {
     "leader-and-host": ("host and leader's server silent", leader_and_host, False),
     "most": ("two hosts of three silent", most, False),
 }
-
 """Kind: what the line is called, how to strike, whether hosts must be caged."""
 NOT_BY_DEFAULT = ("most",)
 
