@@ -54,6 +54,8 @@ class AgentClass(msgspec.Struct, frozen=True, omit_defaults=True):
     methods: tuple[Method, ...] = ()
     state_schema: dict[str, object] = {}
     """JSON Schema of the state."""
+    capabilities: tuple[str, ...] = ()
+    """What every agent of the class offers."""
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):

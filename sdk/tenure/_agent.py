@@ -87,16 +87,21 @@ class Agent(Generic[S]):
     """A long-lived, addressable object with a state of its own: `class Counter(tenure.Agent[CounterState])`.
 
     An instance is one of three things: a value (`Counter.new()`), a draft (`self` inside a turn), or a reference
-    (`rt.create`, `rt.agent`). `actions=[...]` in the class statement adds actions that are module functions.
+    (`rt.create`, `rt.agent`). `actions=[...]` in the class statement adds actions that are module functions;
+    `capabilities=["ocr"]` says what its agents offer, so that they can be found by it.
     """
 
     __slots__ = ("__tenure__",)
     __tenure__: Cell[S]
     __tenure_state__: ClassVar[type[State] | None] = None
     __tenure_methods__: ClassVar[dict[str, Method[..., Any]]]
+    __tenure_capabilities__: ClassVar[tuple[str, ...]] = ()
 
-    def __init_subclass__(cls, *, actions: Sequence[Method[..., Any]] = (), **keywords: Any) -> None:
+    def __init_subclass__(
+        cls, *, actions: Sequence[Method[..., Any]] = (), capabilities: Sequence[str] = (), **keywords: Any
+    ) -> None:
         super().__init_subclass__(**keywords)
+        cls.__tenure_capabilities__ = _capabilities(cls, capabilities)
         for name in ("__init__", "__new__", *_RESERVED):
             if name in vars(cls):
                 raise DefinitionError(
@@ -258,6 +263,13 @@ def pack_arguments(label: str, arguments: Mapping[str, object] | None) -> bytes:
         return _codec.pack(dict(arguments or {}))
     except ValueError as error:
         raise InvalidArguments(f"{label}: {error}") from error
+
+
+def _capabilities(cls: type[AnyAgent], declared: Sequence[str]) -> tuple[str, ...]:
+    """Those of the class and of its bases."""
+    if isinstance(declared, str) or not all(declared):
+        raise DefinitionError(f"{cls.__name__}: capabilities is a list of names, such as ['ocr']")
+    return tuple(sorted({*declared, *cls.__tenure_capabilities__}))
 
 
 def _declared_state(cls: type[Agent[Any]]) -> type[State] | None:

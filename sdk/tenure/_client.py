@@ -98,6 +98,22 @@ class AsyncClient:
         """Stop an agent and remove it with its state; nothing if there is none. Raises CallError."""
         await self._open().delete(self._full(agent_id))
 
+    async def find(
+        self,
+        *,
+        capability: str = "",
+        labels: Mapping[str, str] | None = None,
+        node: str = "",
+        live: bool = True,
+    ) -> list[str]:
+        """Ids of the agents that offer a capability, have all of these labels, or are on a node: ask for one of them.
+
+        `live`: only those that are Ready. A capability is the agent's own (spec) or its class's
+        (`class Reader(Agent[State], capabilities=["ocr"])`). Raises CallError.
+        """
+        rows = await self._open().find(capability=capability, labels=labels, node=node, live=live)
+        return [row.spec.id for row in rows]
+
     async def call_by_name(
         self,
         agent_id: str,
@@ -211,6 +227,17 @@ class Client:
     def delete(self, agent_id: str) -> None:
         """As `AsyncClient.delete`."""
         self.run(self._client.delete(agent_id))
+
+    def find(
+        self,
+        *,
+        capability: str = "",
+        labels: Mapping[str, str] | None = None,
+        node: str = "",
+        live: bool = True,
+    ) -> list[str]:
+        """As `AsyncClient.find`."""
+        return self.run(self._client.find(capability=capability, labels=labels, node=node, live=live))
 
     def call_by_name(
         self,

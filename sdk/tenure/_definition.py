@@ -29,7 +29,11 @@ def describe(cls: type[Agent[Any]]) -> AgentClass:
     schema = cast(dict[str, object], kind.model_json_schema())
     description = cls.__doc__ if cls.__doc__ != Agent.__doc__ else ""
     return AgentClass(
-        cls.__name__, description=inspect.cleandoc(description or ""), methods=methods, state_schema=schema
+        cls.__name__,
+        description=inspect.cleandoc(description or ""),
+        methods=methods,
+        state_schema=schema,
+        capabilities=cls.__tenure_capabilities__,
     )
 
 

@@ -14,7 +14,7 @@ class CounterState(tenure.State):
     count: int = 0
 
 
-class Counter(tenure.Agent[CounterState]):
+class Counter(tenure.Agent[CounterState], capabilities=["counting"]):
     """Counts, and misbehaves on demand."""
 
     @tenure.action

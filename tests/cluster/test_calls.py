@@ -20,6 +20,18 @@ async def test_an_agent_is_created_called_and_asked(local: Local) -> None:
     assert await local.call(name, "value") == 42
 
 
+async def test_an_agent_is_found_by_what_its_class_offers(local: Local) -> None:
+    """REG-08, REG-20: nobody wrote the capability down but the class; one of its own comes with the row."""
+    by_class = await local.running_agent()
+    own = await local.running_agent(capabilities=["reading-maps"], labels={"team": "atlas"})
+    remote = local.remote.remote
+    assert {by_class, own} <= {row.spec.id for row in await remote.find(capability="counting")}
+    assert [row.spec.id for row in await remote.find(capability="reading-maps")] == [own]
+    assert [row.spec.id for row in await remote.find(labels={"team": "atlas"})] == [own]
+    (row,) = await remote.find(labels={"team": "atlas"})
+    assert own in {found.spec.id for found in await remote.find(node=row.node)}
+
+
 async def test_calls_of_many_agents_do_not_mix(local: Local) -> None:
     """Ten agents, ten calls each, all at once."""
     names = [await local.create() for _ in range(10)]

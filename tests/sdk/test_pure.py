@@ -140,6 +140,23 @@ def test_classes_are_found_and_described() -> None:
     assert "archive" in {method.name for method in describe(found["Doubler"]).methods}
 
 
+def test_a_class_says_what_its_agents_offer() -> None:
+    """Beside what its bases offer; a string would be taken for its letters."""
+
+    class Reader(sample.Counter, capabilities=["ocr"]):
+        pass
+
+    class Translator(Reader, capabilities=["french"]):
+        pass
+
+    assert describe(Translator).capabilities == ("french", "ocr")
+    assert describe(sample.Counter).capabilities == ()
+    with pytest.raises(errors.DefinitionError, match="is a list of names"):
+
+        class Wrong(sample.Counter, capabilities="ocr"):  # type: ignore[arg-type]
+            pass
+
+
 def test_two_classes_of_one_name_are_refused() -> None:
     """Agents name their class by its bare name, so that it must be one."""
     other = types.ModuleType("other")

@@ -104,6 +104,7 @@ def _class_info(described: tenure_link.AgentClass) -> ClassInfo:
             for method in described.methods
         ],
         state_schema=json.dumps(described.state_schema),
+        capabilities=described.capabilities,
     )
 
 

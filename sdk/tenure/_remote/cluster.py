@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -248,6 +248,33 @@ class Remote:
             return (await stub.DeleteAgents(request, timeout=seconds)).results
 
         return await self._ask("delete", ask, timeout_s, again=_undecided)
+
+    async def find(
+        self,
+        *,
+        capability: str = "",
+        labels: Mapping[str, str] | None = None,
+        node: str = "",
+        live: bool = True,
+        timeout_s: float | None = None,
+    ) -> list[registry_pb2.AgentRow]:
+        """Agents that offer a capability, have these labels, or are on a node: one of the three. Raises CallError."""
+        found: list[registry_pb2.AgentRow] = []
+        more = True
+        while more:
+            request = registry_pb2.LookupRequest(
+                capability=capability, labels=labels, node=node, live=live, after_uid=found[-1].uid if found else ""
+            )
+
+            async def ask(
+                stub: registry_pb2_grpc.RegistryStub, seconds: float, request: registry_pb2.LookupRequest = request
+            ) -> registry_pb2.LookupResponse:
+                return await stub.Lookup(request, timeout=seconds)
+
+            answer = await self._ask("find", ask, timeout_s)
+            found += answer.agents
+            more = answer.more and len(answer.agents) > 0
+        return found
 
     async def create(self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes) -> None:
         """Create one agent, or leave it as it is. Raises CallError."""
