@@ -118,7 +118,7 @@ def mark_available(registry: Registry, command: commands.MarkAvailable) -> Resul
         agent = registry.agents.get(uid)
         if agent is not None and agent.unavailable:
             freed = note_returned(registry, agent)
-            if agent.unavailable == Reason.NODE_LOST and not agent.spec.critical:
+            if agent.unavailable == str(Reason.NODE_LOST) and not agent.spec.critical:
                 freed = replace(freed, unheld_reason=str(Reason.CAPACITY_RETURNED))  # it may go anywhere now
             registry.put(freed)
     return Result()
