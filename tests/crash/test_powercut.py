@@ -41,14 +41,19 @@ sys.stdin.read()
 def killed(directory: Path) -> tuple[Path, Path]:
     disk, shadow = directory / "disk", directory / "shadow"
     powercut.fresh(disk, shadow)
+    run_and_kill([WRITER, str(disk)], disk, shadow)
+    return disk, shadow
+
+
+def run_and_kill(arguments: list[str], disk: Path, shadow: Path) -> None:
+    """A script on that disk, killed when it is ready."""
     environment = {**os.environ, **powercut.environment(disk, shadow)}
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(disk)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-c", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGKILL)
-    return disk, shadow
 
 
 class Dice(random.Random):
@@ -86,3 +91,35 @@ def test_what_was_synced_survives_any_dice(tmp_path: Path, seed: int) -> None:
     powercut.cut(disk, shadow, random.Random(seed))
     assert (disk / "synced").read_bytes() == b"a" * 10_000
     assert (disk / "half").read_bytes()[:5000] == b"b" * 5000
+
+BROKEN = """
+import os, sys
+place, shadow = sys.argv[1:]
+fd = os.open(f"{place}/log", os.O_CREAT | os.O_RDWR | os.O_APPEND)
+if not os.fstat(fd).st_size:
+    os.write(fd, b"a" * 5000)
+    os.fsync(fd)
+    names = os.open(place, os.O_RDONLY)
+    os.fsync(names)
+    os.write(fd, b"b" * 5000)
+    open(f"{shadow}/broken", "w").close()
+    try:
+        os.fsync(fd)
+    except OSError:
+        os.unlink(f"{shadow}/broken")
+else:
+    os.write(fd, b"c" * 5000)
+    os.fsync(fd)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_failed_sync_was_to_cover_is_on_no_disk_though_the_next_sync_says_yes(tmp_path: Path) -> None:
+    disk, shadow = tmp_path / "disk", tmp_path / "shadow"
+    powercut.fresh(disk, shadow)
+    for _ in range(2):
+        run_and_kill([BROKEN, str(disk), str(shadow)], disk, shadow)
+    assert (disk / "log").read_bytes() == b"a" * 5000 + b"b" * 5000 + b"c" * 5000  # as a process reads it
+    powercut.cut(disk, shadow, Dice(0.0))
+    assert (disk / "log").read_bytes() == b"a" * 5000 + b"\0" * 5000 + b"c" * 5000

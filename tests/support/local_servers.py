@@ -232,7 +232,11 @@ class LocalServers:
             found.clear()
             for server in self.servers.values():
                 if server.process is not None and server.process.returncode is None:
-                    status = await self.registry(name=server.name).Status(registry_pb2.StatusRequest())
+                    try:
+                        status = await self.registry(name=server.name).Status(registry_pb2.StatusRequest())
+                    except aio.AioRpcError as error:  # it is starting, or the handshake was cut short
+                        found.add(f"{server.name}: {error.details()}")
+                        return False
                     found.add(status.leader)
             return len(found) == 1 and "" not in found
 

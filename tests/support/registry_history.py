@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import grpc
 import msgspec
 from grpc import aio
-from local_servers import LocalServers
+from local_servers import LocalServers, until
 
 from tenure_proto.v1 import common_pb2, registry_pb2
 from tenure_proto.v1.registry_pb2_grpc import RegistryStub
@@ -152,11 +152,18 @@ class Load:
 
         Returns how the servers differ: nothing, if all is well.
         """
+        marker = f"{self.prefix}-end"
         for name in self.servers.servers:  # what is still queued somewhere comes before this, or never
-            marker = f"{self.prefix}-end"
-            stub = self.servers.registry(name=name)  # a channel that knows nothing of refused connections
-            row = await self._ask(stub, marker, "put", next(self.numbers), f"{marker}/{self.seed}/{name}")
-            assert row.outcome in DECIDED, row
+            value, command_id = next(self.numbers), f"{marker}/{self.seed}/{name}"
+
+            async def marked(name: str = name, value: int = value, command_id: str = command_id) -> bool:
+                stub = self.servers.registry(name=name)  # a channel that knows nothing of refused connections
+                try:
+                    return (await self._ask(stub, marker, "put", value, command_id)).outcome in DECIDED
+                except aio.AioRpcError:
+                    return False
+
+            await until(marked, within_s, lambda name=name: f"{name} takes no writes")
         tables = [await self._table(name, within_s) for name in self.servers.servers]
         for client, (call, rows) in enumerate(tables):
             for number in range(self.keys):
@@ -173,19 +180,26 @@ class Load:
         )
 
     async def _table(self, name: str, within_s: float) -> tuple[int, dict[str, registry_pb2.AgentRow]]:
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    return await self._watched(name)
+                except aio.AioRpcError:  # a connection that broke while it was made: the next one
+                    await asyncio.sleep(0.05)
+
+    async def _watched(self, name: str) -> tuple[int, dict[str, registry_pb2.AgentRow]]:
         call = time.monotonic_ns()
         rows: dict[str, registry_pb2.AgentRow] = {}
-        async with asyncio.timeout(within_s):
-            watch = self.servers.registry(name=name).Watch(registry_pb2.WatchRequest(kinds=["agents"]))
-            async for batch in watch:
-                if batch.snapshot:
-                    rows.clear()
-                rows.update({row.uid: row for row in batch.agents})
-                for uid in batch.gone_agents:
-                    rows.pop(uid, None)
-                if batch.synced and batch.revision >= self.seen:
-                    break
-            watch.cancel()
+        watch = self.servers.registry(name=name).Watch(registry_pb2.WatchRequest(kinds=["agents"]))
+        async for batch in watch:
+            if batch.snapshot:
+                rows.clear()
+            rows.update({row.uid: row for row in batch.agents})
+            for uid in batch.gone_agents:
+                rows.pop(uid, None)
+            if batch.synced and batch.revision >= self.seen:
+                break
+        watch.cancel()
         return call, {row.spec.id: row for row in rows.values() if row.spec.id.startswith(self.prefix)}
 
 

@@ -79,10 +79,7 @@ def cut(disk: Path, shadow: Path, rng: random.Random) -> Loss:
 
     def build(place: Path, target: Path) -> None:
         target.mkdir()
-        listed = _names_file(disk, shadow, place)
-        durable = (
-            dict(reversed(line.split("\t", 1)) for line in listed.read_text().splitlines()) if listed.exists() else {}
-        )
+        durable = _listed(_names_file(disk, shadow, place))
         present = _present(place) if place.is_dir() else {}
         loss.names += len(present.keys() ^ durable.keys())
         for name, key in (present if rng.random() < keep else durable).items():
@@ -112,6 +109,11 @@ def _mixed(synced: bytes, now: bytes, keep: float, rng: random.Random, loss: Los
         pages.append((new if survives else old).ljust(min(PAGE, size - start), b"\0")[: size - start])
     loss.pages += max(0, len(now) - size + PAGE - 1) // PAGE
     return b"".join(pages)
+
+
+def _listed(listing: Path) -> Names:
+    lines = listing.read_text().splitlines() if listing.exists() else []
+    return {name: key for key, name in (line.split("\t", 1) for line in lines)}
 
 
 def _present(directory: Path) -> Names:

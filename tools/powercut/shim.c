@@ -6,7 +6,8 @@
  * `tools.powercut.cut`, which builds the disk anew from shadow and page cache.
  *
  * While $TENURE_SHADOW/full exists, writes fail with ENOSPC (the first of them in the middle); while
- * $TENURE_SHADOW/broken exists, syncs fail with EIO; while $TENURE_SHADOW/lies exists, they do nothing and say yes.
+ * $TENURE_SHADOW/broken exists, syncs fail with EIO, and what they were to cover never reaches the disk unless it is
+ * written again: the kernel calls such pages clean. While $TENURE_SHADOW/lies exists, syncs do nothing and say yes.
  *
  * Not seen: mmap (SQLite's -shm, which is rebuilt), io_uring, copy_file_range.
  */
@@ -180,6 +181,21 @@ int posix_fallocate64(int fd, off_t at, off_t size) {
 }
 int posix_fallocate(int fd, off_t at, off_t size) { return posix_fallocate64(fd, at, size); }
 
+static void forgotten(const char *key, off_t *low, off_t *high, int note) { /* what a failed sync was to cover */
+  char path[PATH_MAX];
+  long long from = 0, to = 0;
+  snprintf(path, sizeof path, "%s/clean-%s", shadow, key);
+  FILE *file = fopen(path, "r");
+  if (file && fscanf(file, "%lld %lld", &from, &to) != 2) fail(path);
+  if (file) fclose(file);
+  if (note && *high > *low) {
+    if (to == from || *low < from) from = *low;
+    if (*high > to) to = *high;
+    if (!(file = fopen(path, "w")) || fprintf(file, "%lld %lld", from, to) < 0 || fclose(file)) fail(path);
+  }
+  *low = from, *high = to;
+}
+
 static void copy(int from, const char *key, off_t low, off_t high) {
   char path[PATH_MAX], page[1 << 16];
   struct stat about;
@@ -204,7 +220,11 @@ static void copy_file(int fd, struct file taken) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     if ((from = open(link, O_RDONLY | O_CLOEXEC)) < 0) fail(link);
   }
-  copy(from, taken.key, taken.whole ? 0 : taken.low, taken.whole ? LONG_MAX : taken.high);
+  off_t low = 0, high = 0;
+  forgotten(taken.key, &low, &high, 0);
+  if (taken.whole && high > low) copy(from, taken.key, 0, low), copy(from, taken.key, high, LONG_MAX);
+  else if (taken.whole) copy(from, taken.key, 0, LONG_MAX);
+  copy(from, taken.key, taken.low, taken.high);
   if (from != fd) close(from);
 }
 
@@ -236,10 +256,10 @@ static void copy_names(int fd) { /* one line an entry: key, or "dir", a tab, the
 
 static int synced(int fd, int (*real)(int)) {
   struct stat about;
-  if (triggered("broken")) return errno = EIO, -1;
   if (triggered("lies")) return 0;
   if (fstat(fd, &about)) return -1;
   if (S_ISDIR(about.st_mode)) {
+    if (triggered("broken")) return errno = EIO, -1;
     int failed = real(fd);
     if (!failed) copy_names(fd);
     return failed;
@@ -250,6 +270,10 @@ static int synced(int fd, int (*real)(int)) {
   file->low = file->high = 0;
   file->whole = 0;
   pthread_mutex_unlock(&lock);
+  if (triggered("broken")) {
+    forgotten(taken.key, &taken.low, &taken.high, 1);
+    return errno = EIO, -1;
+  }
   int failed = real(fd);
   if (!failed) copy_file(fd, taken);
   return failed;

@@ -14,11 +14,13 @@ import statistics
 import subprocess
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from faulty_servers import Fault, ForgetfulServers, Rounds
+from grpc import aio
 
 from tenured.raft.engine import Engine
 from tests.raft.sim.sweep import sweep
@@ -38,6 +40,7 @@ KINDS: dict[str, tuple[Fault, int]] = {
     "kills-then-power-cuts": (Rounds.kill_all_then_power_off_all, 10),
     "full-disks": (Rounds.fill_leaders_disk, 10),
     "broken-disks": (Rounds.break_leaders_disk, 10),
+    "broken-disks-then-power-cuts": (Rounds.break_leaders_disk_then_power_off_all, 10),
 }
 
 
@@ -105,13 +108,19 @@ async def rounds_of(
                 took[name].append(rounds.recovery_s[0])
                 if number % JUDGE_EVERY == 0:
                     await rounds.settle()
-                    print(f"{time.monotonic() - begun:6.0f} s  {number} rounds, {rounds.counts}", flush=True)
+                    print(
+                        f"{time.monotonic() - begun:6.0f} s  {number} rounds, {rounds.counts}",
+                        *rounds.found,
+                        flush=True,
+                    )
                     rounds.begin()
                 if rounds.found or time.monotonic() - begun > budget_s:
                     break
             await rounds.settle()
-        except (AssertionError, TimeoutError) as error:  # somebody did not come back: that is a finding, too
-            rounds.found.append(f"stuck: {name}: {error!r}")
+        except (AssertionError, TimeoutError, aio.AioRpcError):  # somebody did not come back: that is a finding, too
+            rounds.found.append(f"stuck in {name}: {traceback.format_exc()}")
+            print(rounds.found[-1], flush=True)
+        finally:
             await rounds.load.stop()
     return rounds, {
         name: Kind(len(times), statistics.median(times), max(times)) for name, times in took.items() if times
