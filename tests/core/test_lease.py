@@ -74,6 +74,18 @@ def test_expiry_counts_from_the_arrival_acknowledged_or_not(world: World, leases
     assert silent(leases, world, 100 + EXPIRY) == []
 
 
+def test_the_next_end_of_a_lease_is_known_before(world: World, leases: LeaderLeases) -> None:
+    """So that the leader looks at that moment."""
+    world.host("h1")
+    leases.heartbeat(100, "h0.1", 5)
+    leases.heartbeat(300, "h1.1", 5)
+    assert leases.next_end_ns(300, world.registry) == 100 + EXPIRY
+    assert leases.next_end_ns(100 + EXPIRY, world.registry) == 300 + EXPIRY
+    assert leases.next_end_ns(300 + EXPIRY, world.registry) is None
+    leases.elected()
+    assert leases.next_end_ns(300, world.registry) is None
+
+
 def test_a_new_leader_waits_from_its_own_first_commit(world: World, leases: LeaderLeases) -> None:
     """Leader 4 [wait_new]; before it, nothing is expired at all."""
     leases.heartbeat(100, "h0.1", 5)

@@ -143,6 +143,20 @@ async def test_a_silent_host_is_expired_only_after_lease_and_margin(world: World
     assert expired.incarnation == "i0"
 
 
+async def test_a_lease_that_ends_between_two_ticks_is_seen_at_once(world: World) -> None:
+    """Not up to a tick later. The loop's timer runs in real time, the leases' clock is moved by the test."""
+    await world.lead(1)
+    world.pass_ticks(11)
+    await world.settle()
+    assert world.leader._ticker is not None
+    world.leader._ticker.cancel()  # no tick comes any more
+    world.now += FAST.tick_ns // 2
+    world.leader.replaced()  # plans, 50 ms before the end
+    await world.settle()
+    world.now += FAST.tick_ns // 2
+    await world.log.until("ExpireHost")
+
+
 async def test_a_change_of_a_hosts_row_does_not_put_off_its_end(world: World) -> None:
     """Leader 4: silence counts from the first commit. That the host was written down as silent is no sign of life."""
     await world.lead(1)

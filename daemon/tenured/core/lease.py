@@ -153,15 +153,24 @@ class LeaderLeases:
         """
         if self._since is None:
             return []
-        found: list[Silence] = []
-        for host in registry.hosts.values():
-            if host.alive:
-                first = self._registered.get(host.incarnation, self._since)
-                heard = max(self._since, self._last.get(host.incarnation, first))
-                if now >= heard + self.profile.expiry_ns:
-                    last = self._last.get(host.incarnation, self._since)
-                    found.append(Silence(host.incarnation, last))
+        found = [
+            Silence(host.incarnation, self._last.get(host.incarnation, self._since))
+            for host in registry.hosts.values()
+            if host.alive and now >= self._ends_ns(host.incarnation, self._since)
+        ]
         return sorted(found, key=lambda silence: (silence.last_heard_ns, silence.incarnation))
+
+    def next_end_ns(self, now: int, registry: Registry) -> int | None:
+        """Return when the next incarnation may be expired if it stays silent; None: nothing that is not due already."""
+        since = self._since
+        if since is None:
+            return None
+        ends = (self._ends_ns(host.incarnation, since) for host in registry.hosts.values() if host.alive)
+        return min((end for end in ends if end > now), default=None)
+
+    def _ends_ns(self, incarnation: str, since: int) -> int:
+        first = self._registered.get(incarnation, since)
+        return max(since, self._last.get(incarnation, first)) + self.profile.expiry_ns
 
     def suspects(self, now: int, registry: Registry) -> frozenset[str]:
         """Name live incarnations that are suspected, or not heard of yet: they get nothing new (`core.detection`)."""

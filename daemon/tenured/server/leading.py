@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 _STALL_TICKS = 2
 """Of the own loop; after that heartbeats may lie unread (protocol 1, leader 6)."""
 _FORGET_TICKS = 256
+_AFTER_END_S = 0.001
+"""The loop's clock is another one, and of milliseconds."""
 
 
 class Proposer(Protocol):
@@ -65,6 +67,7 @@ class Leader:
         self._last_tick_ns = 0
         self._ticks = 0
         self._ticker: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._planning = False
         self._planned_version = -1
         self._known: set[str] = set()
@@ -91,9 +94,10 @@ class Leader:
         if self._term is not None:
             _log.info("no longer leads term %d", self._term)
         self._term = None
-        if self._ticker is not None:
-            self._ticker.cancel()
-            self._ticker = None
+        for timer in (self._ticker, self._alarm):
+            if timer is not None:
+                timer.cancel()
+        self._ticker = self._alarm = None
 
     def heartbeat(self, incarnation: str, sent_at_ns: int, load: Load) -> None:
         """A heartbeat arrived (leader 1). Only while leading: a follower says nothing [no_relay_ack]."""
@@ -189,9 +193,20 @@ class Leader:
         now = self._clock()
         self._notice_stall(now)  # before any expiry: heartbeats may lie unread
         self._planned_version = self._replica.registry.placement_version
+        self._set_alarm(now)
         for command in self._planner.plan(self._replica.registry, self.leases, now, self._wall()):
             self._say(command)
             self._spawn(self._carry_out(command, term))
+
+    def _set_alarm(self, now: int) -> None:
+        """Plan at the moment at which a lease ends, and not up to a tick later."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        end = self.leases.next_end_ns(now, self._replica.registry)
+        if end is not None and end - now < self._profile.tick_ns:
+            wait_s = (end - now) / NS + _AFTER_END_S
+            self._alarm = asyncio.get_running_loop().call_later(wait_s, self._plan_soon)
 
     async def _carry_out(self, command: Command, term: int) -> None:
         try:
