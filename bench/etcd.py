@@ -48,7 +48,8 @@ def _varint(number: int) -> bytes:
     return bytes((*out, number))
 
 
-def _ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -63,8 +64,8 @@ class Members:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        ports = _ports(6)
-        self.names: tuple[str, ...] = ("m0", "m1", "m2")
+        ports = free_ports(6)
+        self.names = tuple(f"m{number}" for number in range(3))
         self.client = dict(zip(self.names, ports[:3], strict=True))
         self._peer = dict(zip(self.names, ports[3:], strict=True))
         self._running: dict[str, subprocess.Popen[bytes]] = {}

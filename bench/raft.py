@@ -13,15 +13,19 @@ with client certificates. Both sides take turns within each round, on the same d
 * leader kill: kill -9 to the first accepted write at any survivor; two threads knock every 5 ms, deadline 60 ms.
 """
 
+from __future__ import annotations
+
 import argparse
 import asyncio
 import itertools
-import os
+import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import uvloop
@@ -30,6 +34,7 @@ from grpc import aio
 from bench import etcd
 from bench.harness import Line, emit, percentile, say
 from bench.servers import AGENTS, VALUE_BYTES, Servers, apply_request, running
+from tenure_api import identity
 from tenure_proto.v1 import registry_pb2
 from tenure_proto.v1.changes_pb2 import Change, ChangeBatch, ChangedBatch
 from tenured.transport.changes import STREAM as CHANGES
@@ -42,6 +47,8 @@ BURST_S = 3.0
 KNOCK_S = 0.005
 DEADLINE_S = 0.06
 KILL_LIMIT_S = 20.0
+ROWS_S = 120.0
+KILL_SETTLE_S = 60.0
 
 _serials = itertools.count(1)
 
@@ -77,8 +84,9 @@ def one_by_one(write: Callable[[], None], count: int) -> list[float]:
     return times
 
 
-OurUnary = grpc.UnaryUnaryMultiCallable[registry_pb2.ApplyAgentsRequest, registry_pb2.ApplyAgentsResponse]
-TheirUnary = grpc.UnaryUnaryMultiCallable[bytes, bytes]
+if TYPE_CHECKING:
+    OurUnary = grpc.UnaryUnaryMultiCallable[registry_pb2.ApplyAgentsRequest, registry_pb2.ApplyAgentsResponse]
+    TheirUnary = grpc.UnaryUnaryMultiCallable[bytes, bytes]
 
 
 def our_unary(channel: grpc.Channel, timeout_s: float = 10) -> Callable[[], None]:
@@ -237,6 +245,51 @@ async def in_flight(servers: Servers, peer: etcd.Members | None, rounds: int) ->
     ]
 
 
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+async def rows(directory: Path, rounds: int) -> list[Line]:
+    """Assignments a second, in entries of 50, at three processes that are the Raft part of a server (bench/rows.py)."""
+    rates = [await one_placement(directory / f"rows-{number}") for number in range(rounds)]
+    return [Line("assignment rows a second, in entries of 50", percentile(rates, 0.5), "1/s", rates)]
+
+
+async def one_placement(directory: Path) -> float:
+    """New logs, one leader, one figure."""
+    names = ("a", "b", "c")
+    ports = dict(zip(names, etcd.free_ports(3), strict=True))
+    authority = identity.make_authority("bench.bench")
+    processes: list[asyncio.subprocess.Process] = []
+    for name in names:
+        tls = directory / name / "tls"
+        tls.mkdir(parents=True)
+        issued = identity.issue_with_key(authority, identity.Role.SERVER, name)
+        (tls / "ca.crt").write_bytes(authority.certificate_pem)
+        (tls / "tls.crt").write_bytes(issued.certificate_pem)
+        (tls / "tls.key").write_bytes(issued.key_pem)
+        command = [sys.executable, "-m", "bench.rows", "--name", name, "--tls", str(tls), "--port", str(ports[name])]
+        command += ["--data", str(directory / name / "data")]
+        for other, port in ports.items():
+            command += ["--peer", f"{other}=127.0.0.1:{port}"]
+        processes.append(await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE))
+
+    async def told(process: asyncio.subprocess.Process) -> str:
+        return (await process.stdout.readline()).decode() if process.stdout is not None else ""
+
+    reading = [asyncio.create_task(told(process)) for process in processes]
+    try:
+        done, _ = await asyncio.wait(reading, timeout=ROWS_S, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise SystemExit(f"no figure of rows within {ROWS_S:g} s")
+        return float(done.pop().result())
+    finally:
+        for task in reading:
+            task.cancel()
+        for process in processes:
+            process.kill()
+            await process.wait()
+
+
 # --- a leader dies --------------------------------------------------------------------------------------------------
 
 
@@ -275,20 +328,11 @@ async def kill_ours(servers: Servers) -> float:
     for channel in channels:  # connected, and both accept before the strike
         our_unary(channel)()
     writes = [our_unary(channel, DEADLINE_S) for channel in channels]
-    process = servers.cluster.process(leader)
-    pid = process.pid
-
-    def strike() -> None:
-        os.kill(pid, 9)
-
-    victim = asyncio.ensure_future(process.kill(restart=False))  # keeps it down; the kill itself is that of `strike`
-    await asyncio.sleep(0)
-    took = await asyncio.to_thread(first_accepted, writes, strike)
-    await victim
+    process = servers.cluster.process(leader)  # started again after a while by the cluster itself
+    took = await asyncio.to_thread(first_accepted, writes, lambda: process.signal(signal.SIGKILL))
     for channel in channels:
         channel.close()
-    await process.start()
-    await servers.leader()
+    await servers.leader(KILL_SETTLE_S)
     return took
 
 
@@ -338,6 +382,8 @@ async def measure(given: argparse.Namespace, directory: Path) -> list[Line]:
                 lines += await sequential(servers, peer, given.runs)
             if "many" in given.only:
                 lines += await in_flight(servers, peer, given.runs)
+            if "rows" in given.only:
+                lines += await rows(directory, min(3, given.runs))
             if "kill" in given.only:
                 lines += await leader_kills(servers, peer, given.kills)
         finally:

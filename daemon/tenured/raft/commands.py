@@ -139,8 +139,14 @@ class Commands(Core):
 
     @property
     def appliable(self) -> int:
-        """What a majority has on its disks: no power cut forgets it, whether this server's disk has it or not yet."""
-        return self.commit_index
+        """What a majority has on its disks: no power cut forgets it. A follower waits for its own disk besides.
+
+        The leader does not: two faster followers need not wait for its disk. A follower's answers hurry nobody, and its
+        state, hence its snapshot, never runs ahead of its own vote.
+        """
+        if self.state == State.LEADER:
+            return self.commit_index
+        return min(self.commit_index, self.log.durable_index)
 
     def apply_committed(self) -> None:
         """Apply within the turn's budget. `behind` says whether there is more."""

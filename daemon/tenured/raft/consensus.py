@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from tenured.raft.core import Seams, check_version
@@ -212,9 +213,12 @@ class Consensus:
         if engine is None or self._stopping or self._failed is not None:
             return NotApplied(self._why_not())
         future = self._submit(lambda answer: engine.propose(command, answer, term))
+        late = Unknown(f"no answer within {timeout_s:g} s")
+        timer = asyncio.get_running_loop().call_later(timeout_s, _settle, future, late)
         try:
-            return await self._wait(future, timeout_s)
+            return await future
         finally:
+            timer.cancel()
             future.cancel()  # nobody waits any more; an answer that comes later is dropped
 
     async def barrier(self, timeout_s: float) -> Outcome:
@@ -256,13 +260,9 @@ class Consensus:
     def _submit(self, submit: Submit) -> asyncio.Future[Outcome]:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-        def answer(outcome: Outcome) -> None:
-            if not future.done():
-                future.set_result(outcome)
-
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
-        submit(answer)
+        submit(partial(_settle, future))
         self._kick()
         return future
 
@@ -306,9 +306,9 @@ class Consensus:
     def _tick(self) -> None:
         if self._loop is not None and not self._silent and self._failed is None:
             self._ticker = self._loop.call_later(self._config.tick_s, self._tick)
-            self._turn()
+            self._turn(timed=True)
 
-    def _turn(self) -> None:
+    def _turn(self, *, timed: bool = False) -> None:
         self._kicked = False
         self._barrier = None  # a caller after this must not share an entry that is already placed
         engine = self._engine
@@ -316,7 +316,8 @@ class Consensus:
             return
         try:
             self._take_frames(engine)
-            engine.tick()
+            if timed or engine.due:
+                engine.tick()
             engine.end_turn()
         except Exception as error:  # noqa: BLE001  (a rule of Raft is broken or unknown: fail stop, whatever it is)
             self._fail(error)
@@ -373,5 +374,10 @@ class Consensus:
 
     def _give_up(self, reason: str) -> None:
         for future in list(self._waiting):
-            if not future.done():
-                future.set_result(Unknown(reason))
+            _settle(future, Unknown(reason))
+
+
+def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    """The first answer counts."""
+    if not future.done():
+        future.set_result(outcome)

@@ -20,8 +20,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import attrgetter
 from types import ModuleType, SimpleNamespace
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from tenured.raft.interface import EngineUnsupported, RaftConfig, StateMachine
 from tenured.raft.journal import Journal
@@ -93,21 +94,27 @@ def check_version(installed: str = pysyncobj.VERSION) -> None:
 T = TypeVar("T")
 
 
-class Private(Generic[T]):
-    """A private attribute of the parent under a name of ours."""
+if TYPE_CHECKING:
 
-    def __init__(self, name: str) -> None:
-        self._name = f"_SyncObj__{name}"
+    class Private(Generic[T]):
+        """A private attribute of the parent under a name of ours."""
 
-    @overload
-    def __get__(self, obj: None, owner: type) -> "Private[T]": ...
-    @overload
-    def __get__(self, obj: object, owner: type) -> T: ...
-    def __get__(self, obj: object | None, owner: type) -> "Private[T] | T":
-        return self if obj is None else obj.__dict__[self._name]
+        def __init__(self, name: str) -> None: ...
+        @overload
+        def __get__(self, obj: None, owner: type) -> "Private[T]": ...
+        @overload
+        def __get__(self, obj: object, owner: type) -> T: ...
+        def __get__(self, obj: object | None, owner: type) -> "Private[T] | T": ...
+        def __set__(self, obj: object, value: T) -> None: ...
 
-    def __set__(self, obj: object, value: T) -> None:
-        obj.__dict__[self._name] = value
+else:
+
+    class Private(property, Generic[T]):
+        """A property made of functions of C: it is read all the time."""
+
+        def __init__(self, name: str) -> None:
+            mangled = f"_SyncObj__{name}"
+            super().__init__(attrgetter(mangled), lambda obj, value: setattr(obj, mangled, value))
 
 
 class Wire(pysyncobj.Transport):  # type: ignore[misc]

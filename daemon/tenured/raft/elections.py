@@ -69,6 +69,19 @@ class Elections(Replication):
             self.leader = None
             self.forget_forwarded()
 
+    def lost_link_to_leader(self) -> None:
+        """The connection to the leader ended: a dead process, or a network that resets. A hint, no proof.
+
+        A leader that lives says so within one heartbeat, on a connection of its own, and all is as before
+        (`heard_leader`).
+        If two pass in silence, this server stands soon, and agrees that others do. Nobody is elected without a majority
+        that hears no leader either; terms and votes are untouched.
+        """
+        if self.state == State.FOLLOWER:
+            now, wait = self.now(), 2 * self.parameters.appendEntriesPeriod
+            self.heard_leader_at = min(self.heard_leader_at, now + wait - self.config.election_min_s)
+            self.election_deadline = min(self.election_deadline, now + wait * (1 + self.rng.random()))
+
     def on_hint(self, peer: Peer, message: Hint) -> None:
         """The higher term was taken over before this was called; there is nothing else in a hint."""
 

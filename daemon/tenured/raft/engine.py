@@ -3,7 +3,7 @@
 Whoever drives it (consensus.py on asyncio, tests/raft/sim in virtual time) has these duties, in this order:
 
 1. feed what happened: `received`, `connected`, `disconnected`, `propose`, `barrier`, any number of times in one turn;
-2. `tick()` once, at the end of each turn in which something happened and at least every `tick_s`; 3. `end_turn()`:
+2. `tick()` once, at the end of each turn in which something is `due` and at least every `tick_s`; 3. `end_turn()`:
 what the turn said is now bound to the records that it gave to the log; 4. `synced(sequence)` when the log's writer
 says so: that lets the bound output leave. Then a tick, for what may be applied; 5. when `behind` is true, another
 turn soon.
@@ -133,6 +133,7 @@ class Engine(Rejoining):
             self.connected_peers.discard(peer)
             if peer == self.leader:
                 self.forget_forwarded()
+                self.lost_link_to_leader()
 
     def propose(self, command: bytes, answer: Answer, term: int | None = None) -> None:
         """Queue a command; it is taken at the next tick. With a `term`: only as the leader of that term."""
@@ -161,6 +162,15 @@ class Engine(Rejoining):
             self.send_entries()
         elif self.state != State.LEADER:
             self.snapshots.stop_sending_all()
+
+    @property
+    def due(self) -> bool:
+        """Whether a tick has something to do now. Timers that a turn cannot have changed wait for the next `tick_s`."""
+        if self.state == State.LEADER:
+            pressing = self.news() != self.told_news
+        else:
+            pressing = self.election_deadline < self.now()  # a poll may just have been won
+        return pressing or self.behind or not self.log.voter
 
     def send_entries(self) -> None:
         super().send_entries()

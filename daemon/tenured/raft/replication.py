@@ -21,13 +21,20 @@ class Replication(Compacting):
 
     def prepare_replication(self) -> None:
         """Set up before the parent's __init__."""
+        self.quiet = False
         self.born_of: dict[str, int] = {}  # newest birth stamp seen of each peer's disk, by a leader
 
     # ---- leader --------------------------------------------------------------------------------------------------
 
     def send_entries(self) -> None:
-        """To every connected peer: what it lacks, or a heartbeat."""
-        self.next_heartbeat = self.now() + self.parameters.appendEntriesPeriod
+        """To every connected peer: what it lacks, or a heartbeat.
+
+        Between two heartbeats a message without entries is quiet: it costs no ack, and puts no heartbeat off.
+        """
+        now = self.now()
+        self.quiet = now < self.next_heartbeat
+        if not self.quiet:
+            self.next_heartbeat = now + self.parameters.appendEntriesPeriod
         for peer in self.peers.values():
             if peer in self.connected_peers:
                 self.send_to(peer)
@@ -59,6 +66,7 @@ class Replication(Compacting):
                 commit_index=self.commit_index,
                 previous=None if before is None else (before.index, before.term),
                 entries=entries if before is not None else [],
+                quiet=self.quiet,
             ),
         )
 
@@ -135,7 +143,8 @@ class Replication(Compacting):
             matched = self.append(peer, message)
             if matched is not None:
                 self.learn_commit(message.commit_index, matched)
-                self.acknowledge(peer, matched)
+                if message.entries or not message.quiet:
+                    self.acknowledge(peer, matched)
 
     def follow(self, peer: Peer, term: int) -> bool:
         """Accept `peer` as the leader of `term`. False: its reign is over, and it is told so (K10)."""

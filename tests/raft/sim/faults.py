@@ -43,7 +43,9 @@ def crash_in_event(world: World) -> None:
 
 
 def pause(world: World) -> None:
-    pick(world).paused_until = world.now + world.rng.choice((0.1, 1, 3)) * world.rng.random()
+    """A second pause never shortens the first: what waits for its end would be overtaken."""
+    host = pick(world)
+    host.paused_until = max(host.paused_until, world.now + world.rng.choice((0.1, 1, 3)) * world.rng.random())
 
 
 def split(world: World) -> None:

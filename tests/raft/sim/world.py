@@ -166,7 +166,7 @@ class World:
         for stream in self.net.streams:
             self.net.block(*stream, False)
         for host in self.hosts.values():
-            host.paused_until, host.fuse = 0, None
+            host.fuse = None  # a pause ends by itself: what waits for its end must not be overtaken
             host.boot()
         for stream in self.net.streams:
             self.net.connect(*stream)
