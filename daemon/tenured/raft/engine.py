@@ -166,11 +166,10 @@ class Engine(Rejoining):
     @property
     def due(self) -> bool:
         """Whether a tick has something to do now. Timers that a turn cannot have changed wait for the next `tick_s`."""
-        if self.state == State.LEADER:
-            pressing = self.news() != self.told_news
-        else:
-            pressing = self.election_deadline < self.now()  # a poll may just have been won
-        return pressing or self.behind or not self.log.voter
+        if self.state == State.LEADER and self.news() != self.told_news:
+            return True
+        stands = self.state != State.LEADER and self.election_deadline < self.now()  # a poll may just have been won
+        return stands or self.behind or not self.log.voter
 
     def send_entries(self) -> None:
         super().send_entries()
