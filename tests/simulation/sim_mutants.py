@@ -11,7 +11,7 @@ import msgspec
 
 from tenure_proto.v1.hostlink_pb2 import HeartbeatAck
 from tenured.core import commands, machine
-from tenured.core.cells import Cell, Verdict, Version, WriteDecision, guard_write
+from tenured.core.cells import Cell, Verdict, Version, WriteDecision, guard_uid, guard_write
 from tenured.core.frames import Adopted, Committed, Output, Phase
 from tenured.core.lease import Ack, HostLease, LeaderLeases, Load, Silence
 from tenured.core.register import Owner
@@ -194,6 +194,14 @@ class AnyView(Store):
         return Verdict.JOINING if self._register.joining else Verdict.OK
 
 
+class AnyHolder(Store):
+    """Whoever asks may seal and write [seal_assigned]: it hides what other guards are for."""
+
+    def _guard(self, sender: Any, wanted: Any) -> list[Verdict]:
+        registry = self._replica.registry
+        return [guard_uid(uid, registry.agents, registry.revision) for uid, _ in wanted]
+
+
 class AnswersEmpty(Joining):
     """A new disk answers before it has read anything [rejoin]."""
 
@@ -330,8 +338,8 @@ MUTANTS: dict[str, Mutant] = {
     "A fence, D lease": Mutant(host(lease=AlwaysHeld), LEASE, CUTS),
     "D lease_wait": Mutant(server(leases=NoWaitAtAll), LEASE, CUTS),
     "bound to the term": Mutant(server(leader=AnyTerm), LEASE, STALE),
-    "B seal": Mutant(server(guards=NoSeal), "", WRITES),
-    "B order": Mutant(server(guards=NoOrder), "", WRITES | {"late": 0.2, "doubles": 0.2}),
+    "B seal": Mutant(server(guards=NoSeal, store=AnyHolder), "", WRITES),
+    "B order": Mutant(server(guards=NoOrder, store=AnyHolder), "", WRITES | {"late": 0.2, "doubles": 0.2}),
     "B base": Mutant(server(guards=AnyBase), "", WRITES),
     "B sync_seal": Mutant(server(guards=SealsInMemory), "", POWER),
     "B sync_write": Mutant(server(guards=WritesInMemory), "", POWER),

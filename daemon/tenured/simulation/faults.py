@@ -108,16 +108,22 @@ def isolate_leader(world: Cluster) -> None:
 
 
 def strand_leader(world: Cluster) -> None:
-    """The leader stands still while some hosts hear nobody else, so that they go on sending to it."""
+    """The leader stands still while a host hears nobody else: it goes on sending to it, and all of that is read at
+    once, before the leader knows that it was deposed. In half of the cases it is deaf to the other servers as well.
+    """
     leader = world.leader()
     if leader is None:
         return
-    hosts = [name for name in world.hosts if world.rng.random() < 0.5]
-    cut = [(a, b) for name in hosts for server in world.server_names for a, b in ((name, server), (server, name))]
-    length = _some_ms(world, 1500, 2500)
-    world.note(leader, f"leads and stands still for {length // MS} ms; {hosts} hear nobody else")
-    _block(world, [way for way in cut if leader not in way], length + 300 * MS)
+    stranded, others = world.rng.choice(list(world.hosts)), [name for name in world.server_names if name != leader]
+    length = _some_ms(world, 2200)
+    deaf = world.rng.random() < 0.5
+    world.note(leader, f"leads and stands still for {length // MS} ms, deaf {deaf}; {stranded} hears nobody else")
     world.slots[leader].machine.pause(world.timeline.now + length)
+    mend_ns = length + 300 * MS
+    _block(world, [way for other in others for way in ((stranded, other), (other, stranded))], mend_ns)
+    if deaf:  # what was on its way when it fell asleep still arrives
+        ways = [(other, leader) for other in others]
+        world.timeline.after(20 * MS, lambda: _block(world, ways, mend_ns))
 
 
 def split_servers(world: Cluster) -> None:

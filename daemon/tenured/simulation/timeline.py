@@ -116,7 +116,9 @@ class Timeline:
         if loop.dead:
             return None
         if loop.paused_until > when:
-            heapq.heappush(self._heap, (loop.paused_until, serial, loop, item))
+            # After a pause a loop reads its sockets before it looks at its timers, as asyncio's selector loop does.
+            timer = isinstance(item, Handle) and item.when() > 0
+            heapq.heappush(self._heap, (loop.paused_until + timer, serial, loop, item))
             return None
         self.now = max(self.now, when)
         self.events += 1
