@@ -17,7 +17,7 @@ from typing import Protocol
 
 from tenure_proto.v1 import hostlink_pb2, store_pb2
 from tenured.core import commands, results
-from tenured.core.cells import Version
+from tenured.core.cells import NOTHING, Version
 from tenured.core.joining import Head, Need, Page, Step, merge, quorum_of_others
 from tenured.raft import Applied, Outcome, Role
 from tenured.server.replica import Replica
@@ -174,12 +174,13 @@ class Joining:
             step = await self._next(view, after)
             if step is None or self._replica.registry.view != view:
                 return False
-            items = await self._fetch(view, step.needs)
-            if items is None:
-                return False
-            after = step.upto or after
             try:
-                await self._register.adopt(items, view, after)
+                if not await self._fetch(view, after, step.needs):
+                    return False
+                after = step.upto or after
+                await self._register.adopt(
+                    [AdoptItem(uid=need.uid, sealed=need.sealed) for need in step.needs], view, after
+                )
             except StoreFailed as error:
                 self._say(str(error))
                 return False
@@ -214,31 +215,29 @@ class Joining:
             return None
         return Page([_head(head) for head in answer.heads], answer.more, answer.total)
 
-    async def _fetch(self, view: int, needs: tuple[Need, ...]) -> list[AdoptItem] | None:
-        """The records that are needed, spread over those that hold them."""
-        items = [AdoptItem(uid=need.uid, sealed=need.sealed) for need in needs if not need.holders]
-        open_needs = {need.uid: need for need in needs if need.holders}
-        tried: dict[str, set[str]] = {uid: set() for uid in open_needs}
-        while open_needs:
-            wanted: dict[str, list[str]] = {}
-            for number, need in enumerate(open_needs.values()):
-                left = [name for name in need.holders if name not in tried[need.uid]]
-                if not left:
-                    self._say(f"record {need.uid} cannot be read from {', '.join(need.holders)}")
-                    return None
-                wanted.setdefault(left[number % len(left)], []).append(need.uid)
+    async def _fetch(self, view: int, after: str, needs: tuple[Need, ...]) -> bool:
+        """Take over the records that are needed, from those that hold them; what has come is kept at once, since many
+        large records do not fit into memory together. False: one cannot be read now. Raises StoreFailed.
+        """
+        page = await self._register.page(after, 4 * PAGE)
+        held = {head.uid: head.version for head in page.heads} if page is not None else {}
+        left = {need.uid: need for need in needs if need.holders and held.get(need.uid, NOTHING) < need.version}
+        tried: dict[str, set[str]] = {uid: set() for uid in left}
+        while left:
+            wanted = _spread(left, tried)
+            if wanted is None:
+                lost = next(need for need in left.values() if tried[need.uid] >= set(need.holders))
+                self._say(f"record {lost.uid} cannot be read from {', '.join(lost.holders)}")
+                return False
             for name, uids in wanted.items():
                 got = await self._fetch_from(name, view, uids)
-                for uid, record in got.items():
-                    if record.message or _version(record) < open_needs[uid].version:
-                        tried[uid].add(name)
-                        continue
-                    need = open_needs.pop(uid)
-                    items.append(_adopted(need, record))
-                if not got:
-                    for uid in uids:
-                        tried[uid].add(name)
-        return items
+                good = {uid: r for uid, r in got.items() if not r.message and _version(r) >= left[uid].version}
+                for uid in uids if not got else got.keys() - good.keys():
+                    tried[uid].add(name)
+                await self._register.adopt(
+                    [_adopted(left.pop(uid), record) for uid, record in good.items()], view, after
+                )
+        return True
 
     async def _fetch_from(self, name: str, view: int, uids: list[str]) -> dict[str, store_pb2.FetchedRecord]:
         request = store_pb2.FetchRecordsRequest(view=view, uids=uids)
@@ -253,6 +252,17 @@ class Joining:
         if name not in self._peers:
             self._peers[name] = self._connect[name]()
         return self._peers[name]
+
+
+def _spread(left: Mapping[str, Need], tried: Mapping[str, set[str]]) -> dict[str, list[str]] | None:
+    """Whom to ask for which records, in turn; None: all that hold some record were asked for it in vain."""
+    wanted: dict[str, list[str]] = {}
+    for number, need in enumerate(left.values()):
+        holders = [name for name in need.holders if name not in tried[need.uid]]
+        if not holders:
+            return None
+        wanted.setdefault(holders[number % len(holders)], []).append(need.uid)
+    return wanted
 
 
 def _head(head: store_pb2.RecordHead) -> Head:
