@@ -70,6 +70,9 @@ class ForgetfulServers(LocalServers):
         (self.shadow(name) / "broken").unlink()
 
 
+PATIENCE_S = 120.0
+"""For a server to start, and for a write to be accepted: on a machine that is loaded many times over."""
+
 Fault = Callable[["Rounds"], Awaitable[None]]
 
 
@@ -86,7 +89,7 @@ class Rounds:
 
     async def prepare(self) -> None:
         """After the servers were started."""
-        await self.servers.ready()
+        await self.servers.ready(within_s=PATIENCE_S)
         pools = registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name="default")])
         await self.servers.registry("operator").ApplyCluster(pools)
         self.begin()
@@ -101,12 +104,12 @@ class Rounds:
         """Start these and wait until they are ready."""
         for name in names:
             await self.servers.start(name)
-        await self.servers.ready(*names, within_s=40)
+        await self.servers.ready(*names, within_s=PATIENCE_S)
 
     async def accepted(self) -> None:
         """Until a write is accepted that began after this, and note how long it took."""
         begun = time.monotonic()
-        await self.load.progress(within_s=40)
+        await self.load.progress(within_s=PATIENCE_S)
         self.recovery_s.append(time.monotonic() - begun)
 
     async def settle(self) -> None:
@@ -129,13 +132,13 @@ class Rounds:
     # ---- faults --------------------------------------------------------------------------------------------------
 
     async def kill_leader(self) -> None:
-        leader = await self.servers.leader()
+        leader = await self.servers.leader(PATIENCE_S)
         await self.servers.kill(leader)
         await self.accepted()
         await self.again(leader)
 
     async def kill_follower(self) -> None:
-        leader = await self.servers.leader()
+        leader = await self.servers.leader(PATIENCE_S)
         follower = self.servers.rng.choice([name for name in self.servers.servers if name != leader])
         await self.servers.kill(follower)
         await self.accepted()
@@ -148,7 +151,7 @@ class Rounds:
 
     async def follower_needs_a_snapshot(self) -> None:
         """A follower is away until the log no longer reaches back to where it was."""
-        leader = await self.servers.leader()
+        leader = await self.servers.leader(PATIENCE_S)
         follower = self.servers.rng.choice([name for name in self.servers.servers if name != leader])
         await self.servers.kill(follower)
         newest = self.snapshots(leader)
@@ -165,20 +168,20 @@ class Rounds:
         async def newer() -> bool:
             return self.snapshots(name)[:1] > known[:1]
 
-        await until(newer, 30, lambda: f"{name} wrote no snapshot after {known}")
+        await until(newer, PATIENCE_S, lambda: f"{name} wrote no snapshot after {known}")
         return self.snapshots(name)
 
     async def freeze_leader(self) -> None:
         """SIGSTOP until somebody else leads; it wakes up in the belief that it does."""
-        leader = await self.servers.leader()
+        leader = await self.servers.leader(PATIENCE_S)
         self.servers.freeze(leader)
         await self.accepted()
         self.servers.thaw(leader)
         await self.accepted()
-        await self.servers.ready(leader)
+        await self.servers.ready(leader, within_s=PATIENCE_S)
 
     async def power_off_leader(self) -> None:
-        leader = await self.servers.leader()
+        leader = await self.servers.leader(PATIENCE_S)
         await self.servers.power_off(leader)
         await self.accepted()
         await self.again(leader)
@@ -197,7 +200,7 @@ class Rounds:
 
     async def fill_leaders_disk(self) -> None:
         """It stops with a sentence; the others go on; with room again it comes back."""
-        leader = await self.servers.leader()
+        leader = await self.servers.leader(PATIENCE_S)
         self.servers.fill_disk(leader)
         await self._gone(leader)
         await self.accepted()
@@ -206,7 +209,7 @@ class Rounds:
 
     async def break_leaders_disk(self) -> None:
         """A sync fails: the same."""
-        leader = await self.servers.leader()
+        leader = await self.servers.leader(PATIENCE_S)
         self.servers.break_disk(leader)
         await self._gone(leader)
         await self.accepted()
@@ -221,7 +224,7 @@ class Rounds:
     async def _gone(self, name: str) -> None:
         process = self.servers.servers[name].process
         assert process is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             status = await process.wait()
         assert status == 1, f"{name} ended with {status}:\n{self.servers.servers[name].log[-2000:]}"
 
