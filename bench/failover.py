@@ -361,6 +361,8 @@ async def stay_quiet(profile: str, minutes: float, burners: int, *, log: bool) -
                     await tally.increment(cluster, name)
                 await asyncio.sleep(0.2)
                 load, lowest = max(load, os.getloadavg()[0]), min(lowest, os.getloadavg()[0])
+            if watching.done():
+                watching.result()  # it ended by an error: then nobody has counted
             watching.cancel()
         finally:
             for process in busy:
