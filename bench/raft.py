@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-import uvloop
 from grpc import aio
 
 from bench import etcd
@@ -405,7 +404,7 @@ def main() -> None:
     if not given.no_peer and etcd.installed() is None:
         raise SystemExit("etcd and etcdctl are not installed (apt-get install etcd-server etcd-client); or --no-peer")
     with tempfile.TemporaryDirectory(prefix="tenure-bench-raft-") as directory:
-        emit(uvloop.run(measure(given, Path(directory))), as_json=given.json)
+        emit(asyncio.run(measure(given, Path(directory))), as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ changed for anybody else, and its globals are replaced. What they made is handed
 configuration object: `createJournal(conf.journalFile)` returns the journal that was put there, and so on. Several
 engines in one process share nothing but the clock of whoever runs, which each entry into an engine sets (`enter`).
 
-Of the parent remain: its state, the skeleton of `_onTick` (election timer, commit rule of the leader, fall-back
-without a quorum), `__onBecomeLeader`, `transferLeadership` and `__tryLogCompaction`. Everything else is replaced:
+Of the parent remain: its state, the skeleton of `_onTick` (election timer, fall-back without
+a quorum), `__onBecomeLeader`, `transferLeadership` and `__tryLogCompaction`. Everything else is replaced:
 `Core` names the parent's private attributes as we call them and sends its private hooks to methods that the rule
 modules define.
 """
