@@ -42,6 +42,10 @@ def servers(status: registry_pb2.StatusResponse) -> Verdict:
         return Verdict("servers", False, detail, "Look at their logs; the cluster works on with a majority.")
     if joining:
         return Verdict("servers", False, f"{', '.join(joining)} still catches up", "Wait; see `tenure get servers`.")
+    for server in status.servers:
+        if server.snapshot_failure:
+            detail = f"{server.name} cannot write a snapshot: {server.snapshot_failure}"
+            return Verdict("servers", False, detail, "Make room on its volume; nothing is lost until it is full.")
     return Verdict("servers", True, f"{total} of {total} answer")
 
 

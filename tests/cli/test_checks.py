@@ -35,6 +35,12 @@ def test_a_lost_server_is_named(cluster: FakeCluster) -> None:
     assert bad(cluster) == ["servers: 2 of 3 answer; not server-2"]
 
 
+def test_a_server_that_cannot_write_a_snapshot_is_named(cluster: FakeCluster) -> None:
+    """Its volume fills up until it stops."""
+    cluster.answer.servers[1].snapshot_failure = "[Errno 28] No space left on device"
+    assert bad(cluster) == ["servers: server-1 cannot write a snapshot: [Errno 28] No space left on device"]
+
+
 def test_no_quorum(cluster: FakeCluster) -> None:
     """One of three is none."""
     cluster.answer.leader = ""

@@ -149,7 +149,7 @@ async def test_health_and_metrics(servers: LocalServers) -> None:
     status, text = await servers.http(name, "/metrics")
     assert status == 200
     assert "tenure_server_leader 1.0" in text
-    for figure in ("term", "commit_index", "applied_index", "lag_entries", "agents", "hosts"):
+    for figure in ("term", "commit_index", "applied_index", "lag_entries", "log_bytes", "snapshot_failures", "agents", "hosts"):
         assert f"tenure_server_{figure} " in text
     assert "tenure_store_commit_seconds_bucket" in text
     assert "tenure_loop_lag_seconds" in text

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_late
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tenured.raft import Role
+from tenured.raft import Consensus
 from tenured.server.census import Census
 from tenured.server.losses import Losses
 from tenured.server.replica import Replica
@@ -22,14 +22,15 @@ _COMMIT_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 
 class _FromState(Collector):
     """Figures that are read when they are asked for."""
 
-    def __init__(self, replica: Replica, role: Callable[[], Role], watchers: Callable[[], int]) -> None:
+    def __init__(self, replica: Replica, consensus: Consensus, watchers: Callable[[], int]) -> None:
         self._replica = replica
-        self._role = role
+        self._consensus = consensus
         self._watchers = watchers
 
     def collect(self) -> Iterator[Metric]:
         """prometheus_client asks."""
-        role, registry = self._role(), self._replica.registry
+        role, registry = self._consensus.role(), self._replica.registry
+        log = self._consensus.snapshots()
         hosts = sum(host.alive for host in registry.hosts.values())
         ready = sum(agent.ready for agent in registry.agents.values())
         for name, text, value in (
@@ -39,6 +40,12 @@ class _FromState(Collector):
             ("commit_index", "Highest entry known to be committed.", role.commit_index),
             ("applied_index", "Highest entry applied.", role.applied_index),
             ("lag_entries", "Committed entries not applied yet.", role.lag),
+            ("log_entries", "Entries of the Raft log in memory.", log.log_entries),
+            ("log_bytes", "Bytes of these entries.", log.log_bytes),
+            ("snapshot_index", "Last entry that the newest snapshot covers.", log.index),
+            ("snapshot_bytes", "Size of the newest snapshot.", log.size),
+            ("snapshot_freeze_seconds", "What the last snapshot took of the event loop.", log.freeze_s),
+            ("snapshot_failures", "Attempts to keep a snapshot that failed since the last success.", log.failures),
             ("peers_connected", "Other servers connected.", sum(p.connected for p in role.peers.values())),
             ("registry_revision", "Revision of the registry.", registry.revision),
             ("agents", "Agents in the registry.", len(registry.agents)),
@@ -56,13 +63,13 @@ class Health:
     def __init__(
         self,
         replica: Replica,
-        role: Callable[[], Role],
+        consensus: Consensus,
         watchers: Callable[[], int],
         why_not_ready: Callable[[], str],
     ) -> None:
         self._why_not_ready = why_not_ready
         self._registry = CollectorRegistry()
-        self._registry.register(_FromState(replica, role, watchers))
+        self._registry.register(_FromState(replica, consensus, watchers))
         replica.listen(Census(replica, self._registry))
         replica.listen(Losses(replica, self._registry))
         self._commit = Histogram(

@@ -97,7 +97,7 @@ class Server:
             lambda address, expected: CallsClient(address, expected, self.files),
         )
         self.verifier = _verifier(config)
-        self.health = Health(self.replica, self.consensus.role, lambda: len(self.hub), self.why_not_ready)
+        self.health = Health(self.replica, self.consensus, lambda: len(self.hub), self.why_not_ready)
         self._listeners: dict[str, Listener] = {}
         self._registering: asyncio.Task[None] | None = None
         self._expires_wall = 0.0
@@ -201,6 +201,9 @@ class Server:
         """The cluster as this server sees it."""
         role = self.consensus.role()
         state = self.replica.registry
+        servers = server_statuses(role, state.servers, self.config.api_addresses, self._store_states())
+        own = next(server for server in servers if server.name == self.config.name)
+        own.snapshot_failure = self.consensus.snapshots().failure
         return registry_pb2.StatusResponse(
             cluster=self.config.namespaced,
             answered_by=self.config.name,
@@ -208,7 +211,7 @@ class Server:
             term=role.term,
             revision=state.revision,
             cluster_time=state.cluster_ns / 1e9,
-            servers=server_statuses(role, state.servers, self.config.api_addresses, self._store_states()),
+            servers=servers,
             quorum_ready=quorum_ready(role),
             profile=self.config.profile.name,
             certificate_expires_wall=self._certificate_expires(),

@@ -1153,6 +1153,7 @@ class ServerStatus(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     address: _builtins.str
     role: _builtins.str
@@ -1163,6 +1164,8 @@ class ServerStatus(_message.Message):
     connected: _builtins.bool
     store: _builtins.str
     """ready, failed, joining, joining 120/1000"""
+    snapshot_failure: _builtins.str
+    """Why the Raft log of the answering server cannot be made shorter now; empty while all is well."""
     def __init__(
         self,
         *,
@@ -1173,10 +1176,11 @@ class ServerStatus(_message.Message):
         version: _builtins.str = ...,
         connected: _builtins.bool = ...,
         store: _builtins.str = ...,
+        snapshot_failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "lag", b"lag", "name", b"name", "role", b"role", "store", b"store", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connected", b"connected", "lag", b"lag", "name", b"name", "role", b"role", "snapshot_failure", b"snapshot_failure", "store", b"store", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
