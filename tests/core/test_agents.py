@@ -6,6 +6,7 @@ from core_world import World
 
 from tenured.core import commands as c
 from tenured.core.model import Spread
+from tenured.core.results import RowResult
 
 
 def pack(value: object) -> bytes:
@@ -269,3 +270,22 @@ def test_a_stop_of_another_epoch_deletes_nothing(held: tuple[World, str]) -> Non
     delete(world)
     world.report(uid, epoch=7, stopped=True)
     assert uid in world.registry.agents
+
+
+def test_a_change_that_is_based_on_an_old_row_is_refused(world: World) -> None:
+    """CONS-01: of two who change one row at the same revision, one succeeds and the other is told."""
+    world.pool()
+    (uid,) = world.create("a")
+    base = world.agent(uid).revision
+
+    def change(cpu_milli: int, revision: int) -> RowResult:
+        new = spec("shop/a", cpu_milli=cpu_milli)
+        return world.apply(c.ApplyAgents(agents=(new,), managed_by="API", expected_revision=revision)).rows[0]
+
+    assert change(1, base).outcome == "configured"
+    late = change(2, base)
+    assert (late.outcome, late.reason) == ("refused", "Conflict")
+    assert f"has changed since revision {base}" in late.message
+    gone = world.apply(c.DeleteAgents(ids=("shop/a",), managed_by="API", expected_revision=base)).rows[0]
+    assert gone.reason == "Conflict"
+    assert change(2, world.agent(uid).revision).outcome == "configured"

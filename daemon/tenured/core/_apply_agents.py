@@ -35,21 +35,27 @@ def apply_agents(registry: Registry, command: commands.ApplyAgents) -> Result:
             rows.append(_refuse_row(spec.id, Reason.NAME_TAKEN, f"{spec.id} appears twice in one request"))
             continue
         seen.add(spec.id)
-        rows.append(_apply_agent(registry, spec, command.managed_by, command.wall))
+        rows.append(_apply_agent(registry, spec, command))
     return Result(rows=tuple(rows))
 
 
-def _apply_agent(registry: Registry, spec: AgentSpec, door: ManagedBy, wall: float) -> RowResult:
+def _apply_agent(registry: Registry, spec: AgentSpec, command: commands.ApplyAgents) -> RowResult:
+    door = command.managed_by
     wrong = spec_error(spec)
     if wrong:
         return _refuse_row(spec.id, *wrong)
     old = registry.agent(spec.id)
     if old is None:
         uid = str(registry.revision + 1)  # the revision that creates the row (protocol additions 2)
-        created = Agent(uid=uid, spec=spec, managed_by=door, created_wall=wall, unheld_reason=Reason.SCHEDULED)
+        created = Agent(uid=uid, spec=spec, managed_by=door, created_wall=command.wall, unheld_reason=Reason.SCHEDULED)
         registry.put(created)
         return RowResult(spec.id, uid, "created")
-    problem = _door_error(old, door, "apply") or _change_error(old, spec) or _growth_error(registry, old, spec)
+    problem = (
+        _door_error(old, door, "apply")
+        or _stale_error(old, command.expected_revision)
+        or _change_error(old, spec)
+        or _growth_error(registry, old, spec)
+    )
     if problem:
         return _refuse_row(spec.id, *problem, uid=old.uid)
     ignored = spec.state != old.spec.state
@@ -70,7 +76,7 @@ def delete_agents(registry: Registry, command: commands.DeleteAgents) -> Result:
         if agent is None or (command.object_uid and agent.spec.object_uid != command.object_uid):
             rows.append(RowResult(agent_id, "", "gone"))
             continue
-        problem = _door_error(agent, command.managed_by, "delete")
+        problem = _door_error(agent, command.managed_by, "delete") or _stale_error(agent, command.expected_revision)
         if problem:
             rows.append(_refuse_row(agent_id, *problem, uid=agent.uid))
         elif not agent.held:
@@ -97,6 +103,12 @@ def _door_error(agent: Agent, door: ManagedBy, verb: str) -> tuple[Reason, str] 
         return Reason.MANAGED_ELSEWHERE, f"{agent.id} is managed by Kubernetes: use `{command}`"
     command = "tenure apply -f ..." if verb == "apply" else f"tenure delete {agent.id}"
     return Reason.MANAGED_ELSEWHERE, f"{agent.id} was created through the API: use `{command}`"
+
+
+def _stale_error(agent: Agent, expected_revision: int) -> tuple[Reason, str] | None:
+    if not expected_revision or agent.revision <= expected_revision:
+        return None
+    return Reason.CONFLICT, f"{agent.id} has changed since revision {expected_revision}: it is at {agent.revision}"
 
 
 def _change_error(old: Agent, spec: AgentSpec) -> tuple[Reason, str] | None:

@@ -98,6 +98,8 @@ class ApplyAgents(Entry, frozen=True, kw_only=True):
 
     agents: tuple[AgentSpec, ...]
     managed_by: ManagedBy
+    expected_revision: int = 0
+    """If given: rows that have changed since are refused (`Conflict`)."""
 
 
 class DeleteAgents(Entry, frozen=True, kw_only=True):
@@ -107,6 +109,8 @@ class DeleteAgents(Entry, frozen=True, kw_only=True):
     managed_by: ManagedBy
     object_uid: str = ""
     """If given: only the row of that Kubernetes object."""
+    expected_revision: int = 0
+    """As in ApplyAgents."""
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
