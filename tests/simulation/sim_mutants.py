@@ -17,7 +17,6 @@ from tenured.core.lease import Ack, HostLease, LeaderLeases, Load, Silence
 from tenured.core.register import Owner
 from tenured.core.registry import Registry
 from tenured.host.leasing import Lease
-from tenured.raft import Outcome
 from tenured.server.joining import Joining
 from tenured.server.leading import Leader
 from tenured.server.store import Store
@@ -76,22 +75,6 @@ class FollowersAck(Leader):
         super().heartbeat(incarnation, sent_at_ns, load)
         if self._term is None and self._replica.registry.alive(incarnation):
             self._send_ack(Ack(incarnation, sent_at_ns, 0))
-
-
-class AnyTerm(Leader):
-    """Its entries are not bound to its term (leading.py)."""
-
-    async def _propose(self, command: commands.Command, term: int) -> Outcome:
-        return await self._proposer.propose(commands.encode(command), self._timeout_s)
-
-
-class CoversLater(LeaderLeases):
-    """A tick covers what arrived after it was proposed [after]."""
-
-    def tick_committed(self, token: int, index: int, registry: Registry) -> tuple[Ack, ...]:
-        self._open.get(token, {}).update(self._wait)
-        self._wait = {}
-        return super().tick_committed(token, index, registry)
 
 
 class NoMargin(LeaderLeases):
@@ -294,8 +277,10 @@ class Mutant:
     rules: Rules
     says: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    most: int = 60
+    most: int = 25
     """Seeds within which it is caught."""
+    healthy: bool = True
+    """The same world holds with the rule in its place. False: the fault lies in the world itself."""
 
 
 def server(**rules: Any) -> Rules:
@@ -329,7 +314,6 @@ MUTANTS: dict[str, Mutant] = {
     "A sent_at": Mutant(host(shell=FromTheAck), LEASE, CUTS | {"jitter_ms": 100.0}),
     "A boottime": Mutant(host(shell=MonotonicLease, beat=monotonic), LEASE, SMALL | {"fault_names": ("sleep_host",)}),
     "A commit": Mutant(server(leader=AcksAtOnce), LEASE, STALE),
-    "A after": Mutant(server(leases=CoversLater), LEASE, STALE),
     "A wait_new": Mutant(server(leases=NoWaitNew), LEASE, CUTS | {"fault_names": ("cut_host", "hand_over")}),
     "A margin": Mutant(server(leases=NoMargin), LEASE, CUTS),
     "A received": Mutant(server(leases=CountsAcked), LEASE, CUTS | {"sync_ms": 600.0}),
@@ -337,7 +321,6 @@ MUTANTS: dict[str, Mutant] = {
     "A no_relay_ack": Mutant(server(leader=FollowersAck), LEASE, CUTS),
     "A fence, D lease": Mutant(host(lease=AlwaysHeld), LEASE, CUTS),
     "D lease_wait": Mutant(server(leases=NoWaitAtAll), LEASE, CUTS),
-    "bound to the term": Mutant(server(leader=AnyTerm), LEASE, STALE),
     "B seal": Mutant(server(guards=NoSeal, store=AnyHolder), "", WRITES),
     "B order": Mutant(server(guards=NoOrder, store=AnyHolder), "", WRITES | {"late": 0.2, "doubles": 0.2}),
     "B base": Mutant(server(guards=AnyBase), "", WRITES),

@@ -1,6 +1,0 @@
-"""The simulated cluster is a helper module beside its tests."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
