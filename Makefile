@@ -84,7 +84,7 @@ sim-fresh: setup ## as many fresh seeds as fit into 150 s, 300 at most; part of 
 	$(BIN)/python -m tools.sim --kind cluster --seeds 300 --seconds 100
 	$(BIN)/python -m tools.sim --kind consensus --seeds 200 --seconds 40
 
-models: setup ## explore the protocol models: every configuration, every guard left out once (some 15 minutes)
+models: setup ## explore the protocol models: every configuration, every guard left out once (long; niced)
 	nice -n 10 $(BIN)/python -m models.explore
 
 soak: setup ## real servers killed, frozen and without power, for half an hour (SOAK="--minutes 5"; docs/soak.md)

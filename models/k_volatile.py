@@ -42,7 +42,7 @@ class Volatile(Model[World]):
     epochs, signals = 2, 2
     live = True
     FAST = ({},)
-    SMALL = ({"epochs": 3, "signals": 3},)
+    SMALL = ({"epochs": 3},)
     BIG = {"epochs": 5, "signals": 6}
     GUARDS = {"vol_epoch": {}, "vol_highest": {}, "vol_once": {}, "vol_gap": {}, "vol_ack": {}}
 
