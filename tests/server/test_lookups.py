@@ -24,10 +24,10 @@ def spec(agent_id: str, **changes: object) -> registry_pb2.AgentSpec:
 
 
 class Roomy(FakeHost):
-    """A host that says how much it has."""
+    """A host that says how much it has; agents of other tests go elsewhere."""
 
     def registration(self, **changes: object) -> hostlink_pb2.RegisterHost:
-        return super().registration(cpu_milli=1000, memory_bytes=1 << 30, **changes)
+        return super().registration(pool="of-its-own", cpu_milli=1000, memory_bytes=1 << 30, **changes)
 
 
 async def apply(registry: RegistryStub, *specs: registry_pb2.AgentSpec) -> None:

@@ -49,6 +49,21 @@ async def test_a_repeated_command_changes_nothing_twice(registry: RegistryStub, 
     assert (await registry.ApplyAgents(request)).results == first.results
 
 
+async def test_of_two_changes_on_one_revision_one_is_told(registry: RegistryStub, fresh: Callable[[], str]) -> None:
+    """CONS-01: also when both went to different servers, the second is refused and knows why."""
+    name = fresh()
+    base = (await registry.ApplyAgents(apply(spec(name)))).revision
+    changes = [
+        registry_pb2.ApplyAgentsRequest(
+            agents=[spec(name, cpu_milli=milli)], managed_by=registry_pb2.MANAGED_BY_API, expected_revision=base
+        )
+        for milli in (1, 2)
+    ]
+    answers = [row for change in changes for row in (await registry.ApplyAgents(change)).results]
+    assert [row.outcome for row in answers] == ["configured", "refused"]
+    assert (answers[1].error.code, answers[1].error.outcome) == ("Conflict", OUTCOME_NOT_APPLIED)
+
+
 async def test_one_bad_row_disturbs_no_other(registry: RegistryStub, fresh: Callable[[], str]) -> None:
     good = fresh()
     answer = await registry.ApplyAgents(apply(spec("Not An Id"), spec(good)))
@@ -149,7 +164,16 @@ async def test_health_and_metrics(servers: LocalServers) -> None:
     status, text = await servers.http(name, "/metrics")
     assert status == 200
     assert "tenure_server_leader 1.0" in text
-    for figure in ("term", "commit_index", "applied_index", "lag_entries", "log_bytes", "snapshot_failures", "agents", "hosts"):
+    for figure in (
+        "term",
+        "commit_index",
+        "applied_index",
+        "lag_entries",
+        "log_bytes",
+        "snapshot_failures",
+        "agents",
+        "hosts",
+    ):
         assert f"tenure_server_{figure} " in text
     assert "tenure_store_commit_seconds_bucket" in text
     assert "tenure_loop_lag_seconds" in text

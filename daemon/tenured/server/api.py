@@ -75,7 +75,13 @@ class Api:
         specs = [rows.spec_from(spec) for spec in request.agents]
 
         def command(part: Sequence[model.AgentSpec], command_id: str) -> commands.Command:
-            return commands.ApplyAgents(command_id=command_id, wall=time.time(), agents=tuple(part), managed_by=door)
+            return commands.ApplyAgents(
+                command_id=command_id,
+                wall=time.time(),
+                agents=tuple(part),
+                managed_by=door,
+                expected_revision=request.expected_revision,
+            )
 
         answers, revision = await self._in_parts(specs, request.command_id, command, lambda spec: spec.id)
         return registry_pb2.ApplyAgentsResponse(results=answers, revision=revision)
@@ -93,6 +99,7 @@ class Api:
                 ids=tuple(part),
                 managed_by=door,
                 object_uid=request.object_uid,
+                expected_revision=request.expected_revision,
             )
 
         answers, revision = await self._in_parts(list(request.ids), request.command_id, command, str)

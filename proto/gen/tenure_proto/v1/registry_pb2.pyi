@@ -254,9 +254,12 @@ class ApplyAgentsRequest(_message.Message):
     AGENTS_FIELD_NUMBER: _builtins.int
     MANAGED_BY_FIELD_NUMBER: _builtins.int
     COMMAND_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     managed_by: Global___ManagedBy.ValueType
     command_id: _builtins.str
     """made by the caller; a repetition changes nothing twice"""
+    expected_revision: _builtins.int
+    """if given: rows that have changed since are refused (Conflict)"""
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentSpec]: ...
     def __init__(
@@ -265,10 +268,11 @@ class ApplyAgentsRequest(_message.Message):
         agents: _abc.Iterable[Global___AgentSpec] | None = ...,
         managed_by: Global___ManagedBy.ValueType = ...,
         command_id: _builtins.str = ...,
+        expected_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "command_id", b"command_id", "managed_by", b"managed_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "command_id", b"command_id", "expected_revision", b"expected_revision", "managed_by", b"managed_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,10 +311,13 @@ class DeleteAgentsRequest(_message.Message):
     MANAGED_BY_FIELD_NUMBER: _builtins.int
     COMMAND_ID_FIELD_NUMBER: _builtins.int
     OBJECT_UID_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     managed_by: Global___ManagedBy.ValueType
     command_id: _builtins.str
     object_uid: _builtins.str
     """delete only the row of that object, if given"""
+    expected_revision: _builtins.int
+    """as in ApplyAgentsRequest"""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -320,10 +327,11 @@ class DeleteAgentsRequest(_message.Message):
         managed_by: Global___ManagedBy.ValueType = ...,
         command_id: _builtins.str = ...,
         object_uid: _builtins.str = ...,
+        expected_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "ids", b"ids", "managed_by", b"managed_by", "object_uid", b"object_uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "expected_revision", b"expected_revision", "ids", b"ids", "managed_by", b"managed_by", "object_uid", b"object_uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
