@@ -57,7 +57,7 @@ async def another_leads(servers: LocalServers, former: str) -> None:
     async def another() -> bool:
         return (await stub.Status(registry_pb2.StatusRequest())).leader not in ("", former)
 
-    await until(another, 15, lambda: f"{former} still leads")
+    await until(another, 60, lambda: f"{former} still leads")
 
 
 @pytest.mark.cluster

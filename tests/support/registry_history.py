@@ -68,7 +68,7 @@ class Load:
         self.stopping = True
         await asyncio.gather(*self.tasks)
 
-    async def progress(self, within_s: float = 20) -> None:
+    async def progress(self, within_s: float = 60) -> None:
         """Until one write more is acknowledged that was begun after this call."""
         begun = time.monotonic_ns()
         async with asyncio.timeout(within_s):
