@@ -6,7 +6,7 @@ import pytest
 from core_world import COUNTER, World
 
 from tenured.core import commands as c
-from tenured.core.model import AgentClass, Node
+from tenured.core.model import AgentClass, Node, Taint
 from tenured.core.placement import EXPLANATION_BYTES, Placement, place
 
 
@@ -206,7 +206,24 @@ def test_an_explanation_is_bounded(world: World) -> None:
     world.create("a")
     text = one(world).explanation
     assert len(text.encode()) <= EXPLANATION_BYTES
-    world.assign(world.create("b")[0], next(iter(world.registry.hosts)))
+    assert text.startswith("höst-")
+
+
+def test_reasons_are_bounded_too(world: World) -> None:
+    """Whatever taints are called, and however many kinds of rejections there are."""
+    world.pool()
+    for n in range(20):
+        world.host(f"h{n:02}", f"n{n}")
+    taints = {f"n{n}": Taint(key=f"{n:02}-" + "y" * 300) for n in range(1, 20)}
+    nodes = (Node(name=name, taints=(taint,)) for name, taint in taints.items())
+    world.apply(c.SetNodes(nodes=(Node(name="n0"), *nodes)))
+    world.create("a")
+    text = one(world).explanation
+    assert text.startswith("h00 1.00; rejected: 1 tainted 01-y")
+    assert 200 < len(text.encode()) <= EXPLANATION_BYTES
+    message = one(world, avoid={"h00.1"}).message
+    assert message.endswith("14 otherwise)")
+    assert len(message) < 600
 
 
 def test_ten_thousand_at_once(world: World) -> None:

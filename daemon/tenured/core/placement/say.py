@@ -17,6 +17,10 @@ from tenured.core.registry import Registry
 EXPLANATION_BYTES = 256
 _SHORT = 24
 """Characters of a host's name where the whole does not fit."""
+PHRASES = 6
+"""Kinds of rejections that a sentence names."""
+_LONG = 60
+"""Characters of a phrase: the key of a taint may be longer."""
 Why = tuple[str, str, str]
 """Reason, sentence, next step."""
 
@@ -43,8 +47,12 @@ def _explanation(strategy: Strategy, scored: Sequence[tuple[str, str]], refused:
 
 
 def counted(refused: Counter[str]) -> str:
-    """`2 full, 1 cordoned`."""
-    return ", ".join(f"{count} {why}" for why, count in sorted(refused.items(), key=lambda item: (-item[1], item[0])))
+    """`2 full, 1 cordoned`: the most frequent phrases, the others in sum; a sentence of bounded length."""
+    ordered = sorted(refused.items(), key=lambda item: (-item[1], item[0]))
+    shown, others = ordered[:PHRASES], ordered[PHRASES:]
+    if others:
+        shown.append(("otherwise", sum(count for _, count in others)))
+    return ", ".join(f"{count} {why if len(why) <= _LONG else f'{why[: _LONG - 1]}…'}" for why, count in shown)
 
 
 def waiting(agent: Agent, why: Why) -> Placement:
