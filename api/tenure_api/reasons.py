@@ -49,7 +49,7 @@ class Reason(StrEnum):
     MANAGED_ELSEWHERE = "ManagedElsewhere", "Use the command in the message."
     """The row belongs to the other door: Kubernetes objects and API rows are not mixed."""
     CONFLICT = "Conflict", "Read it again, and repeat the change on what it is now."
-    """The row has changed since the revision on which the change was based."""
+    """Something else was asked for since the revision on which the change was based."""
     NAME_TAKEN = "NameTaken", "Choose another name, or delete the agent that has it."
     """Another agent, or an earlier object of the same name, still has this name."""
 

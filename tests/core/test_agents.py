@@ -276,7 +276,8 @@ def test_a_change_that_is_based_on_an_old_row_is_refused(world: World) -> None:
     """CONS-01: of two who change one row at the same revision, one succeeds and the other is told."""
     world.pool()
     (uid,) = world.create("a")
-    base = world.agent(uid).revision
+    base = world.agent(uid).asked_revision
+    world.assign(uid, world.host("h"))  # what the cluster does is no change of what was asked for
 
     def change(cpu_milli: int, revision: int) -> RowResult:
         new = spec("shop/a", cpu_milli=cpu_milli)
@@ -285,7 +286,7 @@ def test_a_change_that_is_based_on_an_old_row_is_refused(world: World) -> None:
     assert change(1, base).outcome == "configured"
     late = change(2, base)
     assert (late.outcome, late.reason) == ("refused", "Conflict")
-    assert f"has changed since revision {base}" in late.message
+    assert f"after {base}, which this is based on" in late.message
     gone = world.apply(c.DeleteAgents(ids=("shop/a",), managed_by="API", expected_revision=base)).rows[0]
     assert gone.reason == "Conflict"
-    assert change(2, world.agent(uid).revision).outcome == "configured"
+    assert change(2, world.agent(uid).asked_revision).outcome == "configured"

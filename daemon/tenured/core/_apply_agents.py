@@ -47,7 +47,14 @@ def _apply_agent(registry: Registry, spec: AgentSpec, command: commands.ApplyAge
     old = registry.agent(spec.id)
     if old is None:
         uid = str(registry.revision + 1)  # the revision that creates the row (protocol additions 2)
-        created = Agent(uid=uid, spec=spec, managed_by=door, created_wall=command.wall, unheld_reason=Reason.SCHEDULED)
+        created = Agent(
+            uid=uid,
+            spec=spec,
+            managed_by=door,
+            created_wall=command.wall,
+            asked_revision=int(uid),
+            unheld_reason=Reason.SCHEDULED,
+        )
         registry.put(created)
         return RowResult(spec.id, uid, "created")
     problem = (
@@ -62,7 +69,7 @@ def _apply_agent(registry: Registry, spec: AgentSpec, command: commands.ApplyAge
     new = replace(old, spec=replace(spec, state=old.spec.state), state_ignored=ignored)
     if new == old:
         return RowResult(spec.id, old.uid, "unchanged")
-    registry.put(new)
+    registry.put(replace(new, asked_revision=registry.revision + 1))
     return RowResult(spec.id, old.uid, "configured")
 
 
@@ -85,7 +92,7 @@ def delete_agents(registry: Registry, command: commands.DeleteAgents) -> Result:
             rows.append(RowResult(agent_id, agent.uid, "gone"))
         else:
             if not agent.deleting:
-                registry.put(replace(agent, deleting=True))
+                registry.put(replace(agent, deleting=True, asked_revision=registry.revision + 1))
             rows.append(RowResult(agent_id, agent.uid, "deleting"))
     return Result(rows=tuple(rows))
 
@@ -106,9 +113,12 @@ def _door_error(agent: Agent, door: ManagedBy, verb: str) -> tuple[Reason, str] 
 
 
 def _stale_error(agent: Agent, expected_revision: int) -> tuple[Reason, str] | None:
-    if not expected_revision or agent.revision <= expected_revision:
+    if not expected_revision or agent.asked_revision <= expected_revision:
         return None
-    return Reason.CONFLICT, f"{agent.id} has changed since revision {expected_revision}: it is at {agent.revision}"
+    return (
+        Reason.CONFLICT,
+        f"{agent.id} was changed at revision {agent.asked_revision}, after {expected_revision}, which this is based on",
+    )
 
 
 def _change_error(old: Agent, spec: AgentSpec) -> tuple[Reason, str] | None:

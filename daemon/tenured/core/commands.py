@@ -99,7 +99,7 @@ class ApplyAgents(Entry, frozen=True, kw_only=True):
     agents: tuple[AgentSpec, ...]
     managed_by: ManagedBy
     expected_revision: int = 0
-    """If given: rows that have changed since are refused (`Conflict`)."""
+    """If given: rows for which something else was asked since are refused (`Conflict`)."""
 
 
 class DeleteAgents(Entry, frozen=True, kw_only=True):

@@ -153,6 +153,8 @@ class Agent(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     spec: AgentSpec
     managed_by: ManagedBy
     created_wall: float = 0.0
+    asked_revision: int = 0
+    """When a user last changed what is asked for; what hosts and the leader write does not count."""
 
     epoch: int = 0
     """0: never assigned."""

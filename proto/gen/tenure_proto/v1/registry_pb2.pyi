@@ -259,7 +259,7 @@ class ApplyAgentsRequest(_message.Message):
     command_id: _builtins.str
     """made by the caller; a repetition changes nothing twice"""
     expected_revision: _builtins.int
-    """if given: rows that have changed since are refused (Conflict)"""
+    """if given: rows for which something else was asked since are refused (Conflict)"""
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentSpec]: ...
     def __init__(
