@@ -25,6 +25,8 @@ class Activations:
         self._site = site
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._given_up: set[tuple[str, int]] = set()
+        self._opened: dict[str, int] = {}
+        """uid -> the highest epoch that was ever opened here (protocol 2, owner 1 [epoch_once])."""
         self._releasing = False
         self._aborted = False
         self._wake = asyncio.Event()
@@ -79,11 +81,18 @@ class Activations:
                 self._drop_failed()
 
     def _reconcile(self) -> None:
+        if not self._site.mirror.synced:  # what a snapshot has not brought yet is not gone
+            return
         mine = self._site.mirror.mine
+        self._forget_opened()
         self._given_up = {(uid, epoch) for uid, epoch in self._given_up if uid in mine and mine[uid].epoch == epoch}
         running = {uid: holder.epoch for uid, holder in self.holders.items()}
         changes = compare(mine, running, self._given_up, releasing=self._releasing)
         for row in changes.start:  # all in one loop turn: their seals share a frame
+            if row.epoch <= self._opened.get(row.uid, 0):  # the copy was older for a while, and it was stopped
+                self._report(row.uid, row.epoch, Why.RELEASED)
+                continue
+            self._opened[row.uid] = row.epoch
             self.holders[row.uid] = Holder(self._site, row)
         for uid, why in changes.report.items():
             self._report(uid, mine[uid].epoch, why)
@@ -92,6 +101,14 @@ class Activations:
                 self._ending[uid] = asyncio.get_running_loop().create_task(self._stop(uid, self.holders[uid], why))
         if changes.start or changes.report:
             self._notify()
+
+    def _forget_opened(self) -> None:
+        """Deleted agents: not in the copy, at a revision that has seen their creation."""
+        mirror = self._site.mirror
+        gone = [uid for uid in self._opened if uid not in mirror.agents and int(uid) <= mirror.revision]
+        for uid in gone:
+            if uid not in self.holders:
+                del self._opened[uid]
 
     async def _stop(self, uid: str, holder: Holder, why: Why) -> None:
         """Ends an activation, then says so: from the report on somebody else may hold the agent (rule R, a)."""

@@ -45,6 +45,7 @@ class Mirror:
         for uid in batch.gone_agents:
             touched |= self._drop(uid)
         self.revision = max(self.revision, batch.revision) if not batch.snapshot else batch.revision
+        touched |= batch.synced and not self.synced
         self.synced |= batch.synced
         return touched
 
