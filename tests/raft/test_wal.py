@@ -540,6 +540,7 @@ def test_what_comes_during_a_sync_is_committed_as_one_group(tmp_path: Path) -> N
     writer = LogWriter(log, synced, lambda error: None)
     for index in range(1, 101):
         assert writer.append(entry(index)) == index
+        writer.flush()
     faulty.gate.set()
     assert done.wait(WAIT_S)
     assert faulty.calls.count("sync") <= 2
@@ -562,11 +563,14 @@ def test_after_an_error_nothing_is_written_or_called_synced(tmp_path: Path, faul
         lambda error: (errors.append(error), failed.set()),
     )
     writer.append(entry(1))
+    writer.flush()
     assert first.wait(WAIT_S)
     writer.append(entry(2))
+    writer.flush()
     assert failed.wait(WAIT_S)
     calls = list(faulty.calls)
     writer.append(entry(3))
+    writer.flush()
     writer.close()
     assert reached == [1]
     assert len(errors) == 1

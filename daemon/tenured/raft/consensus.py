@@ -52,6 +52,10 @@ Submit = Callable[[Callable[[Outcome], None]], None]
 class LogThread(RecordSink, Protocol):
     """Who writes the log."""
 
+    def flush(self) -> None:
+        """The turn is over: what it appended may be written."""
+        ...
+
     def close(self) -> None:
         """Write and sync what is queued, and end. Blocks."""
         ...
@@ -319,12 +323,17 @@ class Consensus:
             if timed or engine.due:
                 engine.tick()
             engine.end_turn()
+            self._flush()
         except Exception as error:  # noqa: BLE001  (a rule of Raft is broken or unknown: fail stop, whatever it is)
             self._fail(error)
             return
         if self._inbox or engine.behind:
             self._kick()
         self._tell_role(engine)
+
+    def _flush(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
 
     def _take_frames(self, engine: Engine) -> None:
         end = self._clock() + TURN_BUDGET_S

@@ -66,6 +66,9 @@ class Outbox:
 
         Without a floor everything waits for `sequence`.
         """
+        answers, self._answers = self._answers, []
+        for answer, outcome in answers:  # first: somebody waits for them
+            self._call(answer, outcome)
         turn = self._turn
         if turn.early or turn.messages:
             turn.sequence = sequence
@@ -75,9 +78,6 @@ class Outbox:
                 turn.early = {}
             if turn.early or turn.messages:
                 self._held.append(turn)
-        answers, self._answers = self._answers, []
-        for answer, outcome in answers:
-            self._call(answer, outcome)
         self._release()
 
     def synced(self, sequence: int) -> None:

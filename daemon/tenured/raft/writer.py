@@ -65,6 +65,9 @@ class LogQueue:
         self._sequence += 1
         return self._sequence
 
+    def flush(self) -> None:
+        """The turn is over: what it appended may be written."""
+
     def rotate(self, checkpoint: Checkpoint) -> None:
         """Begin a segment behind what was appended so far, which adds up to `checkpoint`."""
         self._parts.append((self._waiting, checkpoint))
@@ -121,8 +124,13 @@ class LogWriter(LogQueue):
 
     def append(self, record: bytes) -> int:
         with self._ready:
-            self._ready.notify()
             return super().append(record)
+
+    def flush(self) -> None:
+        """Begin to write what was appended. Not before the turn has sent: both want the interpreter."""
+        if self._waiting:
+            with self._ready:
+                self._ready.notify()
 
     def rotate(self, checkpoint: Checkpoint) -> None:
         with self._ready:
