@@ -24,7 +24,16 @@ BY_SCENARIO = {mutant: directed for directed in DIRECTED for mutant in directed.
 BY_SEEDS: dict[str, dict[str, Any]] = {
     "CutsAlways": {},
     "ForgetsTail": {},
-    "TakesOldSnapshots": {"size": 3, "compact_entries": 8, "part_bytes": 200},
+    "TakesOldSnapshots": {
+        "size": 3,
+        "compact_entries": 8,
+        "compact_bytes": 10**9,
+        "part_bytes": 1 << 16,
+        "snapshot_time": 0,
+        "hostile": True,
+        "duplicates": 0.3,
+        "delay": 0.04,
+    },
     "ForgetsDisks": {"size": 3, "gap": 0.1, "fault_names": ["lose_disk", "isolate", "power"]},
     "NoPreVote": {},
     "AppliesTwice": {},

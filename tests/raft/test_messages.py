@@ -25,8 +25,10 @@ from tenured.raft.messages import (
     BadFrame,
     Forward,
     Hint,
+    InstallSnapshot,
     PreVote,
     RequestVote,
+    SnapshotPart,
     Vote,
     decode_frame,
     encode_frame,
@@ -140,6 +142,7 @@ def test_any_msgpack_is_a_frame_or_a_bad_frame_and_never_stops_an_engine(value: 
         Forward(term=1, request_id=1, command=b""),
         Ack(term=1, next_index=0, success=True, born=1),
         Hint(term=-1),
+        InstallSnapshot(term=1, commit_index=1, part=SnapshotPart((9, 1), 10, 0, 8, b"abc")),
     ],
     ids=repr,
 )

@@ -305,6 +305,22 @@ def test_a_damaged_piece_keeps_nothing() -> None:
     assert not snapshots_of(server.disk) or snapshots_of(server.disk) == [INCOMING]
 
 
+def test_pieces_that_find_no_room_make_room_for_the_log() -> None:
+    server, snapshots, ended = receiver()
+    parts = parts_of(Server(20), 20)
+    snapshots.take(parts[0], lambda: None, ended.append)
+    server.files.room = lambda: False
+    server.store._incoming._file.room = server.files.room
+    snapshots.take(parts[1], lambda: None, ended.append)
+    assert "No space left" in str(ended[0])
+    assert INCOMING not in server.disk.files
+    snapshots.stop_receiving()
+    server.files.room = lambda: True
+    for part in parts:
+        snapshots.take(part, lambda: None, ended.append)
+    assert ended[1:] == [None]
+
+
 def test_a_leader_that_begins_another_snapshot_is_followed() -> None:
     server, snapshots, ended = receiver()
     for part in parts_of(Server(20), 20)[:3]:

@@ -191,6 +191,9 @@ def _check(message: AnyMessage) -> None:
                 raise BadFrame("entries do not follow each other")
             for entry in entries:
                 _check_command(entry.command)
+        case InstallSnapshot(part=part):
+            if part.position + len(part.data) > part.size:
+                raise BadFrame("a piece beyond the end of its snapshot")
         case Forward(command=command):
             _check_command(command)
         case Ack(next_index=0):

@@ -249,7 +249,14 @@ class SnapshotStore:
     def _receive(self, data: bytes) -> Iterator[None]:
         if self._incoming is None:
             raise OSError("the side file of the snapshot is gone")
-        self._incoming.write(data)
+        try:
+            self._incoming.write(data)
+        except OSError:
+            self._incoming.close()
+            self._incoming = None
+            with suppress(OSError):
+                self._files.remove(INCOMING)  # makes room for the log
+            raise
         yield
 
     def _install(self, size: int, crc: int, made: list[Kept]) -> Iterator[None]:

@@ -102,6 +102,19 @@ def lose_disk(world: World) -> None:
         world.at(world.rng.random(), host.boot)
 
 
+def no_room(world: World) -> None:
+    """For snapshots; a log that finds none stops its server, which is a crash."""
+    pick(world).full_until = world.now + 2 * world.rng.random()
+
+
+def rot(world: World) -> None:
+    """A server is down, and its newest snapshot is damaged meanwhile."""
+    host = pick(world)
+    crash(world, host, power=True)
+    if host.engine is None and host.disk.rot(world.rng):
+        world.coverage["snapshot damaged"] += 1
+
+
 Fault = Callable[["World"], None]
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
@@ -119,5 +132,7 @@ FAULTS: dict[str, Fault] = {
         compact,
         transfer,
         lose_disk,
+        no_room,
+        rot,
     )
 }

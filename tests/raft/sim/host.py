@@ -85,7 +85,7 @@ class Host:
         self.world, self.name = world, name
         self.incarnation = 0  # events of an earlier one die
         self.engine: Engine | None = None
-        self.paused_until = 0.0
+        self.paused_until = self.full_until = 0.0
         self.disks = 0
         self.reign = self.matched = None
         self.new_disk()
@@ -112,7 +112,11 @@ class Host:
 
     def _make(self) -> None:
         world, life = self.world, self.incarnation
-        files = SimFiles(self.disk, lambda: self.incarnation == life and self.one_more_effect())
+        files = SimFiles(
+            self.disk,
+            lambda: self.incarnation == life and self.one_more_effect(),
+            lambda: world.now >= self.full_until,
+        )
         self.began_with = self.disk.snapshot
         found = open_storage(files, self.name, lambda: world.rng.getrandbits(60) + 1)
         for _ in restoring(files, found, self.machine):
