@@ -25,6 +25,7 @@ from tenured.core.model import AgentSpec, Pool
 from tenured.core.profile import FAST, Profile
 from tenured.raft import Applied
 from tenured.raft.core import State
+from tenured.raft.interface import Compaction
 from tenured.simulation.clients import API, Client, Operator
 from tenured.simulation.disk import StoreDisk
 from tenured.simulation.faults import FAULTS, ON_SERVERS
@@ -71,6 +72,8 @@ class Settings:
     late: float = 0.0
     turn_ms: float = 1.0
     sync_ms: float = 0.5
+    compact_entries: int = 50_000
+    """After so many a server cuts its log."""
     lies: bool = False
     """Every log's disk says "synced" too soon."""
 
@@ -92,6 +95,7 @@ def drawn(rng: random.Random) -> Settings:
         late=rng.choice((0.01, 0.05)) if wild else 0.0,
         turn_ms=rng.choice((1.0, 20.0)),
         sync_ms=rng.choice((0.5, 5.0, 20.0)),
+        compact_entries=rng.choice((20, 60, 50_000)),
     )
 
 
@@ -116,7 +120,7 @@ class ServerSlot:
     def __init__(self, world: Cluster, name: str) -> None:
         self.world, self.name = world, name
         self.machine = world.new_machine(name)
-        self.disks = ServerDisks(SimDisk(name), StoreDisk(f"disk-{name}"))
+        self.disks = ServerDisks(SimDisk(name), StoreDisk(f"disk-{name}"), compaction=self._compaction())
         self.disks.health.sync_ns = int(world.settings.sync_ms * MS)
         self.disks.health.lies = world.settings.lies
 
@@ -155,7 +159,13 @@ class ServerSlot:
         self.stop(power=True)
         self.world.lives += 1
         health = self.disks.health
-        self.disks = ServerDisks(SimDisk(self.name), StoreDisk(f"disk-{self.name}-{self.world.lives}"), health)
+        self.disks = ServerDisks(
+            SimDisk(self.name), StoreDisk(f"disk-{self.name}-{self.world.lives}"), health, self._compaction()
+        )
+
+    def _compaction(self) -> Compaction:
+        entries = self.world.settings.compact_entries
+        return Compaction(entries=entries, keep_entries=entries // 2)
 
     @staticmethod
     def _serve(server: SimServer, end: End) -> None:

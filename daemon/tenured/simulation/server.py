@@ -23,6 +23,7 @@ from tenured.core.registry import Delta, Registry
 from tenured.raft import Consensus, RaftConfig, Role
 from tenured.raft.engine import Engine
 from tenured.raft.files import Files
+from tenured.raft.interface import Compaction
 from tenured.raft.wal import Log
 from tenured.raft.writer import LogWriter
 from tenured.server.hosts import Hosts
@@ -87,6 +88,8 @@ class ServerDisks:
     log: SimDisk
     store: StoreDisk
     health: Health = field(default_factory=Health)
+    compaction: Compaction = field(default_factory=Compaction)
+    """When the log is cut."""
 
 
 class SimConsensus(Consensus):
@@ -166,7 +169,14 @@ class SimServer:
         self._wild, self.rules = wild, rules
         self.replica = SimReplica(self)
         self.peers = SimPeers(self.process, self.name, peers)
-        config = RaftConfig(self.name, peers, Path("/nowhere"), profile.election_min_s, profile.election_max_s)
+        config = RaftConfig(
+            self.name,
+            peers,
+            Path("/nowhere"),
+            profile.election_min_s,
+            profile.election_max_s,
+            compaction=disks.compaction,
+        )
         self.consensus = SimConsensus(self, config)
         self.peers.bind(self.consensus)
         self.register = SimRegister(disks.store, self.place, rules.guards())
