@@ -15,12 +15,13 @@ from local_servers import LocalServers, until
 from tenure_proto.v1 import common_pb2, hostlink_pb2, registry_pb2
 
 OK = hostlink_pb2.STORE_VERDICT_OK
+WAIT_S = 60.0
 
 
 async def begun(directory: Path, count: int) -> LocalServers:
     servers = LocalServers(directory, count=count)
     await servers.__aenter__()
-    await servers.ready()
+    await servers.ready(within_s=WAIT_S)
     await servers.registry("operator").ApplyCluster(
         registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name="default")])
     )
@@ -97,7 +98,7 @@ async def test_a_replaced_disk_takes_over_every_record_and_answers(three: LocalS
     lost, other = [name for name in three.servers if name != leader]
     await create(three, 700, leader)  # more than one page
     async with FakeHost(three, "writer") as host:
-        await host.until(lambda: len(host.mine) == 700 and all(row.ready for row in host.mine.values()), 30)
+        await host.until(lambda: len(host.mine) == 700 and all(row.ready for row in host.mine.values()), WAIT_S)
         await write(host, leader, 1)
         await write(host, lost, 1)  # acknowledged by a majority that includes the disk that is lost
         newer = list(host.mine)[:100]
@@ -105,7 +106,7 @@ async def test_a_replaced_disk_takes_over_every_record_and_answers(three: LocalS
         await write(host, lost, 2, uids=newer)
         await wipe(three, lost)
         await three.start(lost)
-        await three.ready(lost, within_s=30)
+        await three.ready(lost, within_s=WAIT_S)
         found = await records(host, lost, view=2)
         assert found == {
             uid: (2, f"{uid} at 2".encode()) if uid in newer else (1, f"{uid} at 1".encode()) for uid in host.mine
@@ -123,14 +124,14 @@ async def test_a_second_lost_disk_waits_until_the_first_has_joined(five: LocalSe
     first, second, damaged, other = [name for name in five.servers if name != leader]
     await create(five, 20, leader)
     async with FakeHost(five, "writer") as host:
-        await host.until(lambda: len(host.mine) == 20 and all(row.ready for row in host.mine.values()), 30)
+        await host.until(lambda: len(host.mine) == 20 and all(row.ready for row in host.mine.values()), WAIT_S)
         for name in (leader, first, second):
             await write(host, name, 1)
         await write(host, damaged, 2)  # nobody else has this version
         await five.kill(damaged)
         spoil(five, damaged, 1)
         await five.start(damaged)
-        await five.ready(damaged)
+        await five.ready(damaged, within_s=WAIT_S)
         await wipe(five, first)
         await five.start(first)
 
@@ -138,7 +139,7 @@ async def test_a_second_lost_disk_waits_until_the_first_has_joined(five: LocalSe
             return sentence in (await five.http(name, "/readyz"))[1]
 
         unreadable = f"cannot be read from {damaged}"
-        await until(lambda: waits(first, unreadable), 30, lambda: five.servers[first].log)
+        await until(lambda: waits(first, unreadable), WAIT_S, lambda: five.servers[first].log)
         assert await store_of(five, first, seen_by=leader) == "joining 0/20"
         uid = next(iter(host.mine))  # until then it answers nothing [rejoin]
         seal = await host.ask(first, seal=host.sealing(2, [hostlink_pb2.SealItem(uid=uid, epoch=1)]))
@@ -148,12 +149,12 @@ async def test_a_second_lost_disk_waits_until_the_first_has_joined(five: LocalSe
         await wipe(five, second)
         await five.start(second)
         sentence = f"{second} came back with another disk while {first} still reads"
-        await until(lambda: waits(second, sentence), 30, lambda: five.servers[second].log)
+        await until(lambda: waits(second, sentence), WAIT_S, lambda: five.servers[second].log)
         assert five.servers[second].log.count(sentence) == 1, "said once, not at every attempt"
         await five.kill(damaged)
         spoil(five, damaged, -1)
         await five.start(damaged)
-        await five.ready(within_s=40)
+        await five.ready(within_s=WAIT_S)
         for name in (first, second):
             assert {seq for seq, _ in (await records(host, name, view=3)).values()} == {2}
         assert {name: await store_of(five, name, seen_by=other) for name in five.servers} == dict.fromkeys(
@@ -167,7 +168,7 @@ async def test_a_crash_while_joining_goes_on_from_there(three: LocalServers) -> 
     lost, other = [name for name in three.servers if name != leader]
     await create(three, 50, leader)
     async with FakeHost(three, "writer") as host:
-        await host.until(lambda: len(host.mine) == 50 and all(row.ready for row in host.mine.values()), 30)
+        await host.until(lambda: len(host.mine) == 50 and all(row.ready for row in host.mine.values()), WAIT_S)
         await write(host, leader, 1)
         await write(host, other, 1)
         await wipe(three, lost)
@@ -176,13 +177,13 @@ async def test_a_crash_while_joining_goes_on_from_there(three: LocalServers) -> 
         async def voted() -> bool:
             return "is replaced, view 2" in three.servers[lost].log
 
-        await until(voted, 30, lambda: three.servers[lost].log)
+        await until(voted, WAIT_S, lambda: three.servers[lost].log)
         await three.kill(lost)
         await three.start(lost)
-        await three.ready(lost, within_s=30)
+        await three.ready(lost, within_s=WAIT_S)
         assert {seq for seq, _ in (await records(host, lost, view=2)).values()} == {1}
         await asyncio.gather(*(three.kill(name) for name in three.servers))
         for name in three.servers:
             await three.start(name)
-        await three.ready(within_s=30)
+        await three.ready(within_s=WAIT_S)
         assert {seq for seq, _ in (await records(host, lost, view=2)).values()} == {1}
