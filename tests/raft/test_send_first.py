@@ -7,7 +7,17 @@ import pytest
 
 from tenured.raft.engine import Engine
 from tenured.raft.interface import Answer, Applied, NotApplied, Outcome
-from tenured.raft.messages import Ack, AppendEntries, Forward, Hint, RequestVote, Vote, decode_frame
+from tenured.raft.messages import (
+    Ack,
+    AppendEntries,
+    Forward,
+    Hint,
+    PreVote,
+    RequestPreVote,
+    RequestVote,
+    Vote,
+    decode_frame,
+)
 from tenured.raft.outbox import Outbox
 from tests.raft.sim.mutants import MUTANTS
 from tests.raft.sim.stage import Stage, play
@@ -85,6 +95,107 @@ def test_the_checker_sees_a_leader_that_counts_itself_before_its_sync() -> None:
 def test_without_the_rule_nothing_leaves_before_the_sync() -> None:
     """The switch: with it off, the worlds are clean as well."""
     assert not sweep(Engine, 0, 5, send_first=False).found
+
+
+# ---- the leader need not wait for its own disk ---------------------------------------------------------------------
+
+
+def led() -> Stage:
+    """Three servers, a leads, all is quiet."""
+    stage = Stage()
+    stage.found()
+    stage.elect("a", "b", "c")
+    stage.talk("a", "b", "c")
+    return stage
+
+
+def test_the_leader_answers_when_both_followers_have_it() -> None:
+    stage = led()
+    freeze_disk(stage, "a")
+    operation = stage.write("a")
+    stage.talk("a", "b")
+    assert operation.outcome is None  # one of three disks
+    stage.talk("a", "b", "c")
+    assert isinstance(operation.outcome, Applied)
+
+
+def test_a_message_with_a_commit_index_alone_asks_for_no_ack() -> None:
+    stage = led()
+    stage.write("a")
+    for follower in ("b", "c"):
+        stage.deliver("a", follower)
+        stage.deliver(follower, "a")
+    stage.ticks("a")
+    assert [(m.entries, m.quiet) for m in stage.copy("a", "b") if isinstance(m, AppendEntries)] == [([], True)]
+    stage.deliver("a", "b")
+    assert stage.copy("b", "a") == []
+    engine = stage.hosts["b"].engine
+    assert engine is not None
+    assert engine.commit_index == engine.log.last.index
+
+
+def test_a_quiet_message_that_does_not_fit_is_denied() -> None:
+    """What the leader sent before it was lost: it must hear of that now, not at the next heartbeat."""
+    stage = led()
+    stage.write("a")
+    stage.deliver("a", "c")
+    stage.boxes.boxes["a", "b"].clear()
+    stage.deliver("c", "a")
+    stage.ticks("a")
+    stage.deliver("a", "b")
+    assert [m.success for m in stage.copy("b", "a") if isinstance(m, Ack)] == [False]
+
+
+# ---- a lost connection to the leader is a hint -------------------------------------------------------------------
+
+
+def lose_leader(stage: Stage, name: str) -> None:
+    """The connection from `name` to a ends."""
+    host = stage.hosts[name]
+    host.step(lambda: host.engine is not None and host.engine.disconnected("a"))
+
+
+def asks(stage: Stage, name: str, other: str) -> bool:
+    return any(isinstance(message, RequestPreVote) for message in stage.copy(name, other))
+
+
+def test_who_lost_the_leader_elects_before_the_timers_run_out() -> None:
+    stage = led()
+    stage.kill("a")
+    lose_leader(stage, "b")
+    lose_leader(stage, "c")
+    stage.wait(0.21)  # two heartbeats, and the spread; the shortest election timeout is 0.3 s
+    stage.ticks("b")
+    for _ in range(2):
+        stage.deliver("b", "c")
+        stage.deliver("c", "b")
+        stage.ticks("b")
+    assert stage.leads("b")
+
+
+def test_a_leader_that_lives_takes_the_hint_back() -> None:
+    stage = led()
+    lose_leader(stage, "b")
+    stage.wait(0.06)
+    stage.ticks("a")  # its heartbeat, on its own connection
+    stage.deliver("a", "b")
+    stage.wait(0.2)
+    stage.ticks("b")
+    assert not asks(stage, "b", "c")
+
+
+def test_one_lost_connection_elects_nobody() -> None:
+    stage = led()
+    lose_leader(stage, "b")
+    for _ in range(3):
+        stage.wait(0.07)
+        stage.ticks("a")
+        stage.deliver("a", "c")  # b hears nothing, c does
+    stage.ticks("b")
+    assert asks(stage, "b", "c")
+    stage.deliver("b", "c")
+    assert not any(isinstance(message, PreVote) for message in stage.copy("c", "b"))
+    assert stage.leads("a")
 
 
 # ---- the barrier itself ------------------------------------------------------------------------------------------
