@@ -159,10 +159,18 @@ async def _nothing() -> None:
 
 def silent(stage: Stage, holder: str, _leader: str) -> Repair:
     """A power cut: no last word of any socket."""
-    cage = stage.cages[holder]
+    cage, process = stage.cages[holder], stage.running.process(holder)
     cage.cut()
-    stage.running.process(holder).signal(signal.SIGKILL)
-    return _healed(stage, holder)
+    # It stays off: a machine does not come back within the second, and its start would take the processors here.
+    dying = asyncio.create_task(process.kill(restart=False))
+
+    async def repair() -> None:
+        await dying
+        cage.heal()
+        await process.start()
+        await stage.enclose(holder)
+
+    return repair
 
 
 def partition(stage: Stage, holder: str, _leader: str) -> Repair:
