@@ -14,6 +14,11 @@ FLAGS = [
 ]
 
 
+def test_the_raft_port_of_a_peer_is_7447_unless_it_is_said() -> None:
+    config = server_config([*FLAGS, "--enrolment", "secret:/s", "--raft-peer", "s1=c:9"], {})
+    assert config.raft_peers == {"s1": "c:9", "s2": "[::1]:7447"}
+
+
 def test_flags() -> None:
     config = server_config([*FLAGS, "--enrolment", "secret:/s", "--api-port", "0", "--profile", "Fast"], {})
     assert (config.name, config.cluster, config.namespaced) == ("s0", "demo.shop", "shop/demo")
