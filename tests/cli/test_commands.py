@@ -181,7 +181,14 @@ def test_describe_tells_the_whole_story(tenure: Tenure, cluster: FakeCluster) ->
         reason="LeaseExpired", duration_ms=2810,
     )  # fmt: skip
     cluster.add_agent(last_failover=moved, explanation="best of 3: load 1", assigned_reason="LeaseExpired")
+    row = cluster.rows.agent("shop/counter-1")
+    assert row is not None
+    row.recovered_from = "host-9/node-9"
+    row.spec.labels["team"] = "books"
     text = tenure("describe", "agent", "shop/counter-1").stdout
+    assert "host-9/node-9" in text
+    assert "team=books" in text
+    assert "general_purpose" in text
     for part in ("Running on node-2", "60s ago, 2810 ms, LeaseExpired", "from host-1 (node-1) to host-2 (node-2)",
                  "best of 3: load 1", "increment (action): Add.", "value (query)"):  # fmt: skip
         assert part in text

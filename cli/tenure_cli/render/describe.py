@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from tenure_cli.ports import Rows
+from tenure_cli.render.choose import capabilities
 from tenure_cli.render.tables import NONE, age, failover
 from tenure_cli.wire import class_of
 from tenure_proto.v1 import registry_pb2
@@ -32,6 +33,9 @@ def agent(row: registry_pb2.AgentRow, rows: Rows, now: float) -> list[str]:
         ("Restarts", str(row.restarts)),
         ("Created", f"{_moment(row.created_wall)} ({age(row.created_wall, now)} ago)"),
         ("Last failover", failover(row, now)),
+        ("Recovered from", row.recovered_from or NONE),
+        ("Capabilities", ", ".join(sorted(capabilities(row, rows)))),
+        ("Labels", ", ".join(f"{key}={value}" for key, value in sorted(row.spec.labels.items())) or NONE),
         ("Placement", f"{row.assigned_reason or NONE}: {row.explanation or 'no explanation is kept'}"),
         ("UID", row.uid),
     ]
