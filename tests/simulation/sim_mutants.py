@@ -11,20 +11,16 @@ import msgspec
 
 from tenure_proto.v1.hostlink_pb2 import HeartbeatAck
 from tenured.core import commands, machine
-from tenured.core.cells import Cell, Verdict, Version, WriteDecision, guard_uid, guard_write
-from tenured.core.frames import Adopted, Committed, Output, Phase
+from tenured.core.frames import Committed, Output, Phase
 from tenured.core.lease import Ack, HostLease, LeaderLeases, Load, Silence
 from tenured.core.register import Owner
 from tenured.core.registry import Registry
 from tenured.host.leasing import Lease
-from tenured.server.joining import Joining
 from tenured.server.leading import Leader
-from tenured.server.store import Store
 from tenured.simulation import Rules
 from tenured.simulation.host import HostRules, SimHost
 from tenured.simulation.register import Guards
 from tenured.simulation.server import ServerRules
-from tenured.storage import WriteItem
 
 # --- protocol 1: leases ----------------------------------------------------------------------------------------------
 
@@ -134,30 +130,6 @@ class CountsAcked(LeaderLeases):
 # --- protocol 2: the store -------------------------------------------------------------------------------------------
 
 
-class NoSeal(Guards):
-    """Writes below the seal are taken [seal]."""
-
-    def write(self, cell: Cell, item: WriteItem) -> WriteDecision:
-        decision = guard_write(Cell(0, cell.version), item.version, item.base)
-        return msgspec.structs.replace(decision, cell=Cell(cell.sealed, decision.cell.version))
-
-
-class NoOrder(Guards):
-    """An older version overwrites a newer one [order]."""
-
-    def write(self, cell: Cell, item: WriteItem) -> WriteDecision:
-        if item.version.epoch >= cell.sealed and item.version < cell.version and item.base is None:
-            return WriteDecision(Verdict.OK, Cell(cell.sealed, item.version), store=True)
-        return guard_write(cell, item.version, item.base)
-
-
-class AnyBase(Guards):
-    """A delta is applied to whatever is there (additions 8)."""
-
-    def write(self, cell: Cell, item: WriteItem) -> WriteDecision:
-        return guard_write(cell, item.version, cell.version if item.base is not None else None)
-
-
 class SealsInMemory(Guards):
     """A seal is answered before it is on the disk [sync_seal]."""
 
@@ -168,36 +140,6 @@ class WritesInMemory(Guards):
     """A write is answered before it is on the disk [sync_write]."""
 
     sync_write = False
-
-
-class AnyView(Store):
-    """Requests of other views are answered [view]."""
-
-    def _again(self, view: int) -> Verdict:
-        return Verdict.JOINING if self._register.joining else Verdict.OK
-
-
-class AnyHolder(Store):
-    """Whoever asks may seal and write [seal_assigned]: it hides what other guards are for."""
-
-    def _guard(self, sender: Any, wanted: Any) -> list[Verdict]:
-        registry = self._replica.registry
-        return [guard_uid(uid, registry.agents, registry.revision) for uid, _ in wanted]
-
-
-class AnswersEmpty(Joining):
-    """A new disk answers before it has read anything [rejoin]."""
-
-    async def _read_all(self) -> bool:
-        return True
-
-
-class OneIsEnough(Owner):
-    """One server's word is enough [seal_majority, write_majority]."""
-
-    @property
-    def quorum(self) -> int:
-        return 1
 
 
 class SealsAtOne(Owner):
@@ -214,28 +156,6 @@ class WritesToOne(Owner):
     @property
     def quorum(self) -> int:
         return 1 if self.phase is Phase.READY else super().quorum
-
-
-class NoRepair(Owner):
-    """Shows what it found without writing it back [repair]."""
-
-    def answered(self, now: int, server: str, request: Any, answer: Any) -> Output:
-        output = super().answered(now, server, request, answer)
-        if self.phase is Phase.REPAIRING:
-            self.phase = Phase.READY
-            self.committed = self.version.seq
-            output.outcomes.append(Adopted(self.version, dict(self.entries)))
-        return output
-
-
-class SequenceFirst(Owner):
-    """Adopts the highest number of a write, whatever its epoch [epoch_first]."""
-
-    def _sealed(self, now: int, server: str, peer: Any, answer: Any) -> Output:
-        if answer.verdict is Verdict.OK and answer.version.seq:
-            turned = Version(answer.version.seq, answer.version.epoch)
-            answer = msgspec.structs.replace(answer, version=turned)
-        return super()._sealed(now, server, peer, answer)
 
 
 class TellsAtOnce(Owner):
@@ -321,18 +241,10 @@ MUTANTS: dict[str, Mutant] = {
     "A no_relay_ack": Mutant(server(leader=FollowersAck), LEASE, CUTS),
     "A fence, D lease": Mutant(host(lease=AlwaysHeld), LEASE, CUTS),
     "D lease_wait": Mutant(server(leases=NoWaitAtAll), LEASE, CUTS),
-    "B seal": Mutant(server(guards=NoSeal, store=AnyHolder), "", WRITES),
-    "B order": Mutant(server(guards=NoOrder, store=AnyHolder), "", WRITES | {"late": 0.2, "doubles": 0.2}),
-    "B base": Mutant(server(guards=AnyBase), "", WRITES),
     "B sync_seal": Mutant(server(guards=SealsInMemory), "", POWER),
     "B sync_write": Mutant(server(guards=WritesInMemory), "", POWER),
-    "B view": Mutant(server(store=AnyView), "", DEATHS | {"fault_names": ("lose_disk", "die_in_a_write")}),
-    "B rejoin": Mutant(server(joining=AnswersEmpty), "", DEATHS | {"fault_names": ("lose_disk", "power_host")}),
     "B seal_majority": Mutant(host(owner=SealsAtOne), "", DEATHS),
     "B write_majority": Mutant(host(owner=WritesToOne), "", DEATHS),
-    "B repair": Mutant(host(owner=NoRepair), "", DEATHS),
-    "B epoch_first": Mutant(host(owner=SequenceFirst), "", DEATHS),
-    "B epoch_once": Mutant(host(new_incarnations=False), "", DEATHS | {"fault_names": ("kill_daemon", "power_host")}),
     "C commit_first": Mutant(host(owner=TellsAtOnce), "", DEATHS),
     "D release": Mutant(server(apply=assigns_away), "rule R"),
     "the log's barrier": Mutant(Rules(), "", POWER | {"lies": True}),

@@ -3,13 +3,13 @@ the rule in its place.
 """
 
 import pytest
-from sim_mutants import MUTANTS, Mutant
+from sim_mutants import MUTANTS, WRITES, Mutant
 
-from tenured.core import commands, machine
+from tenured.core import commands, machine, turns
 from tenured.core.lease import HostLease, LeaderLeases
 from tenured.core.profile import FAST
 from tenured.core.registry import Registry
-from tenured.simulation import Breach, Cluster, Settings
+from tenured.simulation import Breach, Cluster, Rules, Settings
 
 
 def caught(mutant: Mutant) -> tuple[int, Breach] | None:
@@ -60,6 +60,19 @@ def test_a_commit_from_before_the_election_that_is_learned_late(leases: type[Lea
         host.ack(ack)
     assert [silence.incarnation for silence in new.expirable(late + 1, registry)] == ["h.1"]
     assert host.held(late + 1) == outlives
+
+
+def test_a_call_without_a_mark_is_applied_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protocol 3 [mark_in_commit]: a client whose answer was lost sends the call again."""
+    settle = turns.settle
+
+    def unmarked(book: turns.Book, _: turns.CallId, *given: object, **named: object) -> turns.Turn:
+        return settle(book, ("", 0), *given, **named)
+
+    monkeypatch.setattr(turns, "settle", unmarked)
+    found = caught(Mutant(Rules(), "", WRITES))
+    assert found is not None
+    assert found[1].rule == "effects once"
 
 
 def test_rule_r_stops_whoever_assigns_agents_away() -> None:
