@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections import Counter
@@ -10,12 +11,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local_servers import LocalServers, until
+from local_servers import ROOT, ROOTS, LocalServers, until
 from registry_history import Load
 
 from tenure_proto.v1 import registry_pb2
 from tools import powercut
 from tools.judge import Verdict, judge
+
+
+def powered(disk: Path, shadow: Path) -> dict[str, str]:
+    """The whole environment of a process of ours on such a disk."""
+    paths = os.pathsep.join(str(ROOT / part) for part in ROOTS)
+    return {**os.environ, "PYTHONPATH": paths, **powercut.environment(disk, shadow)}
 
 
 @dataclass

@@ -160,9 +160,7 @@ def open_log(files: Files, name: str, new_id: Callable[[], int] | None = None) -
     elif _header(files, MANIFEST, name).format == ONE_FILE_FORMAT:
         _migrate(files, name, draw(), _numbers(names))
     files.sync()  # names that a killed process made and did not sync must not be believed and then lost
-    state, log = _Replay(files, name, _header(files, MANIFEST, name)).run(_numbers(files.names()))
-    log.sync()  # the same for bytes
-    return state, log
+    return _Replay(files, name, _header(files, MANIFEST, name)).run(_numbers(files.names()))
 
 
 def _draw() -> int:
@@ -240,7 +238,9 @@ class _Replay:
         if size < len(data):
             tail = len(data) - size
             logger.warning("%s: cut a torn tail of %d bytes at offset %d", self.files.where(file), tail, size)
-            self.files.cut(file, size)
+        # Written anew, not only synced: pages that a failed sync was to cover pass for written ever after, and on the
+        # disk they are not (docs/adr/0014). What was read must be on the disk before it is believed.
+        put_whole(self.files, file, data[:size])
         log.resume(number, *self.before)
 
     def end(self) -> int:
