@@ -27,6 +27,8 @@ from tenure_proto.v1.registry_pb2_grpc import RegistryStub
 WATCH = "/tenure.v1.Registry/Watch"
 ETCD_WATCH = "/etcdserverpb.Watch/Watch"
 CATCH_UP_S = 30.0
+CONNECT_S = 0.02
+"""Between two watchers: a hundred TLS handshakes at once would time out on a busy machine."""
 ANSWER_S = 10.0
 ROWS = 64
 """Rows, or keys, that change in turn."""
@@ -53,8 +55,11 @@ class Side:
 async def measure(side: Side, watchers: int, rate: int, seconds: float) -> list[float]:
     """Milliseconds from sending each change to its arrival at the last watcher."""
     seen: list[list[tuple[float, bytes]]] = [[] for _ in range(watchers)]
-    tasks = [asyncio.create_task(_follow(side.watch(number), seen[number])) for number in range(watchers)]
+    tasks: list[asyncio.Task[None]] = []
     try:
+        for number in range(watchers):
+            tasks.append(asyncio.create_task(_follow(side.watch(number), seen[number])))
+            await asyncio.sleep(CONNECT_S)
         await _reached(side, await side.change(0), seen, tasks)
         sent = await _drive(side.change, rate, seconds)
         await _reached(side, max(sent), seen, tasks)
@@ -128,14 +133,16 @@ async def ours(directory: Path, watchers: int) -> AsyncGenerator[Side]:
         channels = [running.aio_channel(running.names[number % 3]) for number in range(watchers)]
 
         async def change(number: int) -> int:
-            answer = await stub.ApplyAgents(servers.apply_request(number % ROWS, number + 1), timeout=ANSWER_S)
+            answer = await stub.ApplyAgents(
+                servers.apply_request(number % ROWS, number + 1), timeout=ANSWER_S, wait_for_ready=True
+            )
             return int(answer.revision)
 
         def watch(number: int) -> AsyncIterator[bytes]:
             method: aio.UnaryStreamMultiCallable[registry_pb2.WatchRequest, bytes] = channels[number].unary_stream(
                 WATCH, registry_pb2.WatchRequest.SerializeToString, None
             )
-            return method(registry_pb2.WatchRequest()).__aiter__()
+            return method(registry_pb2.WatchRequest(), wait_for_ready=True).__aiter__()
 
         yield Side(change, watch, lambda data: int(registry_pb2.WatchBatch.FromString(data).revision))
         await asyncio.gather(writer.close(), *(channel.close() for channel in channels))
@@ -151,11 +158,12 @@ async def theirs(directory: Path, watchers: int) -> AsyncGenerator[Side]:
 
         async def change(number: int) -> int:
             key = f"agent-{number % ROWS}".encode()
-            return header_revision(await put(etcd.put_request(key, number.to_bytes(256, "big")), timeout=ANSWER_S))
+            request = etcd.put_request(key, number.to_bytes(256, "big"))
+            return header_revision(await put(request, timeout=ANSWER_S, wait_for_ready=True))
 
         def watch(number: int) -> AsyncIterator[bytes]:
             method: aio.StreamStreamMultiCallable[bytes, bytes] = channels[number].stream_stream(ETCD_WATCH, None, None)
-            return method(_asking()).__aiter__()
+            return method(_asking(), wait_for_ready=True).__aiter__()
 
         yield Side(change, watch, header_revision)
         await asyncio.gather(writer.close(), *(channel.close() for channel in channels))
