@@ -23,7 +23,7 @@ from tenured.transport.tls import TlsFiles
 
 CLUSTER = "bench.bench"
 BATCH = 50
-UNDER_WAY = 16
+UNDER_WAY = 64
 FILL = 500
 TIMEOUT_S = 60.0
 HOST = "incarnation-1"
