@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="how often (default: 3)")
     parser.add_argument("--agents", type=int, default=AGENTS, help=f"how many (default: {AGENTS})")
     options = parser.parse_args()
-    first, second = [], []
+    first: list[dict[str, float]] = []
+    second: list[dict[str, float]] = []
     for _ in range(options.runs):
         with tempfile.TemporaryDirectory(prefix="tenure-bench-") as directory:
             first.append(child(Path(directory), options.agents, "fill"))

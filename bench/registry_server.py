@@ -34,7 +34,7 @@ TIMEOUT_S = 60.0
 class Alone:
     """PeerLink of a server without peers."""
 
-    def send(self, _peer: str, _frame: bytes, /) -> bool:
+    def send(self, peer: str, frame: bytes) -> bool:  # noqa: ARG002 - the protocol's names
         """Nobody is there."""
         return False
 
