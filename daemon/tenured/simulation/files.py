@@ -1,7 +1,7 @@
 """A simulated directory: bytes and names that are durable, what is only written, and what a crash leaves of them.
 
-`tenured.raft` writes its log through `SimFiles`, in its real format, and reads back what a crash left: torn tails
-included.
+`tenured.raft` writes its log and its snapshots through `SimFiles`, in their real formats, and reads back what a crash
+left: torn tails included.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import copy
 import random
 from collections.abc import Callable
 
+from tenured.raft.interface import LogCorrupt
+from tenured.raft.opening import open_storage
 from tenured.raft.records import LogState
+from tenured.raft.snapfiles import place_of, snapshot_name
 from tenured.raft.wal import open_log
 
 
@@ -68,16 +71,45 @@ class SimDisk:
             self._change(self.durable, *change)
         self.changes = []
 
+    @property
+    def snapshot(self) -> tuple[tuple[int, int], SimFile] | None:
+        """The newest that bears its name."""
+        found = [(at, file) for name, file in self.files.items() if (at := place_of(name)) is not None]
+        return max(found, key=lambda pair: pair[0], default=None)
+
+    @snapshot.setter
+    def snapshot(self, snapshot: tuple[tuple[int, int], SimFile]) -> None:
+        self.files[snapshot_name(snapshot[0])] = self.durable[snapshot_name(snapshot[0])] = snapshot[1]
+
+    def rot(self, rng: random.Random) -> bool:
+        """Flip a bit of the newest snapshot, if what is before it gives the same state; else the server is lost."""
+        found = self.snapshot
+        if found is None:
+            return False
+        data = found[1].durable
+        at, bit = rng.randrange(len(data)), 1 << rng.randrange(8)
+        data[at] ^= bit
+        try:
+            open_storage(SimFiles(copy.deepcopy(self)), self.name)
+        except LogCorrupt:
+            data[at] ^= bit
+            return False
+        return True
+
     def state(self) -> LogState:
         """What a starting process would find."""
         return open_log(SimFiles(copy.deepcopy(self)), self.name, lambda: 1)[0]
 
 
 class SimFiles:
-    """`tenured.raft.files.Files` on a SimDisk. `effect` tells whether a change happens: a dead process makes none."""
+    """`tenured.raft.files.Files` on a SimDisk. `effect` tells whether a change happens: a dead process makes none;
+    `room` whether a snapshot finds any.
+    """
 
-    def __init__(self, disk: SimDisk, effect: Callable[[], bool] = lambda: True) -> None:
-        self.disk, self.effect = disk, effect
+    def __init__(
+        self, disk: SimDisk, effect: Callable[[], bool] = lambda: True, room: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.disk, self.effect, self.room = disk, effect, room
 
     def hold(self, name: str) -> None:
         """One process a disk."""
@@ -98,7 +130,7 @@ class SimFiles:
         file = SimFile()
         if self.effect():
             self.disk.change(name, file)
-        return SimOpenFile(file, self.effect)
+        return SimOpenFile(file, self.effect, self.room if name.startswith("snapshot-") else lambda: True)
 
     def append(self, name: str) -> SimOpenFile:
         return SimOpenFile(self.disk.files.get(name, SimFile()), self.effect)
@@ -132,10 +164,12 @@ class SimFiles:
 class SimOpenFile:
     """An OpenFile."""
 
-    def __init__(self, file: SimFile, effect: Callable[[], bool]) -> None:
-        self.file, self.effect = file, effect
+    def __init__(self, file: SimFile, effect: Callable[[], bool], room: Callable[[], bool] = lambda: True) -> None:
+        self.file, self.effect, self.room = file, effect, room
 
     def write(self, data: bytes) -> None:
+        if not self.room():
+            raise OSError(28, "No space left on device")
         if self.effect():
             self.file.written += data
 
