@@ -130,12 +130,6 @@ class CountsAcked(LeaderLeases):
 # --- protocol 2: the store -------------------------------------------------------------------------------------------
 
 
-class SealsInMemory(Guards):
-    """A seal is answered before it is on the disk [sync_seal]."""
-
-    sync_seal = False
-
-
 class WritesInMemory(Guards):
     """A write is answered before it is on the disk [sync_write]."""
 
@@ -241,7 +235,6 @@ MUTANTS: dict[str, Mutant] = {
     "A no_relay_ack": Mutant(server(leader=FollowersAck), LEASE, CUTS),
     "A fence, D lease": Mutant(host(lease=AlwaysHeld), LEASE, CUTS),
     "D lease_wait": Mutant(server(leases=NoWaitAtAll), LEASE, CUTS),
-    "B sync_seal": Mutant(server(guards=SealsInMemory), "", POWER),
     "B sync_write": Mutant(server(guards=WritesInMemory), "", POWER),
     "B seal_majority": Mutant(host(owner=SealsAtOne), "", DEATHS),
     "B write_majority": Mutant(host(owner=WritesToOne), "", DEATHS),
