@@ -68,6 +68,7 @@ def lines(agents: int, first: list[dict[str, float]], second: list[dict[str, flo
         ("freezing {} agents", "ms", [run["freeze_ms"] for run in first]),
         ("a snapshot of {} agents, begin to durable", "s", [run["snapshot_s"] for run in first]),
         ("restart with {} agents, process start to serving", "s", [run["seconds"] for run in second]),
+        ("processor time of that restart", "s", [run["cpu_s"] for run in second]),
         ("loop's worst delay during that restart", "ms", [run["stall_ms"] for run in second]),
     )
     return [Line(name.format(f"{agents:,}"), max(runs), unit, runs) for name, unit, runs in rows]

@@ -170,7 +170,7 @@ async def restarted(directory: Path, agents: int) -> dict[str, float]:
     await server.start()
     if len(server.replica.registry.agents) != agents:
         raise SystemExit("agents are missing")
-    return {"memory_mb": memory_mb(), "stall_ms": late.since()}
+    return {"memory_mb": memory_mb(), "stall_ms": late.since(), "cpu_s": time.process_time()}
 
 
 def main() -> None:
