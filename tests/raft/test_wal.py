@@ -350,6 +350,16 @@ def test_a_crash_at_any_step_of_the_creation_leaves_a_log_that_opens() -> None:
             assert state == LogState()
 
 
+def test_what_a_killed_process_did_not_sync_is_synced_before_it_is_believed() -> None:
+    """Else the next process would acknowledge what a power cut then takes."""
+    log = chain()
+    log.log.write([entry(6)])
+    log.disk.crash(random.Random(1), power=False)
+    assert log.read()[0].end == 7
+    log.disk.crash(random.Random(1), power=True)
+    assert log.read()[0].end == 7
+
+
 # ---- the log of one file -----------------------------------------------------------------------------------------
 
 
