@@ -76,10 +76,6 @@ class Files(Protocol):
         """To write at the end of a file."""
         ...
 
-    def cut(self, name: str, size: int) -> None:
-        """Make a file shorter, durably."""
-        ...
-
     def link(self, old: str, new: str) -> None:
         """A second name for a file."""
         ...
@@ -132,14 +128,6 @@ class DiskFiles:
 
     def append(self, name: str) -> "DiskFile":
         return DiskFile(self._directory / name, os.O_APPEND)
-
-    def cut(self, name: str, size: int) -> None:
-        file = DiskFile(self._directory / name, os.O_APPEND)
-        try:
-            os.truncate(self._directory / name, size)
-            file.sync()
-        finally:
-            file.close()
 
     def link(self, old: str, new: str) -> None:
         os.link(self._directory / old, self._directory / new)

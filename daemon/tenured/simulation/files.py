@@ -135,12 +135,6 @@ class SimFiles:
     def append(self, name: str) -> SimOpenFile:
         return SimOpenFile(self.disk.files.get(name, SimFile()), self.effect)
 
-    def cut(self, name: str, size: int) -> None:
-        if self.effect():
-            file = self.disk.files[name]
-            file.sync()
-            del file.durable[size:]
-
     def link(self, old: str, new: str) -> None:
         if self.effect():
             self.disk.change(new, self.disk.files[old])
