@@ -9,6 +9,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 SEEDS ?= 200
+SIM_SEEDS ?= 10000
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +90,7 @@ models: setup ## explore the protocol models: every configuration, every guard l
 
 soak: setup ## real servers killed, frozen and without power, for half an hour (SOAK="--minutes 5"; docs/soak.md)
 	$(BIN)/python -m tools.soak $(SOAK)
+	nice -n 10 $(BIN)/python -m tools.sim --kind cluster --seeds $(SIM_SEEDS)
 
 clean: ## remove what was built here, and the harness's caches
 	-$(PYTHON) -m tools.k8s clean

@@ -193,8 +193,6 @@ class Mutant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     most: int = 25
     """Seeds within which it is caught."""
-    healthy: bool = True
-    """The same world holds with the rule in its place. False: the fault lies in the world itself."""
 
 
 def server(**rules: Any) -> Rules:
