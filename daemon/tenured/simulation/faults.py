@@ -9,7 +9,8 @@ from tenured.core import commands
 from tenured.core.model import AgentSpec, Node
 
 if TYPE_CHECKING:
-    from tenured.simulation.cluster import Cluster, HostSlot, ServerSlot
+    from tenured.simulation.cluster import Cluster
+    from tenured.simulation.slots import HostSlot, ServerSlot
 
 MS = 1_000_000
 
