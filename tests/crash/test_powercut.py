@@ -92,6 +92,7 @@ def test_what_was_synced_survives_any_dice(tmp_path: Path, seed: int) -> None:
     assert (disk / "synced").read_bytes() == b"a" * 10_000
     assert (disk / "half").read_bytes()[:5000] == b"b" * 5000
 
+
 BROKEN = """
 import os, sys
 place, shadow = sys.argv[1:]

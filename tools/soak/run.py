@@ -81,7 +81,8 @@ class Report:
         lines[-1] += " judged by Porcupine."
         disks = ", ".join(f"{name} {count}" for name, count in self.disks.items())
         lines += [f"Power cuts, and what was lost of the unsynced: {disks}.", f"Simulated seeds of Raft: {self.seeds}."]
-        lines += [f"**Lost, applied twice, different between servers, or not back: {len(self.found) + len(self.seeds_found)}.**"]
+        breaches = len(self.found) + len(self.seeds_found)
+        lines += [f"**Lost, applied twice, different between servers, or not back: {breaches}.**"]
         return "\n".join([*lines, *self.found, *map(str, self.seeds_found.items())])
 
 
