@@ -58,6 +58,22 @@ async def test_a_restart_of_all_keeps_everything(servers: Servers) -> None:
     assert servers.roles()[leader].term > term
 
 
+async def test_a_new_leader_is_ready_only_with_all_that_was_acknowledged(tmp_path: Path) -> None:
+    """Its commit index is old until an entry of its own term commits: it must not be asked before that."""
+    alone = Servers(tmp_path, ("alone",))
+    await alone.start()
+    await alone.elected()
+    await asyncio.gather(*(alone.write("alone", b"%d" % n) for n in range(300)))
+    await alone.kill("alone")
+    had: list[int] = []
+    await alone.start()
+    server = alone.running["alone"]
+    server.on_role = lambda role: had.append(len(alone.machines["alone"].commands)) if role.ready else None
+    await alone.until(lambda: bool(had))
+    await server.stop()
+    assert had[0] == 300
+
+
 async def test_an_empty_disk_rejoins_without_a_vote_and_gets_it_back(servers: Servers) -> None:
     await servers.start()
     leader = await servers.elected()

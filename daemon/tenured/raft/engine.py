@@ -216,7 +216,13 @@ class Engine(Rejoining):
 
     @property
     def ready(self) -> bool:
-        """It votes, knows a leader, and has what that leader had committed."""
+        """It votes, knows a leader, and has what that leader had committed. A leader does not know that before an entry
+        of its own term is committed (Raft, section 8): until it has applied one, it may lack what others acknowledged.
+        """
+        if self.state == State.LEADER:
+            applied = self.log.at(self.applied_index)
+            if applied is None or applied.term != self.current_term:
+                return False
         return bool(self.log.voter and self.leader is not None and self.isReady() and self.lag <= READY_LAG)
 
     def outline(self) -> tuple[Peer | None, int, State, bool, bool]:
