@@ -1,8 +1,6 @@
 """A real API server (etcd and kube-apiserver, no nodes) for the tests of CRDs, operator and chart."""
 
-import asyncio
 import base64
-import gc
 import json
 import os
 import socket
@@ -11,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,28 +18,6 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "test-admin"
 DEADLINE_S = 60
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that hung says where: pytest-timeout prints the threads, this the tasks."""
-    report = yield
-    if call.excinfo is not None and "pytest-timeout" in str(call.excinfo.value):
-        report.sections.append(("tasks that had not ended", "\n".join(_waiting_tasks())))
-    return report
-
-
-def _waiting_tasks() -> Iterator[str]:
-    for task in gc.get_objects():  # asyncio lists tasks only of a running loop, and it has stopped
-        if isinstance(task, asyncio.Task) and not task.done():
-            yield repr(task)
-            awaited = task.get_coro()
-            while awaited is not None:
-                frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
-                yield f"    {frame or awaited!r}"
-                awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
 
 
 def kubernetes_binaries() -> Path:

@@ -152,6 +152,11 @@ class Session:
                     group.create_task(part(registry))
         except* RegistryError as errors:
             self._lost(str(errors.exceptions[0]))
+        # A TaskGroup whose children fail in the moment in which it is cancelled raises their errors and forgets the
+        # cancellation (Python 3.11 and 3.12): we would go on for ever, and whoever cancelled us would wait for ever.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
 
     def _lost(self, problem: str) -> None:
         self.problem = problem
