@@ -145,18 +145,24 @@ class Session:
             await asyncio.sleep(RECONNECT_S)
 
     async def _talk(self, registry: Registry) -> None:
+        """Until one part fails. Raises what is no RegistryError: a defect.
+
+        No TaskGroup: one whose children fail in the moment in which it is cancelled raises their errors and forgets the
+        cancellation (Python 3.11), and then we would go on for ever, while whoever cancelled us waits.
+        """
         self._sent_nodes = None  # whoever answers now may not have heard them
+        parts = [asyncio.create_task(part(registry)) for part in (self._follow, self._send, self._ask)]
         try:
-            async with asyncio.TaskGroup() as group:
-                for part in (self._follow, self._send, self._ask):
-                    group.create_task(part(registry))
-        except* RegistryError as errors:
-            self._lost(str(errors.exceptions[0]))
-        # A TaskGroup whose children fail in the moment in which it is cancelled raises their errors and forgets the
-        # cancellation (Python 3.11 and 3.12): we would go on for ever, and whoever cancelled us would wait for ever.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
+            ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+        try:
+            for part in ended:
+                part.result()
+        except RegistryError as error:
+            self._lost(str(error))
 
     def _lost(self, problem: str) -> None:
         self.problem = problem
