@@ -6,9 +6,10 @@ channel of gRPC cannot do that: whoever reconnects opens a new channel here, wit
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import grpc
 from grpc import aio
@@ -92,15 +93,25 @@ def server_credentials(files: TlsFiles, *, ask_for_certificate: bool = True) -> 
         authority = material.authority if ask_for_certificate else None
         return grpc.ssl_server_certificate_configuration([(material.key, material.certificate)], authority)
 
-    last = configuration(files.read())
+    last = files.read()
+    first = configuration(last)
 
-    def fetch() -> grpc.ServerCertificateConfiguration:
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        # None where nothing changed. A configuration at each handshake makes gRPC replace what other handshakes are
+        # using at that moment: the process then died of a segmentation fault every few thousand connections.
         nonlocal last
-        with contextlib.suppress(BadFiles):  # files are being replaced: go on with what we had
-            last = configuration(files.read())
-        return last
+        try:
+            material = files.read()
+        except BadFiles:  # files are being replaced: go on with what we had
+            return None
+        if material == last:
+            return None
+        last = material
+        return configuration(material)
 
-    return grpc.dynamic_ssl_server_credentials(last, fetch, require_client_authentication=ask_for_certificate)
+    # The stubs forget that None is an answer: "no change" (documentation of dynamic_ssl_server_credentials).
+    asked = cast(Callable[[], grpc.ServerCertificateConfiguration], fetch)
+    return grpc.dynamic_ssl_server_credentials(first, asked, require_client_authentication=ask_for_certificate)
 
 
 def open_channel(address: str, expected: str, files: TlsFiles) -> aio.Channel:
