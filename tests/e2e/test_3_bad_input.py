@@ -80,7 +80,7 @@ def test_what_spans_objects_is_said_in_the_status_and_in_an_event(
     [
         ({"clas": "Counter"}, 'unknown field "spec.clas"'),
         ({"class": "shop.agents.Counter"}, "spec.class"),
-        ({"placement": {"strategy": "Random"}}, "LoadBalanced"),
+        ({"placement": {"strategy": "Fastest"}}, "LoadBalanced"),
         ({"resources": {"requests": {"cpu": "-1"}}}, "negative"),
     ],
 )
