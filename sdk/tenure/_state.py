@@ -42,7 +42,8 @@ def encode(state: State, *, checked: bool = False) -> bytes:
     `checked`: it was valid once, and has changed by assignments only, each of which was validated.
     """
     kind = type(state)
-    if checked and _is_native(kind):
+    # Cached properties live in the same place as the fields, and are no part of the state.
+    if checked and _is_native(kind) and len(state.__dict__) == len(kind.model_fields):
         with contextlib.suppress(ValueError):  # the long way says it better
             return _codec.pack_native(state.__dict__)
     try:

@@ -1,6 +1,7 @@
 """The turn engine, as `tenure.local()` shows it: committed as one, or not at all."""
 
 import asyncio
+import functools
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
@@ -419,3 +420,27 @@ async def test_a_plain_action_has_a_deadline_too(rt: tenure.LocalRuntime) -> Non
     with pytest.raises(errors.DeadlineExceeded):
         await plain.call(Plain.add(by=1), timeout=0)
     assert await plain.value() == 0
+
+
+class CachingState(tenure.State):
+    count: int = 0
+
+    @functools.cached_property
+    def doubled(self) -> int:
+        return self.count * 2
+
+
+class Caching(tenure.Agent[CachingState]):
+    @tenure.action
+    def look(self) -> int:
+        self.state.count += 1
+        return self.state.doubled
+
+
+async def test_what_a_state_has_worked_out_for_itself_is_no_part_of_it(rt: tenure.LocalRuntime) -> None:
+    """A cached property lives beside the fields: committed with them, it would make the state unreadable."""
+    caching = await rt.create(Caching, "c")
+    assert await caching.look() == 2
+    assert rt.state(caching) == CachingState(count=1)
+    assert await caching.call_by_name("look") == 2
+    assert rt.state(caching).count == 2
