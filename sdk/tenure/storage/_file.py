@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -10,8 +9,7 @@ import urllib.parse
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from tenure.storage._interface import (
     Checkpoint,
@@ -22,6 +20,7 @@ from tenure.storage._interface import (
     agree,
     checked,
 )
+from tenure.storage._worker import Worker
 
 T = TypeVar("T")
 MAGIC = b"tenure1\n"
@@ -33,7 +32,7 @@ _NAME_LIMIT = 120
 """Bytes of a file's name before it continues in a directory below: a name has at most 255 of them."""
 
 
-class FileStorage:
+class FileStorage(Worker):
     """Files below `directory`, which is made when it is first used. One process at a time (a lock file sees to that).
 
     A checkpoint is written beside the old one, synced, and renamed over it; a journal is appended to and synced. Each
@@ -42,19 +41,9 @@ class FileStorage:
     """
 
     def __init__(self, directory: str | Path) -> None:
+        super().__init__()
         self._directory = Path(directory)
-        self._lock: int | None = None
-        self._one_at_a_time = asyncio.Lock()
-        self._closed = False
-
-    async def __aenter__(self) -> Self:
-        await self._run(lambda: None)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+        self._lock = -1
 
     async def get(self, key: str) -> Checkpoint | None:
         """See `Storage`."""
@@ -122,37 +111,21 @@ class FileStorage:
 
         return await self._run(work)
 
-    async def close(self) -> None:
-        """See `Storage`."""
-        async with self._one_at_a_time:
-            self._closed = True
-            lock, self._lock = self._lock, None
-            if lock is not None:
-                os.close(lock)
-
     def _path(self, kind: str, key: str) -> Path:
         """Nothing in a key can lead out of the directory: all but letters, digits, _ and - is escaped, dots too."""
         name = urllib.parse.quote(checked(key), safe="").replace(".", "%2E").replace("~", "%7E")
         parts = [name[at : at + _NAME_LIMIT] for at in range(0, len(name), _NAME_LIMIT)]
         return self._directory.joinpath(kind, *(f"{part}+" for part in parts[:-1]), f"{parts[-1]}.data")
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        async with self._one_at_a_time:
-            if self._closed:
-                raise StorageError("this storage is closed")
-            running = asyncio.ensure_future(asyncio.to_thread(self._locked, work))
-            try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                # A thread cannot be stopped: the next change must not begin before this one has ended.
-                await asyncio.wait({running})
-                raise
+    def _open(self) -> None:
+        self._lock = _take_lock(self._directory)
 
-    def _locked(self, work: Callable[[], T]) -> T:
+    def _release(self) -> None:
+        os.close(self._lock)
+
+    def _work(self, work: Callable[[], T]) -> T:
         try:
-            if self._lock is None:
-                self._lock = _take_lock(self._directory)
-            return work()
+            return super()._work(work)
         except OSError as error:
             raise StorageError(f"{self._directory}: {error}") from error
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from tenure.storage._interface import (
     Checkpoint,
@@ -18,6 +16,7 @@ from tenure.storage._interface import (
     agree,
     checked,
 )
+from tenure.storage._worker import Worker
 
 T = TypeVar("T")
 APPLICATION = 0x74656E75
@@ -29,7 +28,7 @@ _TABLES = (
 )
 
 
-class SQLiteStorage:
+class SQLiteStorage(Worker):
     """Checkpoints and journals in the file `path`, which is made when it is first used. One process at a time.
 
     Every change is one transaction, on the disk (`synchronous=FULL`) when the method returns. SQLite works in a thread;
@@ -37,24 +36,14 @@ class SQLiteStorage:
     """
 
     def __init__(self, path: str | Path) -> None:
+        super().__init__()
         self._path = Path(path)
-        self._database: sqlite3.Connection | None = None
-        self._one_at_a_time = asyncio.Lock()
-        self._closed = False
-
-    async def __aenter__(self) -> Self:
-        await self._run(lambda _: None)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+        self._database: sqlite3.Connection
 
     async def get(self, key: str) -> Checkpoint | None:
         """See `Storage`."""
         checked(key)
-        return await self._run(lambda database: _checkpoint(database, key))
+        return await self._transact(lambda database: _checkpoint(database, key))
 
     async def put(self, key: str, data: bytes, *, expected: int | None = None) -> int:
         """See `Storage`."""
@@ -67,7 +56,7 @@ class SQLiteStorage:
             database.execute("REPLACE INTO checkpoint VALUES (?, ?, ?)", (key, revision + 1, bytes(data)))
             return revision + 1
 
-        return await self._run(work)
+        return await self._transact(work)
 
     async def load(self, key: str, *, after: int = 0) -> Journal:
         """See `Storage`."""
@@ -81,7 +70,7 @@ class SQLiteStorage:
                 raise StorageUnreadable(f"{self._path}: the journal of {key} has gaps")
             return Journal(tuple(bytes(data) for _, data in found), after + 1, _end(database, key))
 
-        return await self._run(work)
+        return await self._transact(work)
 
     async def append(self, key: str, entries: Sequence[bytes], *, expected: int | None = None) -> int:
         """See `Storage`."""
@@ -94,7 +83,7 @@ class SQLiteStorage:
             database.executemany("INSERT INTO journal VALUES (?, ?, ?)", rows)
             return end + len(entries)
 
-        return await self._run(work)
+        return await self._transact(work)
 
     async def delete(self, key: str) -> None:
         """See `Storage`."""
@@ -104,43 +93,28 @@ class SQLiteStorage:
             database.execute("DELETE FROM checkpoint WHERE key = ?", (key,))
             database.execute("DELETE FROM journal WHERE key = ?", (key,))
 
-        await self._run(work)
+        await self._transact(work)
 
     async def keys(self) -> list[str]:
         """See `Storage`."""
-        found = await self._run(
+        found = await self._transact(
             lambda database: database.execute(
                 "SELECT key FROM checkpoint UNION SELECT key FROM journal ORDER BY key"
             ).fetchall()
         )
         return [str(key) for (key,) in found]
 
-    async def close(self) -> None:
-        """See `Storage`."""
-        async with self._one_at_a_time:
-            self._closed = True
-            database, self._database = self._database, None
-            if database is not None:
-                await asyncio.to_thread(database.close)
-
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        async with self._one_at_a_time:
-            if self._closed:
-                raise StorageError("this storage is closed")
-            running = asyncio.ensure_future(asyncio.to_thread(self._transaction, work))
-            try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                # A thread cannot be stopped: the next transaction must not begin before this one has ended.
-                await asyncio.wait({running})
-                raise
-
-    def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            database = self._database = self._database or self._opened()
-            with database:
+    async def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def transaction() -> T:
+            with self._database as database:
                 database.execute("BEGIN IMMEDIATE")
                 return work(database)
+
+        return await self._run(transaction)
+
+    def _work(self, work: Callable[[], T]) -> T:
+        try:
+            return super()._work(work)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 raise StorageBusy(f"{self._path} is in use by another process") from error
@@ -148,7 +122,10 @@ class SQLiteStorage:
         except sqlite3.DatabaseError as error:
             raise StorageUnreadable(f"{self._path} is damaged, or no SQLite database: {error}") from error
 
-    def _opened(self) -> sqlite3.Connection:
+    def _release(self) -> None:
+        self._database.close()
+
+    def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -173,7 +150,7 @@ class SQLiteStorage:
         except BaseException:
             database.close()
             raise
-        return database
+        self._database = database
 
 
 def _checkpoint(database: sqlite3.Connection, key: str) -> Checkpoint | None:
