@@ -182,8 +182,9 @@ class FakeHost:
             frame = await answer
             epochs = {item.uid: item.epoch for item in items}
             for item in frame.sealed.items:
-                # A later epoch was sealed meanwhile: this host has been expired, or has released the agent.
-                late = item.verdict == hostlink_pb2.STORE_VERDICT_FENCED and item.sealed > epochs[item.uid]
+                # This host has been expired or has released the agent meanwhile: a later epoch was sealed, or nobody
+                # has sealed one yet, and the server's row no longer names this incarnation [seal_assigned].
+                late = item.verdict == hostlink_pb2.STORE_VERDICT_FENCED and item.sealed >= epochs[item.uid]
                 assert late or item.verdict == hostlink_pb2.STORE_VERDICT_OK, frame
             if number == majority:
                 break
