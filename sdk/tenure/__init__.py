@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from tenure._agent import Agent
 from tenure._context import Context
-from tenure._directives import Directive, Emit, Error
 from tenure._instruction import Instruction
 from tenure._methods import action, query
+from tenure._record import migration
+from tenure._routes import on
 from tenure._state import State
+from tenure.directives import Directive, Emit, Error
 from tenure.errors import CallError, TenureError
+from tenure.strategies import FSM, Strategy
 
 if TYPE_CHECKING:
     from tenure._client import AsyncClient, Client, Reference, connect
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FSM",
     "Agent",
     "AsyncClient",
     "CallError",
@@ -35,10 +39,13 @@ __all__ = [
     "Reference",
     "Signal",
     "State",
+    "Strategy",
     "TenureError",
     "action",
     "connect",
     "local",
+    "migration",
+    "on",
     "query",
 ]
 

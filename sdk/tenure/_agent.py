@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from enum import Enum
-from typing import Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, cast, get_args, get_origin
 
 from tenure import _codec, _state
+from tenure._body import run_one
 from tenure._context import Context, Scope, current_scope, running_scope
-from tenure._directives import Directive, Emit, Error
 from tenure._instruction import Instruction, Kind, Target
 from tenure._methods import Method, find
+from tenure._record import migrations_of
 from tenure._state import S, State
+from tenure.directives import Directive, Error
 from tenure.errors import (
     CallError,
     CallInsideTurn,
@@ -21,6 +23,11 @@ from tenure.errors import (
     NotPure,
     UsageError,
 )
+from tenure.policies import ErrorPolicy, LogOnly
+from tenure.strategies import Strategy
+
+if TYPE_CHECKING:
+    from tenure.signals import Router
 
 R = TypeVar("R")
 AnyAgent = TypeVar("AnyAgent", bound="Agent[Any]")
@@ -58,7 +65,7 @@ class Runtime(Protocol):
 class Cell(Generic[S]):
     """What an agent instance holds. Reached as `__tenure__` by the engine and by methods; not for user code."""
 
-    __slots__ = ("config", "id", "role", "runtime", "scope", "state")
+    __slots__ = ("config", "id", "memory", "role", "runtime", "scope", "state")
 
     def __init__(
         self,
@@ -66,6 +73,7 @@ class Cell(Generic[S]):
         agent_id: str,
         *,
         state: S | None = None,
+        memory: Mapping[str, object] | None = None,
         scope: Scope | None = None,
         runtime: Runtime | None = None,
         config: Mapping[str, object] | None = None,
@@ -73,6 +81,8 @@ class Cell(Generic[S]):
         self.role = role
         self.id = agent_id
         self.state = state
+        self.memory: Mapping[str, object] | None = memory
+        """Of a value, what its strategy remembers; None: nothing yet."""
         self.scope = scope
         self.runtime = runtime
         self.config: Mapping[str, object] = config if config is not None else {}
@@ -96,12 +106,30 @@ class Agent(Generic[S]):
     __tenure_state__: ClassVar[type[State] | None] = None
     __tenure_methods__: ClassVar[dict[str, Method[..., Any]]]
     __tenure_capabilities__: ClassVar[tuple[str, ...]] = ()
+    __tenure_subscribes__: ClassVar[tuple[str, ...]] = ()
+    __tenure_version__: ClassVar[int] = 1
+    __tenure_strategy__: ClassVar[Strategy | None] = None
+    __tenure_policy__: ClassVar[ErrorPolicy] = LogOnly()
+    __tenure_direct__: ClassVar[bool] = True
+    """No hook and no strategy: an action is its function and nothing else."""
+    __tenure_router__: ClassVar[Router[Method[..., Any]]]
+    __tenure_checkpoint__: ClassVar[Callable[[Any], Mapping[str, object]] | None] = None
+    __tenure_restore__: ClassVar[Callable[[Mapping[str, Any]], Any] | None] = None
 
     def __init_subclass__(
-        cls, *, actions: Sequence[Method[..., Any]] = (), capabilities: Sequence[str] = (), **keywords: Any
+        cls,
+        *,
+        actions: Sequence[Method[..., Any]] = (),
+        capabilities: Sequence[str] = (),
+        subscribes: Sequence[str] = (),
+        strategy: Strategy | None = None,
+        on_error: ErrorPolicy | None = None,
+        version: int = 0,
+        **keywords: Any,
     ) -> None:
         super().__init_subclass__(**keywords)
         cls.__tenure_capabilities__ = _capabilities(cls, capabilities)
+        _declare(cls, subscribes, strategy, on_error, version)
         for name in ("__init__", "__new__", *_RESERVED):
             if name in vars(cls):
                 raise DefinitionError(
@@ -112,6 +140,33 @@ class Agent(Generic[S]):
                 raise DefinitionError(f"{cls.__name__} has {method.name!r} already: it cannot be attached once more")
             setattr(cls, method.name, method)
         cls.__tenure_state__ = _declared_state(cls)
+        overridden = any(getattr(cls, name) is not getattr(Agent, name) for name in ("before_action", "after_action"))
+        cls.__tenure_direct__ = cls.__tenure_strategy__ is None and not overridden
+
+    def before_action(
+        self,
+        ctx: Context,  # noqa: ARG002 - the interface
+        instruction: Instruction[Any],  # noqa: ARG002
+    ) -> Instruction[Any] | Awaitable[Instruction[Any] | None] | None:
+        """Called in the turn before each action; may change the state, return another instruction, or raise."""
+        return None
+
+    def after_action(
+        self,
+        ctx: Context,  # noqa: ARG002 - the interface
+        instruction: Instruction[Any],  # noqa: ARG002
+        directives: Sequence[Directive],  # noqa: ARG002
+    ) -> Sequence[Directive] | Awaitable[Sequence[Directive] | None] | None:
+        """Called in the turn after each action that went well; may return other effects in place of the turn's."""
+        return None
+
+    def on_start(self, ctx: Context) -> Awaitable[None] | None:  # noqa: ARG002
+        """Called in a turn of its own before any other, at each activation; see `ctx.recovered`."""
+        return None
+
+    def on_stop(self, ctx: Context, reason: str) -> Awaitable[None] | None:  # noqa: ARG002
+        """Called in a turn of its own when the agent is to end."""
+        return None
 
     def __init__(self, *_: object, **__: object) -> None:
         name = type(self).__name__
@@ -196,24 +251,34 @@ class Agent(Generic[S]):
         method = find(type(agent), instruction.name, instruction.kind)
         arguments = method.signature.decode(instruction.encode())
         kind = state_class(type(agent))
-        before = agent.__tenure__.state
-        scope = Scope(agent.id, method.name, read_only=method.kind == "query")
-        draft = make(
-            type(agent), Cell(Role.DRAFT, agent.id, state=_state.decode(kind, _state.encode(before)), scope=scope)
-        )
+        before = agent.__tenure__
+        scope = Scope(agent.id, method.name, read_only=method.kind == "query", strategy=type(agent).__tenure_strategy__)
+        if scope.strategy is not None:
+            scope.memory = dict(before.memory if before.memory is not None else scope.strategy.initial())
+        copy = _state.decode(kind, _state.encode(cast(State, before.state)))
+        draft = make(type(agent), Cell(Role.DRAFT, agent.id, state=copy, scope=scope))
         try:
             _drive(method, draft, scope, arguments)
             after = _state.decode(kind, _state.encode(draft.state))
         except UsageError:
             raise
         except CallError as error:
-            return agent, (Error(error.code, error.message),)
+            return _failed(agent, Error(error.code, error.message))
         except Exception as error:  # noqa: BLE001 - whatever the author's code raises is the result
-            return agent, (Error("ActionFailed", f"{type(error).__name__} in {method.name}: {error}"),)
+            return _failed(agent, Error("ActionFailed", f"{type(error).__name__} in {method.name}: {error}"))
         finally:
             scope.open = False
-        changed = make(type(agent), Cell(Role.VALUE, agent.id, state=after))
-        return changed, tuple(Emit(type_, _codec.unpack(data)) for type_, data in scope.emitted)
+        return make(type(agent), Cell(Role.VALUE, agent.id, state=after, memory=scope.memory)), scope.plain()
+
+    @classmethod
+    def checkpoint(cls, state: S) -> Mapping[str, object]:
+        """What is kept of a state: its fields, unless a class says otherwise. `restore` reads it back."""
+        return state.model_dump(mode="python", round_trip=True)
+
+    @classmethod
+    def restore(cls, content: dict[str, Any]) -> S:
+        """The state of what `checkpoint` kept. Raise any exception to refuse: the agent stays down and keeps it."""
+        return _state.of_content(state_class(cls), content)
 
     def runtime_for(self, what: str) -> Runtime:
         """Where a call of `what` leads; not for user code. Raises CallInsideTurn, NotInTurn."""
@@ -288,6 +353,49 @@ def _declared_state(cls: type[Agent[Any]]) -> type[State] | None:
     return cls.__tenure_state__
 
 
+def _declare(
+    cls: type[Agent[Any]],
+    subscribes: Sequence[str],
+    strategy: Strategy | None,
+    on_error: ErrorPolicy | None,
+    version: int,
+) -> None:
+    """What the class statement says beside the state. Raises DefinitionError."""
+    if isinstance(subscribes, str):
+        raise DefinitionError(f"{cls.__name__}: subscribes is a list of patterns, such as ['order.*']")
+    if subscribes:
+        from tenure.signals import Route  # noqa: PLC0415 - agents that subscribe to nothing need no signals
+
+        for pattern in subscribes:
+            Route(pattern, cls)  # says what cannot be
+    cls.__tenure_subscribes__ = tuple(dict.fromkeys([*cls.__tenure_subscribes__, *subscribes]))
+    cls.__tenure_strategy__ = strategy or cls.__tenure_strategy__
+    if on_error is not None:
+        cls.__tenure_policy__ = on_error
+    if version < 0:
+        raise DefinitionError(f"{cls.__name__}: versions begin with 1, not {version}")
+    cls.__tenure_version__ = version or cls.__tenure_version__
+    for step in migrations_of(cls):
+        if step >= cls.__tenure_version__:
+            raise DefinitionError(
+                f"{cls.__name__} is of version {cls.__tenure_version__}: a migration from version {step} leads nowhere"
+            )
+    for name in ("checkpoint", "restore"):
+        own: Any = getattr(cls, name)
+        overridden = own.__func__ is not vars(Agent)[name].__func__
+        setattr(cls, f"__tenure_{name}__", own if overridden else None)
+
+
+def _failed(agent: AnyAgent, error: Error) -> tuple[AnyAgent, tuple[Directive, ...]]:
+    """What `cmd` returns when an action raised: the agent as it was, but for what its strategy makes of it."""
+    cell = agent.__tenure__
+    strategy = type(agent).__tenure_strategy__
+    if strategy is None:
+        return agent, (error,)
+    memory = strategy.failed(dict(cell.memory if cell.memory is not None else strategy.initial()), error)
+    return make(type(agent), Cell(Role.VALUE, cell.id, state=cell.state, memory=memory)), (error,)
+
+
 class _NoLoop:
     """Stands for the event loop while `cmd` runs an action: whatever the action wants of it, it would have to wait."""
 
@@ -303,16 +411,15 @@ def _drive(method: Method[..., Any], draft: Agent[Any], scope: Scope, arguments:
     import asyncio  # noqa: PLC0415 - a tenth of the time of `import tenure`, and only needed by what runs agents
 
     token = current_scope.set(scope)
-    context = Context(scope)
     no_loop = _NoLoop(method.label)
     outer = asyncio._get_running_loop()  # noqa: SLF001 - asyncio's interface for whoever drives coroutines
     asyncio._set_running_loop(cast(Any, no_loop))  # noqa: SLF001 - the same
     try:
         if method.blocking:
-            first = (draft, context) if method.signature.takes_context else (draft,)
+            first = (draft, Context(scope)) if method.signature.takes_context else (draft,)
             method.function(*first, **arguments)
             return
-        body: Coroutine[Any, Any, object] = method.run(draft, context, arguments)
+        body: Coroutine[Any, Any, object] = run_one(draft, scope, method, arguments)
         try:
             body.send(None)
         except StopIteration:

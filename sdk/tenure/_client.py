@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from tenure import _codec, errors
 from tenure._agent import Agent, Cell, Role, make, pack_arguments
 from tenure._instruction import Instruction, Kind, Target
-from tenure._local import DEFAULT_TIMEOUT_S, full_id
+from tenure._local import DEFAULT_TIMEOUT_S
+from tenure._names import full_id
 from tenure._state import State
 
 if TYPE_CHECKING:  # with gRPC: loaded when it is needed

@@ -6,14 +6,44 @@ import logging
 import math
 import re
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tenure import _codec
-from tenure.errors import NotInTurn, UsageError
+from tenure import _codec, directives
+from tenure._instruction import Instruction
+from tenure.directives import Directive, Emit, Missed, ParentEnd, Restart
+from tenure.errors import InvalidTransition, NotInTurn, NotSupported, UsageError
+
+if TYPE_CHECKING:  # agents take a context
+    from tenure._agent import Agent
+    from tenure.schedule import Cron
+    from tenure.sensors import Sensor
+    from tenure.signals import Signal
+    from tenure.strategies import Strategy
 
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _logger = logging.getLogger("tenure.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Emission(Directive):
+    """`Emit` with its data taken as it was then: what the engine keeps."""
+
+    type: str
+    data: bytes
+    to: str = ""
+    subject: str = ""
+
+    def plain(self) -> Emit:
+        """What the user asked for."""
+        return Emit(self.type, _codec.unpack(self.data), self.to, self.subject)
+
+
+EMITS: frozenset[type[Directive]] = frozenset({Emit})
+"""What a worker of the cluster does as yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,11 +55,54 @@ class Scope:
     uid: str = ""
     caller: str = ""
     epoch: int = 0
+    turn: int = 0
     deadline_ns: int = 0
     """CLOCK_BOOTTIME; 0: none."""
     read_only: bool = False
     open: bool = True
-    emitted: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    directives: list[Directive] = field(default_factory=list[Directive])
+    extra: tuple[Directive, ...] = ()
+    """Of the runtime's own, to be committed with the turn: such as that a timer has fired."""
+    supports: frozenset[type[Directive]] | None = None
+    """What the runtime has executors for; None: anything, since nothing is executed."""
+    signal: Signal | None = None
+    """What woke the agent, if a signal did."""
+    recovered: bool = False
+    strategy: Strategy | None = None
+    memory: dict[str, Any] | None = None
+    """Of the strategy, in this turn."""
+
+    def do(self, directive: Directive) -> None:
+        """Keep an effect for the commit. Raises NotInTurn, NotSupported, InvalidArguments."""
+        what = type(directive).__name__
+        if not self.open:
+            raise NotInTurn(f"the turn of {self.method} has ended: it can have no effects any more ({what})")
+        if self.read_only:
+            raise NotInTurn(f"a query only reads: make {self.method} an action to have effects ({what})")
+        if isinstance(directive, Emit):
+            if not _TYPE.fullmatch(directive.type):
+                raise ValueError(
+                    f"a signal type is words of letters, digits, _ and - joined by dots, not {directive.type!r}"
+                )
+            kind: type[Directive] = Emit
+            directive = Emission(directive.type, _codec.pack(directive.data), directive.to, directive.subject)
+        else:
+            kind = type(directive)
+            _check(directive)
+        if self.supports is not None and kind not in self.supports:
+            raise NotSupported(f"this runtime has no executor for {kind.__name__}, which {self.method} asks for")
+        self.directives.append(directive)
+
+    def plain(self) -> tuple[Directive, ...]:
+        """The effects as the user asked for them."""
+        return tuple(one.plain() if isinstance(one, Emission) else one for one in self.directives)
+
+
+def _check(directive: Directive) -> None:
+    """Arguments of an instruction that is run later are wrong now. Raises InvalidArguments."""
+    what = getattr(directive, "what", None) or getattr(directive, "instruction", None)
+    if isinstance(what, Instruction):
+        what.encode()
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("tenure_scope", default=None)
@@ -42,10 +115,23 @@ def running_scope() -> Scope | None:
     return scope if scope is not None and scope.open else None
 
 
+class Addressed(Protocol):
+    """What has an id: a reference to an agent."""
+
+    @property
+    def id(self) -> str: ...
+
+
+def _id(agent: Addressed | str) -> str:
+    return agent if isinstance(agent, str) else agent.id
+
+
 class Context:
     """The turn that is running: what woke the agent, until when, and what goes out with its commit.
 
-    An action gets it if its first parameter is annotated `Context`.
+    An action gets it if its first parameter is annotated `Context`. Every effect leaves when the turn is committed, in
+    the order of asking, or not at all; asking raises NotInTurn in a query and after the turn, NotSupported where the
+    runtime cannot do it, and InvalidArguments for an instruction whose arguments do not fit.
     """
 
     __slots__ = ("_scope",)
@@ -53,20 +139,113 @@ class Context:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
-    def emit(self, type: str, data: object = None) -> None:  # noqa: A002 - the CloudEvents word
-        """Send a signal of this type, e.g. "order.paid", with the state's commit, or not at all.
+    def emit(self, type: str, data: object = None, *, to: Addressed | str = "", subject: str = "") -> None:  # noqa: A002 - the CloudEvents word
+        """Send a signal of this type, e.g. "order.paid": to whoever subscribes to it, or only to the agent `to`.
 
         `data` is taken as it is now: any value that msgpack or pydantic can write. Raises ValueError for a type or data
-        that cannot be sent, and NotInTurn in a query and after the turn.
+        that cannot be sent.
         """
+        self._scope.do(Emit(type, data, _id(to), subject))
+
+    def send(self, to: Addressed | str, what: Instruction[Any] | Signal) -> None:
+        """Let another agent do something; nobody waits for it."""
+        self._scope.do(directives.Send(_id(to), what))
+
+    def after(self, delay: float | timedelta, what: Instruction[Any] | Signal, *, name: str = "") -> str:
+        """Let this agent do something after some seconds; returns the name to cancel it by, made up if none is given.
+
+        The same name again puts the new one in the place of the old one. Raises ValueError for a negative delay.
+        """
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"a delay is a number of seconds, 0 or more, not {delay!r}")
+        name = name or f"{self._scope.epoch}.{self._scope.turn}.{len(self._scope.directives)}"
+        self._scope.do(directives.Schedule(seconds, what, name))
+        return name
+
+    def cron(self, name: str, times: Cron | str, what: Instruction[Any] | Signal, *, missed: Missed = "once") -> None:
+        """Let this agent do something at each of the times, e.g. "0 9 * * MON-FRI" (UTC) or a `tenure.schedule.Cron`.
+
+        `missed`: what becomes of runs that nobody was there for. Raises DefinitionError for times that cannot be.
+        """
+        from tenure.schedule import Cron  # noqa: PLC0415 - only agents with a schedule need it
+
+        self._scope.do(directives.Cron(name, Cron(times) if isinstance(times, str) else times, what, missed))
+
+    def cancel(self, name: str) -> None:
+        """Forget what `after` or `cron` planned under this name, if there is any."""
+        self._scope.do(directives.Cancel(name))
+
+    def spawn(
+        self,
+        cls: type[Agent[Any]],
+        id: str,  # noqa: A002
+        *,
+        tag: str = "",
+        state: Mapping[str, object] | None = None,
+        on_parent_end: ParentEnd = "stop",
+        restart: Restart = "transient",
+    ) -> None:
+        """Create an agent as a child of this one, known here as `tag` (its id, if none is given)."""
+        self._scope.do(directives.SpawnAgent(cls, id, tag or id, dict(state or {}), {}, on_parent_end, restart))
+
+    def adopt(self, child: Addressed | str, *, tag: str = "", on_parent_end: ParentEnd = "stop") -> None:
+        """Make an agent without a parent a child of this one."""
+        self._scope.do(directives.AdoptChild(_id(child), tag or _id(child), on_parent_end))
+
+    def stop_child(self, tag: str, reason: str = "stopped by its parent") -> None:
+        """Stop a child."""
+        self._scope.do(directives.StopChild(tag, reason))
+
+    def start_sensor(self, tag: str, sensor: Sensor[Any, Any], *, replace: bool = True) -> None:
+        """Start a sensor whose signals come to this agent."""
+        self._scope.do(directives.StartSensor(tag, sensor, replace))
+
+    def stop_sensor(self, tag: str) -> None:
+        """Stop a sensor, if it runs."""
+        self._scope.do(directives.StopSensor(tag))
+
+    def background(self, function: Callable[[], Awaitable[object]], *, name: str = "") -> None:
+        """Run a function beside the agent, once, for effects outside. It sees no state; nobody waits for it."""
+        self._scope.do(directives.Spawn(function, name))
+
+    def run(self, instruction: Instruction[Any], *, then: str = "") -> None:
+        """Let this agent do something in a turn of its own after this one; `then` names who is told the result."""
+        self._scope.do(directives.RunInstruction(instruction, then))
+
+    def stop(self, reason: str = "done") -> None:
+        """End this agent after the turn."""
+        self._scope.do(directives.Stop(reason))
+
+    def error(self, code: str, message: str) -> None:
+        """Report an error to the error policy of the class; the turn goes on."""
+        self._scope.do(directives.Error(code, message))
+
+    def do(self, directive: Directive) -> None:
+        """Any effect, also one of your own."""
+        self._scope.do(directive)
+
+    def transition(self, to: str) -> None:
+        """Move the agent's machine to another state (`strategy=tenure.FSM(...)`). Raises InvalidTransition."""
         scope = self._scope
-        if not scope.open:
-            raise NotInTurn(f"the turn of {scope.method} has ended: nothing can be emitted from it any more")
-        if scope.read_only:
-            raise NotInTurn(f"a query only reads: make {scope.method} an action to emit {type!r}")
-        if not _TYPE.fullmatch(type):
-            raise ValueError(f"a signal type is words of letters, digits, _ and - joined by dots, not {type!r}")
-        scope.emitted.append((type, _codec.pack(data)))
+        if scope.strategy is None or scope.memory is None:
+            raise InvalidTransition(f"{scope.agent_id} has no machine: name a strategy=tenure.FSM() in its class")
+        scope.memory.update(scope.strategy.move(scope.memory, to))
+
+    @property
+    def directives(self) -> tuple[Directive, ...]:
+        """What goes out with the commit, as things are now."""
+        return self._scope.plain()
+
+    @property
+    def signal(self) -> Signal | None:
+        """The signal that led to this turn, if one did."""
+        return self._scope.signal
+
+    @property
+    def recovered(self) -> bool:
+        """Whether this activation began with a stored state, so that the agent was elsewhere, or asleep, before."""
+        return self._scope.recovered
 
     @property
     def deadline(self) -> float:

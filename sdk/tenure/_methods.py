@@ -40,6 +40,8 @@ class Method(Generic[P, R_co]):
         self.blocking = blocking
         self.immediate = not blocking and not inspect.iscoroutinefunction(function)
         """A plain function: it ends in the step in which it begins, unless it returns a coroutine."""
+        self.wanted: tuple[Any, ...] = ()
+        """Signals that lead here: what `@tenure.on` adds (`tenure._routes.Wanted`)."""
         self.name: str = function.__name__
         self.label: str = function.__name__
         functools.update_wrapper(self, function)

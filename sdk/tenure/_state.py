@@ -63,6 +63,11 @@ def decode(kind: type[S], data: bytes) -> S:
         content = _codec.unpack_map(data)
     except ValueError as error:
         raise StateUnreadable(f"the stored state of {kind.__name__} cannot be read: {error}") from error
+    return of_content(kind, content)
+
+
+def of_content(kind: type[S], content: dict[str, object]) -> S:
+    """A state from committed fields. Raises StateInvalid."""
     try:
         return kind.model_validate(content, by_name=True, by_alias=False)
     except pydantic.ValidationError as error:

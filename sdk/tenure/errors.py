@@ -7,9 +7,13 @@
     │   ├── CallInsideTurn            a request to an agent from within a turn
     │   ├── NotPure                   an action given to `cmd` really suspended
     │   └── ConfigurationError        no cluster to connect to, or not with these settings
+    ├── WaitTimeout                   what was waited for did not come in time; says how the agent stood
     └── CallError                     a call ended without a result; `outcome` says what is known of its effect
         ├── InvalidArguments          a parameter is missing, unknown or of the wrong type
         ├── UnknownMethod             the agent's class has no such action or query
+        ├── UnknownSignal             the agent's class has no route for this type of signal
+        ├── NotSupported              the runtime has no executor for a directive of the turn
+        ├── InvalidTransition         the agent's machine does not lead from its state to that one
         ├── ActionFailed              the action raised; nothing of it was kept
         ├── StateInvalid              the state does not fit its class
         ├── StateUnreadable           the stored state cannot be read; the agent stays down and keeps it
@@ -41,6 +45,7 @@ The name of a `CallError` is its code on the wire (`Error.code`, `Fault.code`). 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 Outcome = Literal["not_applied", "unknown"]
@@ -62,6 +67,7 @@ __all__ = [
     "ImportFailed",
     "Internal",
     "InvalidArguments",
+    "InvalidTransition",
     "Moved",
     "NoQuorum",
     "NodeUnavailable",
@@ -69,6 +75,7 @@ __all__ = [
     "NotInTurn",
     "NotPure",
     "NotReady",
+    "NotSupported",
     "Outcome",
     "PermissionDenied",
     "PoolNotFound",
@@ -80,8 +87,10 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnknownMethod",
+    "UnknownSignal",
     "UsageError",
     "VersionSkew",
+    "WaitTimeout",
     "WorkerCrashed",
     "catalogue",
     "from_code",
@@ -114,6 +123,14 @@ class NotPure(UsageError):
 
 class ConfigurationError(UsageError):
     """No cluster to connect to, or not with these settings."""
+
+
+class WaitTimeout(TenureError, TimeoutError):
+    """What was waited for did not come in time. `diagnosis` says how the agent stood, by name."""
+
+    def __init__(self, message: str, diagnosis: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.diagnosis = diagnosis
 
 
 class CallError(TenureError):
@@ -159,6 +176,18 @@ class InvalidArguments(CallError):
 
 class UnknownMethod(CallError):
     """The agent's class has no such action or query."""
+
+
+class UnknownSignal(CallError):
+    """The agent's class has no route for this type of signal."""
+
+
+class NotSupported(CallError):
+    """The runtime has no executor for a directive of the turn."""
+
+
+class InvalidTransition(CallError):
+    """The agent's machine does not lead from its state to that one."""
 
 
 class ActionFailed(CallError):

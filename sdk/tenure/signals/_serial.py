@@ -78,6 +78,16 @@ def from_msgpack(data: bytes, *, limit: int = PAYLOAD_LIMIT) -> Signal:
         raise SignalInvalid(str(error)) from error
 
 
+def to_map(signal: Signal) -> dict[str, object]:
+    """The signal as a map of attributes, `data` as it is."""
+    return {**_attributes(signal), "data": signal.data}
+
+
+def from_map(content: object) -> Signal:
+    """The signal of a map of attributes; a signal is left as it is. Raises SignalInvalid."""
+    return content if isinstance(content, Signal) else _signal(_map(content))
+
+
 def _attributes(signal: Signal) -> dict[str, object]:
     content: dict[str, object] = {"specversion": SPEC_VERSION}
     content.update({name: value for name in _TEXT if (value := getattr(signal, name))})

@@ -15,6 +15,8 @@ from tenure.errors import TenureError
 from tenure.signals._ids import new_id
 
 if TYPE_CHECKING:
+    from pydantic_core import core_schema
+
     from tenure.signals._extension import Extension
 
 SPEC_VERSION = "1.0"
@@ -103,6 +105,19 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, eq=True):
             datacontenttype=datacontenttype,
             dataschema=dataschema,
             extensions=dict(extensions or {}),
+        )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> core_schema.CoreSchema:
+        """So that a signal can be a parameter of an action, or a field: a map of attributes on the wire."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - only who has such a parameter needs it
+
+        from tenure.signals import _serial  # noqa: PLC0415 - it needs this module
+
+        return core_schema.no_info_plain_validator_function(
+            _serial.from_map,
+            json_schema_input_schema=core_schema.dict_schema(),
+            serialization=core_schema.plain_serializer_function_ser_schema(_serial.to_map),
         )
 
     def extended(self, *extensions: Extension) -> Self:

@@ -1,0 +1,114 @@
+"""What the local runtime does after a commit: one executor for each type of directive."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from tenure import _codec
+from tenure._context import Emission
+from tenure._local.held import Held
+from tenure._local.timers import FOLDED
+from tenure._local.work import Asked, work_of
+from tenure.directives import Directive, Emit, Error, RunInstruction, Send, Spawn, Stop
+from tenure.policies import decide
+from tenure.signals import Signal
+
+if TYPE_CHECKING:
+    from tenure._local.runtime import LocalRuntime
+
+Executor = Callable[["LocalRuntime", Held, Any], Awaitable[None] | None]
+_logger = logging.getLogger("tenure.local")
+
+
+def _emit(runtime: LocalRuntime, held: Held, directive: Emission) -> None:
+    activation = held.activation
+    held.emitted += 1
+    signal = Signal(
+        id=f"{activation.uid}.{activation.epoch}.{held.emitted}",
+        source=held.id,
+        type=directive.type,
+        data=_codec.unpack(directive.data),
+        subject=directive.subject,
+    )
+    runtime.keep(signal)
+    if directive.to:
+        runtime.post(runtime.full_id(directive.to), signal, caller=held.id)
+    else:
+        runtime.spread(signal)
+
+
+def _send(runtime: LocalRuntime, held: Held, directive: Send) -> None:
+    runtime.post(runtime.full_id(directive.to), work_of(directive.what), caller=held.id)
+
+
+def _run(runtime: LocalRuntime, held: Held, directive: RunInstruction) -> None:
+    runtime.start(_run_and_tell(runtime, held, directive), f"{held.id} {directive.instruction.name}")
+
+
+async def _run_and_tell(runtime: LocalRuntime, held: Held, directive: RunInstruction) -> None:
+    instruction = directive.instruction
+    error, reply = "", None
+    try:
+        packed = await runtime.do(held, Asked(instruction.name, instruction.encode()), caller=held.id)
+        reply = instruction.target.decode_reply(packed)
+    except Exception as problem:  # noqa: BLE001 - the agent is told
+        error = f"{type(problem).__name__}: {problem}"
+        if not directive.then:
+            runtime.report(held, instruction.name, problem)
+    if directive.then:
+        told = Asked(directive.then, _codec.pack({"reply": reply, "error": error}))
+        runtime.post(held.id, told, caller=held.id)
+
+
+def _spawn(runtime: LocalRuntime, held: Held, directive: Spawn) -> None:
+    async def beside() -> None:
+        try:
+            await directive.function()
+        except Exception as error:  # noqa: BLE001 - whatever the author's function raises
+            runtime.fail(held, Error("SpawnFailed", f"{directive.name or 'a function'}: {error}"), error)
+
+    runtime.start(beside(), f"{held.id} beside {directive.name}")
+
+
+def _stop(runtime: LocalRuntime, held: Held, directive: Stop) -> None:
+    runtime.start(runtime.end(held, directive.reason, failed=directive.failed), f"{held.id} stop")
+
+
+def _error(runtime: LocalRuntime, held: Held, directive: Error) -> None:
+    runtime.fail(held, directive, None)
+
+
+def follow(runtime: LocalRuntime, held: Held, error: Error, cause: BaseException | None) -> None:
+    """Apply the error policy of an agent's class to one error."""
+    held.errors += 1
+    if cause is None:
+        _logger.error("%s: %s: %s", held.id, error.code, error.message)
+    try:
+        followed = decide(held.activation.cls.__tenure_policy__, error, held.errors)
+    except Exception:
+        _logger.exception("the error policy of %s failed", held.activation.cls.__name__)
+        return
+    for directive in followed:
+        if isinstance(directive, Error):
+            continue  # a policy that answers errors with errors would never end
+        if isinstance(directive, Emit):
+            directive = Emission(directive.type, _codec.pack(directive.data), directive.to, directive.subject)  # noqa: PLW2901
+        runtime.execute(held, (directive,))
+
+
+def _sync(runtime: LocalRuntime, held: Held, directive: Directive) -> None:  # noqa: ARG001 - the interface
+    runtime.timers.sync(held)
+
+
+EXECUTORS: dict[type[Directive], Executor] = {
+    Emit: _emit,
+    Error: _error,
+    Send: _send,
+    RunInstruction: _run,
+    Spawn: _spawn,
+    Stop: _stop,
+    **dict.fromkeys(FOLDED, _sync),
+}
+"""By type; `Emission` is an `Emit`."""
