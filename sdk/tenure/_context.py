@@ -9,7 +9,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from tenure import _codec
+from tenure import _codec, _deadline
 from tenure.errors import NotInTurn, UsageError
 
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -70,8 +70,11 @@ class Context:
 
     @property
     def deadline(self) -> float:
-        """When the caller gives up, on the event loop's clock: `asyncio.timeout_at(ctx.deadline)`. inf: never."""
-        return on_loop_clock(self._scope.deadline_ns)
+        """When the caller gives up, on the event loop's clock: `asyncio.timeout_at(ctx.deadline)`. inf: never.
+
+        Where the running action or plan has a `timeout` that ends before, the end of that.
+        """
+        return on_loop_clock(_deadline.until(self._scope, self._scope.deadline_ns))
 
     @property
     def caller(self) -> str:

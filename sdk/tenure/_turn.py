@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from tenure import _codec, _state
+from tenure import _codec, _state, _watch
 from tenure._agent import Agent, Cell, Role, make, state_class
 from tenure._context import Context, Scope, current_scope, on_loop_clock
 from tenure._methods import Method, find
@@ -107,6 +107,7 @@ class Activation:
         scope = self._scope(turn, method)
         draft = make(self.cls, Cell(Role.DRAFT, self.id, state=self._state, scope=scope, config=self._config))
         token = current_scope.set(scope)
+        began = time.monotonic()
         try:
             first = (draft, Context(scope)) if method.signature.takes_context else (draft,)
             result = method.function(*first, **arguments)
@@ -130,6 +131,7 @@ class Activation:
         finally:
             current_scope.reset(token)
             scope.open = False
+            _watch.note(method.label, self.id, time.monotonic() - began)
         self._state = after
         if state is not None:
             self._committed, self._view = state, None
@@ -239,7 +241,7 @@ async def _execute(
         if deadline_ns and time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= deadline_ns:
             raise DeadlineExceeded(f"the deadline passed before {method.name} began")
         async with limit:
-            result = await method.run(draft, Context(scope), arguments)
+            result = await _watch.watched(method.run(draft, Context(scope), arguments), method.label, scope.agent_id)
     except TimeoutError as error:
         if limit.expired():
             raise DeadlineExceeded(
@@ -259,7 +261,7 @@ async def _execute(
 def fault_of(error: BaseException, method: str) -> Fault:
     """An exception in words for the author of the code; the traceback begins at the author's first frame."""
     if isinstance(error, CallError):
-        return Fault(error.code, error.message[:MESSAGE_LIMIT], "")
+        return Fault(error.code, error.message[:MESSAGE_LIMIT], error.details[: 10 * MESSAGE_LIMIT])
     text = str(error) or "no message"
     message = f"{type(error).__name__} in {method}: {text}"
     lines = traceback.format_exception(type(error), error, _author_frames(error.__traceback__))
