@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 from tenure._agent import Agent
 from tenure._context import Context
+from tenure._effects import Directive, Emit, Error
 from tenure._instruction import Instruction
 from tenure._methods import action, query
 from tenure._record import migration
-from tenure._routes import on
 from tenure._state import State
-from tenure.directives import Directive, Emit, Error
 from tenure.errors import CallError, TenureError
-from tenure.strategies import FSM, Strategy
 
 if TYPE_CHECKING:
     from tenure._client import AsyncClient, Client, Reference, connect
     from tenure._local import LocalRuntime, local
+    from tenure._routes import on
     from tenure.signals import Signal
+    from tenure.strategies import FSM, Strategy
 
 __version__ = "0.1.0"
 
@@ -53,11 +53,14 @@ __all__ = [
 _LAZY = {
     "AsyncClient": "tenure._client",
     "Client": "tenure._client",
+    "FSM": "tenure.strategies",
     "LocalRuntime": "tenure._local",
     "Reference": "tenure._client",
     "Signal": "tenure.signals",
+    "Strategy": "tenure.strategies",
     "connect": "tenure._client",
     "local": "tenure._local",
+    "on": "tenure._routes",
 }
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Se
 from tenure import _codec, _state
 from tenure._body import run_one
 from tenure._context import Context, Scope, current_scope, running_scope
+from tenure._effects import Directive, Error
 from tenure._instruction import Instruction, Kind, Target
 from tenure._methods import Method, find
 from tenure._record import migrations_of
 from tenure._state import S, State
-from tenure.directives import Directive, Error
 from tenure.errors import (
     CallError,
     CallInsideTurn,
@@ -23,11 +23,11 @@ from tenure.errors import (
     NotPure,
     UsageError,
 )
-from tenure.policies import ErrorPolicy, LogOnly
-from tenure.strategies import Strategy
 
 if TYPE_CHECKING:
+    from tenure.policies import ErrorPolicy
     from tenure.signals import Router
+    from tenure.strategies import Strategy
 
 R = TypeVar("R")
 AnyAgent = TypeVar("AnyAgent", bound="Agent[Any]")
@@ -109,7 +109,7 @@ class Agent(Generic[S]):
     __tenure_subscribes__: ClassVar[tuple[str, ...]] = ()
     __tenure_version__: ClassVar[int] = 1
     __tenure_strategy__: ClassVar[Strategy | None] = None
-    __tenure_policy__: ClassVar[ErrorPolicy] = LogOnly()
+    __tenure_policy__: ClassVar[ErrorPolicy | None] = None
     __tenure_direct__: ClassVar[bool] = True
     """No hook and no strategy: an action is its function and nothing else."""
     __tenure_router__: ClassVar[Router[Method[..., Any]]]

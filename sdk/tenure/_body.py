@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from tenure._context import Context, Scope
+from tenure._effects import Directive
 from tenure._instruction import Instruction
 from tenure._methods import Method, find
-from tenure.directives import Directive
 
 if TYPE_CHECKING:
     from tenure._agent import Agent

@@ -12,17 +12,22 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tenure import _codec, directives
+from tenure import _codec, _deadline
+from tenure._effects import Directive, Emit, Error
 from tenure._instruction import Instruction
-from tenure.directives import Directive, Emit, Missed, ParentEnd, Restart
+from tenure._lazy import Lazy
 from tenure.errors import InvalidTransition, NotInTurn, NotSupported, UsageError
 
 if TYPE_CHECKING:  # agents take a context
+    from tenure import directives
     from tenure._agent import Agent
+    from tenure.directives import Missed, ParentEnd, Restart
     from tenure.schedule import Cron
     from tenure.sensors import Sensor
     from tenure.signals import Signal
     from tenure.strategies import Strategy
+else:
+    directives = Lazy("tenure.directives")
 
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _logger = logging.getLogger("tenure.agent")
@@ -219,7 +224,7 @@ class Context:
 
     def error(self, code: str, message: str) -> None:
         """Report an error to the error policy of the class; the turn goes on."""
-        self._scope.do(directives.Error(code, message))
+        self._scope.do(Error(code, message))
 
     def do(self, directive: Directive) -> None:
         """Any effect, also one of your own."""
@@ -249,8 +254,11 @@ class Context:
 
     @property
     def deadline(self) -> float:
-        """When the caller gives up, on the event loop's clock: `asyncio.timeout_at(ctx.deadline)`. inf: never."""
-        return on_loop_clock(self._scope.deadline_ns)
+        """When the caller gives up, on the event loop's clock: `asyncio.timeout_at(ctx.deadline)`. inf: never.
+
+        Where the running action or plan has a `timeout` that ends before, the end of that.
+        """
+        return on_loop_clock(_deadline.until(self._scope, self._scope.deadline_ns))
 
     @property
     def caller(self) -> str:

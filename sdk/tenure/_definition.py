@@ -21,7 +21,7 @@ def describe(cls: type[Agent[Any]]) -> AgentClass:
         MethodInfo(
             name=name,
             query=method.kind == "query",
-            description=inspect.getdoc(method.function) or "",
+            description=method.description,
             parameters=method.signature.schema(),
         )
         for name, method in sorted(methods_of(cls).items())

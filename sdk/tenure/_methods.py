@@ -11,15 +11,17 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
+from tenure import _deadline
 from tenure._context import Context
 from tenure._instruction import Instruction, Kind
-from tenure._signature import Signature
-from tenure.errors import DefinitionError, UnknownMethod
+from tenure._signature import CheckedSignature, Signature
+from tenure.errors import DeadlineExceeded, DefinitionError, UnknownMethod
 
 if TYPE_CHECKING:  # Agent has methods, methods take an agent: only the annotations go round
     from tenure._agent import Agent
+    from tenure._options import About, ActionOptions, Checks, Options, QueryOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +32,19 @@ A = TypeVar("A", bound="Agent[Any]")
 class Method(Generic[P, R_co]):
     """An action or a query: what the decorators return. Called, it makes an `Instruction`."""
 
-    def __init__(self, function: Callable[..., Any], kind: Kind, *, blocking: bool = False) -> None:
+    options: Options | None = None
+    """How the body is run; None: once, in the call's time."""
+    checks: Checks | None = None
+    about: About | None = None
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        kind: Kind,
+        *,
+        blocking: bool = False,
+        given: Mapping[str, Any] | None = None,
+    ) -> None:
         if not inspect.isfunction(function):
             raise DefinitionError(f"@{kind} goes on a function, not on {function!r}")
         if blocking and inspect.iscoroutinefunction(function):
@@ -38,7 +52,13 @@ class Method(Generic[P, R_co]):
         self.function = function
         self.kind: Kind = kind
         self.blocking = blocking
-        self.immediate = not blocking and not inspect.iscoroutinefunction(function)
+        if given:
+            from tenure import _options  # noqa: PLC0415 - most actions have none
+
+            self.options, self.checks, self.about = _options.split(given, f"@{kind} on {function.__qualname__}")
+            if kind == "query" and self.options is not None and self.options.compensate is not None:
+                raise DefinitionError(f"{function.__qualname__} is a query: it has no effect to compensate")
+        self.immediate = not blocking and self.options is None and not inspect.iscoroutinefunction(function)
         """A plain function: it ends in the step in which it begins, unless it returns a coroutine."""
         self.wanted: tuple[Any, ...] = ()
         """Signals that lead here: what `@tenure.on` adds (`tenure._routes.Wanted`)."""
@@ -53,7 +73,14 @@ class Method(Generic[P, R_co]):
     @functools.cached_property
     def signature(self) -> Signature:
         """Parameters and return type. Raises DefinitionError."""
+        if self.checks is not None:
+            return CheckedSignature(self.function, self.label, self.checks)
         return Signature(self.function, self.label)
+
+    @property
+    def description(self) -> str:
+        """What people and models are told of it: the option, or the docstring."""
+        return (self.about.description if self.about is not None else "") or inspect.getdoc(self.function) or ""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Instruction[R_co]:
         """The call as a value. Raises InvalidArguments for a parameter that is missing or unknown."""
@@ -78,11 +105,26 @@ class Method(Generic[P, R_co]):
         return await agent.call(Instruction(self, arguments))
 
     async def run(self, agent: Agent[Any], context: Context, arguments: Mapping[str, Any]) -> object:
-        """The body, on this draft."""
+        """The action on this draft, as its options say. Raises DeadlineExceeded if its time was over before."""
+        scope = agent.__tenure__.scope
+        if scope is not None and (ends := _deadline.until(scope, scope.deadline_ns)) and ends <= _deadline.boot_ns():
+            raise DeadlineExceeded(f"the deadline passed before {self.name} began")
+        if self.options is None:
+            return await self.body(agent, context, arguments)
+        from tenure import _exec  # noqa: PLC0415 - it brings asyncio
+
+        return await _exec.run(self, agent, context, arguments, self.options)
+
+    async def body(self, agent: Agent[Any], context: Context, arguments: Mapping[str, Any]) -> object:
+        """The function itself, once."""
         first = (agent, context) if self.signature.takes_context else (agent,)
         if self.blocking:
             import asyncio  # noqa: PLC0415 - a tenth of the time of `import tenure`
 
+            from tenure._exec import is_pure  # noqa: PLC0415 - it brings asyncio
+
+            if is_pure():
+                return cast(object, self.function(*first, **arguments))
             return cast(object, await asyncio.to_thread(self.function, *first, **arguments))
         result = self.function(*first, **arguments)
         return cast(object, await result if inspect.iscoroutine(result) else result)
@@ -121,17 +163,20 @@ def action(function: Callable[Concatenate[A, Context, P], R], /) -> Method[P, R]
 @overload
 def action(function: Callable[Concatenate[A, P], R], /) -> Method[P, R]: ...
 @overload
-def action(*, blocking: bool = False) -> Decorator: ...
-def action(function: Callable[..., Any] | None = None, /, *, blocking: bool = False) -> Any:
+def action(**options: Unpack[ActionOptions]) -> Decorator: ...
+def action(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a unit of work on an agent: its changes and its signals are committed as one, or not at all.
 
     It is a method, or a module function that takes the agent first and is attached with `class X(Agent[...],
     actions=[f])`. The next parameter is the context if it is annotated `Context`. `def` runs on the event loop; with
     `blocking=True` in a thread.
+
+    Options (docs/sdk/actions.md), times in seconds: `timeout` of one attempt; `max_retries` (0), `backoff` (0.25, it
+    doubles), `backoff_max` (30), `retry_on` (Exception); `compensate` and `compensate_timeout` (5); `output`, a type
+    that the reply has to fit beside its annotation; `before_validate`, `after_validate`, `after_run`;
+    `description`, `category`, `tags`, `risk`, `visibility`. Raises DefinitionError for an option that makes no sense.
     """
-    if function is None:
-        return functools.partial(Method[Any, Any], kind="action", blocking=blocking)
-    return Method[Any, Any](function, "action", blocking=blocking)
+    return _decorate("action", function, options)
 
 
 @overload
@@ -143,12 +188,17 @@ def query(function: Callable[Concatenate[A, Context, P], R], /) -> Method[P, R]:
 @overload
 def query(function: Callable[Concatenate[A, P], R], /) -> Method[P, R]: ...
 @overload
-def query(*, blocking: bool = False) -> Decorator: ...
-def query(function: Callable[..., Any] | None = None, /, *, blocking: bool = False) -> Any:
+def query(**options: Unpack[QueryOptions]) -> Decorator: ...
+def query(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function a question to an agent: it sees the last committed state, changes nothing. Else as `action`."""
+    return _decorate("query", function, options)
+
+
+def _decorate(kind: Kind, function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    blocking: bool = options.pop("blocking", False)
     if function is None:
-        return functools.partial(Method[Any, Any], kind="query", blocking=blocking)
-    return Method[Any, Any](function, "query", blocking=blocking)
+        return functools.partial(Method[Any, Any], kind=kind, blocking=blocking, given=options)
+    return Method[Any, Any](function, kind, blocking=blocking, given=options)
 
 
 def methods_of(cls: type[Any]) -> dict[str, Method[..., Any]]:

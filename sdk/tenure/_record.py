@@ -38,10 +38,11 @@ class Migration:
 
 
 def migration(*, from_version: int) -> Callable[[Callable[[Content], Content]], Migration]:
-    """Bring a stored state from one version of its class to the next: on a function of the stored fields, in the class.
+    """Bring a stored state from one version of its class to the next: on a static method of the stored fields.
 
         class Cart(tenure.Agent[CartState], version=2):
             @tenure.migration(from_version=1)
+            @staticmethod
             def add_currency(content):
                 return {**content, "currency": "EUR"}
 

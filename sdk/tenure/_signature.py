@@ -9,7 +9,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pydantic
 from pydantic_core import PydanticSerializationError
@@ -17,6 +17,9 @@ from pydantic_core import PydanticSerializationError
 from tenure import _codec
 from tenure._context import Context
 from tenure.errors import ActionFailed, DefinitionError, InvalidArguments
+
+if TYPE_CHECKING:
+    from tenure._options import Check, Checks
 
 _IMMUTABLE = (bool, int, float, str, bytes, type(None), Enum)
 _NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
@@ -84,12 +87,16 @@ class Signature:
             arguments = _codec.unpack_map(data)
         except ValueError as error:
             raise self._wrong(str(error)) from error
-        return dict(vars(self._validate(arguments)))
+        return self.typed(arguments)
+
+    def typed(self, arguments: Mapping[str, object]) -> dict[str, Any]:
+        """Arguments as annotated, defaults filled in. Raises InvalidArguments, naming the parameter."""
+        return vars(self._validate(arguments))
 
     def values(self, arguments: Mapping[str, object]) -> dict[str, Any]:
         """Typed arguments for a body in this process, which shares nothing with the caller. Raises InvalidArguments."""
         if self._native_parameters:
-            typed: dict[str, Any] = vars(self._validate(arguments))
+            typed = self.typed(arguments)
             if all(map(_codec.crosses, typed.values())):
                 return typed
         return self.decode(self.encode(arguments))
@@ -130,6 +137,32 @@ class Signature:
 
     def _wrong(self, what: str) -> InvalidArguments:
         return InvalidArguments(f"{self.label}: {what}; it takes {self.text}")
+
+
+class CheckedSignature(Signature):
+    """A signature with functions over all arguments, before and after they are checked one by one."""
+
+    def __init__(self, function: Callable[..., Any], label: str, checks: Checks) -> None:
+        super().__init__(function, label)
+        self._checks = checks
+
+    def encode(self, arguments: Mapping[str, object]) -> bytes:
+        """Both functions run here, at the caller's, too: what they refuse is not sent."""
+        self.typed(arguments)
+        return super().encode(self._apply(self._checks.before, arguments))
+
+    def typed(self, arguments: Mapping[str, object]) -> dict[str, Any]:
+        return self._apply(self._checks.after, super().typed(self._apply(self._checks.before, arguments)))
+
+    def _apply(self, check: Check | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        given = dict(arguments)
+        if check is None:
+            return given
+        try:
+            changed = check(given)
+        except (ValueError, TypeError, LookupError) as error:
+            raise self._wrong(str(error)) from error
+        return dict(given if changed is None else changed)
 
 
 def _hints(function: Callable[..., Any], label: str) -> dict[str, Any]:

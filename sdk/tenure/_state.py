@@ -7,7 +7,7 @@ import types
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 from uuid import UUID
 
 import pydantic
@@ -50,7 +50,7 @@ def encode(state: State, *, checked: bool = False) -> bytes:
         content = state.model_dump(mode="python", round_trip=True, warnings="error")
         if not _only_scalars(kind):
             kind.model_validate(content, by_name=True, by_alias=False)
-        return _codec.pack(content)
+        return _codec.pack(_ordered(content) if _has_sets(kind) else content)
     except pydantic.ValidationError as error:
         raise StateInvalid(f"{kind.__name__}: {_codec.explain(error)}") from error
     except (PydanticSerializationError, ValueError) as error:
@@ -98,6 +98,29 @@ def _is_native(kind: type[State]) -> bool:
             and all(_codec.is_native(info.annotation) and not _excluded(info) for info in kind.model_fields.values())
         )
     return known
+
+
+_set_states: dict[type[State], bool] = {}
+
+
+def _has_sets(kind: type[State]) -> bool:
+    """True if a field, or something within one, is declared to be a set."""
+    known = _set_states.get(kind)
+    if known is None:
+        schema = repr(kind.__pydantic_core_schema__)
+        known = _set_states[kind] = "'type': 'set'" in schema or "'type': 'frozenset'" in schema
+    return known
+
+
+def _ordered(value: object) -> object:
+    """Sets as lists in the order of their bytes: equal states have equal bytes, in every process."""
+    if isinstance(value, dict):
+        return {key: _ordered(item) for key, item in cast(dict[object, object], value).items()}
+    if isinstance(value, list | tuple):
+        return [_ordered(item) for item in cast(list[object], value)]
+    if isinstance(value, set | frozenset):
+        return sorted((_ordered(item) for item in cast(set[object], value)), key=_codec.pack)
+    return value
 
 
 def _excluded(info: FieldInfo) -> bool:

@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from tenure import _codec, _record, _routes, _state
+from tenure import _codec, _record, _routes, _state, _watch
 from tenure._agent import Agent, Cell, Role, make, state_class
 from tenure._body import run_one, settled
 from tenure._context import EMITS, Context, Emission, Scope, current_scope, on_loop_clock
+from tenure._effects import Directive, Error
 from tenure._methods import Method, find
 from tenure._record import Record
 from tenure._state import S, State
-from tenure.directives import Directive, Error
 from tenure.errors import Busy, CallError, DeadlineExceeded, StateInvalid
-from tenure.strategies import Snapshot
 from tenure_link import Fault, Signal, Turn, TurnDone
 
 if TYPE_CHECKING:
     from tenure.signals import Signal as Envelope
+    from tenure.strategies import Snapshot
 
 MESSAGE_LIMIT = 2_000
 """Characters of a fault's message; its traceback may have ten times as many."""
@@ -138,6 +138,8 @@ class Activation:
 
     def snapshot(self) -> Snapshot:
         """Where the agent stands, as its strategy sees it."""
+        from tenure.strategies import Snapshot  # noqa: PLC0415 - agents without a strategy need none of it
+
         strategy = self.cls.__tenure_strategy__
         return Snapshot() if strategy is None else strategy.snapshot(dict(self._record.slices.get(MEMORY, {})))
 
@@ -171,6 +173,7 @@ class Activation:
         scope = self._scope(turn.turn, method.name, turn.deadline_ns, turn.caller)
         draft = self._draft(self._record.state, scope)
         token = current_scope.set(scope)
+        began = time.monotonic()
         try:
             first = (draft, Context(scope)) if method.signature.takes_context else (draft,)
             result = method.function(*first, **arguments)
@@ -193,6 +196,7 @@ class Activation:
         finally:
             current_scope.reset(token)
             scope.open = False
+            _watch.note(method.label, self.id, time.monotonic() - began)
         self._record = after
         if state is not None:
             self._committed, self._view = state, None
@@ -365,7 +369,10 @@ async def _execute(order: _Order, draft: Agent[Any], scope: Scope) -> bytes:
         async with limit:
             if not order.calls:
                 return await _hook(order, draft, Context(scope))
-            replies = [await run_one(draft, scope, method, arguments) for method, arguments in order.calls]
+            replies = [
+                await _watch.watched(run_one(draft, scope, method, arguments), method.label, scope.agent_id)
+                for method, arguments in order.calls
+            ]
     except TimeoutError as error:
         if limit.expired():
             raise DeadlineExceeded(
@@ -393,7 +400,7 @@ async def _hook(order: _Order, draft: Agent[Any], context: Context) -> bytes:
 def fault_of(error: BaseException, method: str) -> Fault:
     """An exception in words for the author of the code; the traceback begins at the author's first frame."""
     if isinstance(error, CallError):
-        return Fault(error.code, error.message[:MESSAGE_LIMIT], "")
+        return Fault(error.code, error.message[:MESSAGE_LIMIT], error.details[: 10 * MESSAGE_LIMIT])
     text = str(error) or "no message"
     message = f"{type(error).__name__} in {method}: {text}"
     lines = traceback.format_exception(type(error), error, _author_frames(error.__traceback__))

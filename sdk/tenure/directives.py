@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tenure._effects import Directive, Emit, Error
+
 if TYPE_CHECKING:  # what agents and signals are needs directives
     from tenure._agent import Agent
     from tenure._instruction import Instruction
@@ -22,33 +24,6 @@ Restart = Literal["transient", "permanent", "temporary"]
 """When a child that stopped is started again: after a failure, always, never."""
 Missed = Literal["once", "skip", "all"]
 """What becomes of the runs that nobody was there for: one for all of them, none, each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Directive:
-    """Base of all effects. One of your own is a frozen dataclass that derives from it.
-
-    A runtime does what it has an executor for: `tenure.local(executors={Page: page})`. For any other the turn fails
-    with `NotSupported` before anything of it is kept.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Emit(Directive):
-    """Send a signal: to whoever subscribes to its type, or only to the agent `to`."""
-
-    type: str
-    data: object = None
-    to: str = ""
-    subject: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Error(Directive):
-    """Something failed: the error policy of the agent's class decides. `code` is from docs/errors.md."""
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +134,25 @@ class Stop(Directive):
     reason: str = "done"
     failed: bool = False
     """Whether a parent may start it again."""
+
+
+__all__ = [
+    "AdoptChild",
+    "Cancel",
+    "Cron",
+    "Directive",
+    "Emit",
+    "Error",
+    "Missed",
+    "ParentEnd",
+    "Restart",
+    "RunInstruction",
+    "Schedule",
+    "Send",
+    "Spawn",
+    "SpawnAgent",
+    "StartSensor",
+    "Stop",
+    "StopChild",
+    "StopSensor",
+]

@@ -104,6 +104,8 @@ class TenureError(Exception):
 class UsageError(TenureError):
     """The calling code is wrong. Nothing was sent, nothing was changed."""
 
+    retry: bool = False
+
 
 class DefinitionError(UsageError):
     """An agent class, an action or a state cannot be what it says."""
@@ -138,10 +140,12 @@ class CallError(TenureError):
 
     `outcome` is "not_applied" (no effect) or "unknown" (nobody can tell). `code` is the name on the wire, which for a
     code that this version does not know differs from the class name. `next_step` is what to do, one sentence or empty.
-    `details` is for a log, e.g. the traceback of user code; it may be empty.
+    `details` is for a log, e.g. the traceback of user code; it may be empty. `retry` False: it would fail again, and
+    actions with `max_retries` do not try (any exception may have this attribute).
     """
 
     code: str = "CallError"
+    retry: bool = True
     default_outcome: ClassVar[Outcome] = "not_applied"
 
     def __init_subclass__(cls) -> None:
@@ -173,9 +177,13 @@ class CallError(TenureError):
 class InvalidArguments(CallError):
     """A parameter is missing, unknown, or of the wrong type."""
 
+    retry = False
+
 
 class UnknownMethod(CallError):
     """The agent's class has no such action or query."""
+
+    retry = False
 
 
 class UnknownSignal(CallError):
@@ -197,9 +205,13 @@ class ActionFailed(CallError):
 class StateInvalid(CallError):
     """The state does not fit its class."""
 
+    retry = False
+
 
 class StateUnreadable(CallError):
     """The stored state cannot be read. The agent stays down; the state is kept as it is."""
+
+    retry = False
 
 
 class NotFound(CallError):
@@ -229,9 +241,13 @@ class VersionSkew(CallError):
 class PermissionDenied(CallError):
     """This identity may not do that."""
 
+    retry = False
+
 
 class Unauthenticated(CallError):
     """The identity cannot be verified."""
+
+    retry = False
 
 
 class DeadlineExceeded(CallError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tenure.directives import Directive, Emit, Error, Stop
+from tenure._effects import Directive, Emit, Error
+from tenure.directives import Stop
 from tenure.errors import DefinitionError
 
 
@@ -58,8 +59,10 @@ ErrorPolicy = LogOnly | StopOnError | EmitOnError | MaxErrors | Callable[[Error,
 """One of the four, or a function of the error and of the number of errors since the activation."""
 
 
-def decide(policy: ErrorPolicy, error: Error, count: int) -> Sequence[Directive]:
-    """What follows from an error. `count`: with this one, since the activation."""
+def decide(policy: ErrorPolicy | None, error: Error, count: int) -> Sequence[Directive]:
+    """What follows from an error. `count`: with this one, since the activation. No policy: it is only logged."""
+    if policy is None:
+        return ()
     if isinstance(policy, LogOnly | StopOnError | EmitOnError | MaxErrors):
         return policy.decide(error, count)
     return policy(error, count)

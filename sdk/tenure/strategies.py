@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from tenure.directives import Error
+from tenure._effects import Error
 from tenure.errors import DefinitionError, InvalidTransition
 
 Memory = dict[str, Any]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import pydantic
 import pytest
 
 import tenure
@@ -13,7 +14,7 @@ from tenure.signals import Signal
 
 
 class Notes(tenure.State):
-    seen: list[str] = []
+    seen: list[str] = pydantic.Field(default_factory=list)
 
 
 class Clerk(tenure.Agent[Notes]):
@@ -175,7 +176,7 @@ async def test_misuse_is_told_where_it_happens() -> None:
 
 class Paid(tenure.State):
     total: int = 0
-    log: list[str] = []
+    log: list[str] = pydantic.Field(default_factory=list)
 
 
 class Till(tenure.Agent[Paid], subscribes=["order.*"]):
@@ -243,7 +244,7 @@ def test_two_routes_of_one_pattern_are_a_conflict() -> None:
         router_of(Twice)
     with pytest.raises(errors.DefinitionError, match="no segment"):
         tenure.on("a b")(Till.paid)
-    with pytest.raises(errors.DefinitionError, match="above @tenure.action"):
+    with pytest.raises(errors.DefinitionError, match=r"above @tenure\.action"):
         tenure.on("a")(lambda: None)  # type: ignore[type-var]
 
 
@@ -255,6 +256,10 @@ def _failing(policy: Any) -> type[Clerk]:
         pass
 
     return Failing
+
+
+def _own_policy(error: tenure.Error, count: int) -> list[tenure.Directive]:
+    return [directives.Stop(f"{error.code} {count}")]
 
 
 async def test_error_policies() -> None:
@@ -275,7 +280,7 @@ async def test_error_policies() -> None:
         assert rt.alive(await fails(EmitOnError("clerk.sick")))
         assert rt.signals[-1].type == "clerk.sick"
         assert rt.signals[-1].data == {"code": "ActionFailed", "message": "ValueError in fail: no luck", "count": 1}
-        assert not rt.alive(await fails(lambda error, count: [directives.Stop(f"{error.code} {count}")]))
+        assert not rt.alive(await fails(_own_policy))
 
 
 # --- delays and cron ---

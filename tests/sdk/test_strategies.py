@@ -9,18 +9,21 @@ import pytest
 import tenure
 from tenure import errors, ops
 from tenure.directives import Directive, Emit
+from tenure.storage import MemoryStorage
 from tenure.strategies import Memory, Snapshot, Strategy
 
 
 class Work(tenure.State):
     done: int = 0
-    log: list[str] = []
+    log: list[str] = pydantic.Field(default_factory=list)
 
 
 class Hooked(tenure.Agent[Work]):
     """Hooks around its actions."""
 
-    def before_action(self, ctx: tenure.Context, instruction: tenure.Instruction[Any]) -> tenure.Instruction[Any] | None:
+    def before_action(
+        self, ctx: tenure.Context, instruction: tenure.Instruction[Any]
+    ) -> tenure.Instruction[Any] | None:
         self.state.log.append(f"before {instruction.name}")
         if instruction.name == "forbidden":
             raise PermissionError("not here")
@@ -78,7 +81,7 @@ class Mounted(tenure.Agent[Work]):
 
 
 async def test_beginnings_and_ends() -> None:
-    storage = tenure.storage.MemoryStorage()
+    storage = MemoryStorage()
     for expected in (["first"], ["first", "again"]):
         async with tenure.local(storage=storage) as rt:
             agent = await rt.create(Mounted, "m")
@@ -128,7 +131,7 @@ async def test_the_machine_counts_and_goes_back() -> None:
 
 
 async def test_the_machine_remembers_a_failure_and_the_state_does_not() -> None:
-    async with tenure.local(storage=tenure.storage.MemoryStorage()) as rt:
+    async with tenure.local(storage=MemoryStorage()) as rt:
         agent = await rt.create(Machine, "m")
         with pytest.raises(errors.ActionFailed):
             await agent.fail()
@@ -193,7 +196,7 @@ class Own(tenure.Agent[Work], strategy=Counting()):
 
 
 async def test_a_strategy_of_ones_own() -> None:
-    storage = tenure.storage.MemoryStorage()
+    storage = MemoryStorage()
     async with tenure.local(storage=storage) as rt:
         agent = await rt.create(Own, "o")
         assert await agent.work() == 1
@@ -216,8 +219,8 @@ class Address(pydantic.BaseModel):
 class Profile(tenure.State):
     name: str = "nobody"
     address: Address = Address()
-    tags: list[str] = []
-    extra: dict[str, Any] = {}
+    tags: list[str] = pydantic.Field(default_factory=list)
+    extra: dict[str, Any] = pydantic.Field(default_factory=dict)
 
 
 def test_merging() -> None:

@@ -39,6 +39,8 @@ class FakeHost:
         self._linked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._sealing: set[tuple[str, int]] = set()
+        self.released = False
+        """What is being activated then may be refused."""
         addresses = {server.name: server.peer for server in servers.servers.values()}
         events = LinkEvents(
             on_connected=self._note_link,
@@ -104,6 +106,7 @@ class FakeHost:
 
     async def command(self, server: str | None = None, **body: object) -> hostlink_pb2.CommandResult:
         """Send one command frame and wait for its result."""
+        self.released = self.released or "release_host" in body
         name = server or self.links.leader or min(self.links.connected)
         frame = hostlink_pb2.HostFrame(**body)  # type: ignore[arg-type]
         return (await self.links.request(name, frame, TIMEOUT_S)).result
@@ -184,11 +187,12 @@ class FakeHost:
             for item in frame.sealed.items:
                 # This host has been expired or has released the agent meanwhile: a later epoch was sealed, or nobody
                 # has sealed one yet, and the server's row no longer names this incarnation [seal_assigned].
-                late = item.verdict == hostlink_pb2.STORE_VERDICT_FENCED and item.sealed >= epochs[item.uid]
-                assert late or item.verdict == hostlink_pb2.STORE_VERDICT_OK, frame
+                if item.verdict == hostlink_pb2.STORE_VERDICT_FENCED and item.sealed >= epochs[item.uid]:
+                    return
+                assert item.verdict == hostlink_pb2.STORE_VERDICT_OK, frame
             if number == majority:
                 break
         reports = [hostlink_pb2.AgentReport(uid=row.uid, epoch=row.epoch, ready=True) for row in rows]
         body = hostlink_pb2.AgentReports(incarnation=self.incarnation, reports=reports)
         result = await self.command(agent_reports=body)
-        assert result.ok, result
+        assert result.ok or (self.released and result.error.code == "IncarnationEnded"), result

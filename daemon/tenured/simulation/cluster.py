@@ -26,7 +26,7 @@ from tenured.core.profile import FAST, Profile
 from tenured.raft.core import State
 from tenured.simulation.clients import Client, Operator
 from tenured.simulation.faults import FAULTS, ON_SERVERS
-from tenured.simulation.host import HostRules, SimHost
+from tenured.simulation.host import HostPlace, HostRules, SimHost
 from tenured.simulation.invariants import Breach, Checker
 from tenured.simulation.links import Wildness
 from tenured.simulation.machines import Machine
@@ -34,6 +34,7 @@ from tenured.simulation.net import MS, Net
 from tenured.simulation.server import ServerRules, SimServer
 from tenured.simulation.slots import HostSlot, ServerSlot
 from tenured.simulation.timeline import NS, Clock, ProcessLoop, Timeline
+from tenured.simulation.worker import WorkerContainer
 
 TRANSCRIPT_LINES = 150
 
@@ -163,6 +164,17 @@ class Cluster:
         rho = self.settings.profile.drift * self.settings.drift
         rate = self.rng.choice((1 - rho, 1 - rho, 1.0, 1 + rho, 1 + rho))
         return Machine(name, Clock(rate, self.rng.randrange(10**12)))
+
+    def new_container(self, machine: Machine) -> WorkerContainer:
+        """What runs agents on a host's machine."""
+        return WorkerContainer(self, machine, self.observer, int(self.settings.turn_ms * MS))
+
+    def new_host(self, place: HostPlace, incarnation: str) -> SimHost:
+        """A daemon starts."""
+        return SimHost(place, incarnation)
+
+    def server_started(self, server: SimServer) -> None:
+        """A server's process is up, and reads its disks."""
 
     # --- the transcript ---------------------------------------------------------------------------------------------
 

@@ -138,6 +138,11 @@ class SimHost(app.Host):
         self.process.loop.deliver(self.setting.timeline.now, self._begin_drain)
 
     @property
+    def serves(self) -> bool:
+        """It holds its lease, and a worker is there."""
+        return self.believes and self._site.pool.ready
+
+    @property
     def holds(self) -> dict[str, int]:
         """uid -> epoch of what runs here."""
         return {uid: holder.epoch for uid, holder in self._activations.holders.items()}
@@ -170,7 +175,7 @@ class SimHost(app.Host):
         self._assemble("lock", cast("TlsFiles", None))
         self._assembled = True
         served = self._calls()
-        self.setting.net.listen(self.process.loop, self.machine.name, CALLS, partial(self._caller_connected, served))
+        self._listen(served)
         self.container.connect(cast("Any", self._site.pool), self.process.loop, self.incarnation)
         await self._serve(cast("TlsFiles", None), cast("DeadLocks", SimLocks(self._place.files, self.incarnation)))
         again = await self._end
@@ -180,6 +185,10 @@ class SimHost(app.Host):
         self.setting.timeline.after(0, self.process.kill)
 
     # --- calls ------------------------------------------------------------------------------------------------------
+
+    def _listen(self, served: HostCalls) -> None:
+        """Take calls."""
+        self.setting.net.listen(self.process.loop, self.machine.name, CALLS, partial(self._caller_connected, served))
 
     def _caller_connected(self, served: HostCalls, end: End, machine: str) -> None:
         end.on_item = lambda call: self.process.spawn(self._answer(served, end, machine, call))

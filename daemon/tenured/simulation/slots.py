@@ -55,6 +55,7 @@ class ServerSlot:
 
         server.process.on_death = died
         self.world.net.listen(server.process.loop, self.name, API, lambda end, _: self._serve(server, end))
+        self.world.server_started(server)
 
     def stop(self, *, power: bool) -> None:
         """Its process, or its power, goes. Stays down until `start`."""
@@ -99,7 +100,7 @@ class HostSlot:
         """Lock files in the pod's volume."""
 
     def _new_container(self) -> WorkerContainer:
-        return WorkerContainer(self.world, self.machine, self.world.observer, int(self.world.settings.turn_ms * MS))
+        return self.world.new_container(self.machine)
 
     def start(self) -> None:
         """Start a daemon."""
@@ -120,7 +121,7 @@ class HostSlot:
             wild=world.wild,
             calls=world.check,
         )
-        daemon = SimHost(place, incarnation)
+        daemon = world.new_host(place, incarnation)
         self.daemon = world.processes[incarnation] = daemon
         world.note(self.name, f"starts incarnation {incarnation}")
         daemon.process.on_death = self._died

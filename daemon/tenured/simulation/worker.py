@@ -1,7 +1,6 @@
 """The worker container of a simulated host: PID 1 and one worker process, behind the daemon's worker link.
 
-What runs in it is an `Agents`: here a list of what was done, so that effects can be counted; `tenure.testing` puts
-users' classes there.
+What runs in it is a list of what was done, so that effects can be counted; programs.py puts users' classes there.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ _HELLO: dict[str, Any] = {
     "link_version": tenure_link.LINK_VERSION,
     "sdk_version": "0",
     "python_version": "3",
-    "classes": CLASSES,
 }
 
 
@@ -91,7 +89,7 @@ class _Memory:
         self.draft: bytes | None = None
 
 
-class _Worker:
+class SimWorker:
     """One worker process."""
 
     def __init__(self, container: WorkerContainer, pid: int, life: int) -> None:
@@ -99,12 +97,27 @@ class _Worker:
         self.life = life
         """Of the daemon that it serves."""
         self.pid = pid
-        self.agents: dict[str, _Memory] = {}
         self.alive = True
         self.socket = Socket(
             lambda frame: container.later(LINK_NS, lambda: self._received(frame)),
             lambda: container.later(LINK_NS, lambda: container.reap(self, "its daemon hung up")),
         )
+
+    def end(self) -> None:
+        """The process is gone."""
+        self.alive = False
+
+    def _received(self, frame: Any) -> None:
+        """A frame of the daemon."""
+        raise NotImplementedError
+
+
+class _Worker(SimWorker):
+    """The stand-in: its agents append to a list."""
+
+    def __init__(self, container: WorkerContainer, pid: int, life: int) -> None:
+        super().__init__(container, pid, life)
+        self.agents: dict[str, _Memory] = {}
 
     def _received(self, frame: Any) -> None:
         if not self.alive:
@@ -158,13 +171,14 @@ class WorkerContainer:
     """PID 1 with its workers, for as long as its machine has power. Follows the machine's pauses."""
 
     def __init__(self, setting: Setting, machine: Machine, observer: Observer, longest_turn_ns: int) -> None:
-        self._setting, self._machine, self._longest_turn_ns = setting, machine, longest_turn_ns
+        self.setting, self.machine, self._longest_turn_ns = setting, machine, longest_turn_ns
         self.observer = observer
+        self.classes: tuple[tenure_link.AgentClass, ...] = CLASSES
         self.name = machine.name
         self._pool: Pool | None = None
         self._loop: Any = None
         self._boss: Socket | None = None
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, SimWorker] = {}
         self._wanted = 1
         self._starting = 0
         self._last_pid = 100
@@ -180,9 +194,13 @@ class WorkerContainer:
         self._pool = None
         self.holds.clear()
 
+    def new_worker(self, pid: int, life: int) -> SimWorker:
+        """A process that runs agents."""
+        return _Worker(self, pid, life)
+
     def turn_ns(self) -> int:
         """How long a turn takes this time."""
-        return int(self._setting.rng.random() * self._longest_turn_ns)
+        return int(self.setting.rng.random() * self._longest_turn_ns)
 
     # --- the daemon -------------------------------------------------------------------------------------------------
 
@@ -197,11 +215,11 @@ class WorkerContainer:
 
         def end() -> None:
             for worker in workers:
-                worker.alive = False
+                worker.end()
                 self._workers.pop(worker.pid, None)
             self.holds -= held
 
-        self.later(int(self._setting.rng.random() * DIE_NS), end)
+        self.later(int(self.setting.rng.random() * DIE_NS), end)
 
     def _hello(self, pool: Pool, loop: Any, incarnation: str) -> None:
         if loop.dead:
@@ -211,7 +229,7 @@ class WorkerContainer:
         self._pool, self._loop, self._wanted, self._starting = pool, loop, 1, 0
         self.holds.add(incarnation)
         self._boss = Socket(lambda frame: self.later(LINK_NS, lambda: self._to_boss(life, frame)), _nothing)
-        self.say(self._boss, tenure_link.Hello(kind="supervisor", pid=1, **_HELLO))
+        self.say(self._boss, tenure_link.Hello(kind="supervisor", pid=1, classes=self.classes, **_HELLO))
         self._start_workers()
 
     def _start_workers(self) -> None:
@@ -227,24 +245,24 @@ class WorkerContainer:
             return
         self._starting -= 1
         self._last_pid += 1
-        worker = self._workers[self._last_pid] = _Worker(self, self._last_pid, life)
+        worker = self._workers[self._last_pid] = self.new_worker(self._last_pid, life)
         self.say(self._boss, tenure_link.Workers(pids=tuple(self._workers)))
-        self.say(worker.socket, tenure_link.Hello(kind="worker", pid=worker.pid, **_HELLO))
+        self.say(worker.socket, tenure_link.Hello(kind="worker", pid=worker.pid, classes=self.classes, **_HELLO))
 
     def crash(self) -> None:
         """A worker process dies in the middle of whatever it does."""
         if self._workers and self._pool is not None:
-            self.reap(self._setting.rng.choice(list(self._workers.values())), "killed")
+            self.reap(self.setting.rng.choice(list(self._workers.values())), "killed")
 
-    def reap(self, worker: _Worker, why: str) -> None:
+    def reap(self, worker: SimWorker, why: str) -> None:
         """A worker is dead: its socket closes, PID 1 says so and starts another if one is wanted."""
         if not worker.alive:
             return
-        worker.alive = False
+        worker.end()
         self._workers.pop(worker.pid, None)
         worker.socket.open = False
         if self._pool is not None and self._boss is not None and worker.life == self._life:
-            at = self._setting.timeline.now + LINK_NS
+            at = self.setting.timeline.now + LINK_NS
             self._loop.deliver(at, self._pool.lost, cast("Connection", worker.socket))
             self.say(self._boss, tenure_link.Workers(pids=tuple(self._workers), ended=worker.pid, status=why))
             self._start_workers()
@@ -270,7 +288,7 @@ class WorkerContainer:
     def say(self, socket: Socket, frame: Any) -> None:
         """To the daemon."""
         if self._pool is not None:
-            at = self._setting.timeline.now + LINK_NS
+            at = self.setting.timeline.now + LINK_NS
             self._loop.deliver(at, self._pool.received, cast("Connection", socket), frame)
 
     def later(self, delay_ns: int, event: Callable[[], None]) -> None:
@@ -279,12 +297,12 @@ class WorkerContainer:
         def happen() -> None:
             if self._dead:
                 return
-            if self._machine.paused_until > self._setting.timeline.now:
-                self._setting.timeline.at(self._machine.paused_until, happen)
+            if self.machine.paused_until > self.setting.timeline.now:
+                self.setting.timeline.at(self.machine.paused_until, happen)
             else:
                 event()
 
-        self._setting.timeline.after(delay_ns, happen)
+        self.setting.timeline.after(delay_ns, happen)
 
 
 def _nothing() -> None:

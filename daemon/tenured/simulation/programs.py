@@ -1,0 +1,187 @@
+"""Users' code in simulated worker processes, and what the checker sees of it.
+
+User code speaks the worker link in bytes, as in a real worker. Between it and the daemon stands the worker process of
+the simulation: it adds to each state the calls that made it, so that the checker can read "once", "kept" and "one
+chain" off the states of any agent, and to each reply what was shown with it. Neither side knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+import tenure_link
+from tenured.simulation.machines import Machine, Process, Setting
+from tenured.simulation.worker import Observer, SimWorker, WorkerContainer
+
+Send = Callable[[bytes], None]
+
+
+class Program(Protocol):
+    """User code that can be started in a process: the pool's modules."""
+
+    @property
+    def classes(self) -> tuple[tenure_link.AgentClass, ...]:
+        """What it offers."""
+        ...
+
+    def start(self, send: Send) -> Send:
+        """Start in the process whose loop runs now; `send` takes its frames, what is returned takes the daemon's."""
+        ...
+
+
+class Shown(msgspec.Struct, frozen=True, array_like=True):
+    """A reply, with what its agent had done when it was given."""
+
+    uid: str
+    call: str
+    """Of an action; empty: a query."""
+    effects: list[str]
+    """Calls that the state holds, this one included."""
+    reply: bytes
+
+
+class _Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A state as the cluster keeps it here."""
+
+    effects: list[str]
+    state: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_kept = msgspec.msgpack.Decoder(_Kept).decode
+shown = msgspec.msgpack.Decoder(Shown).decode
+"""The reply that a client got. Raises msgspec.DecodeError."""
+
+
+class _Memory:
+    """What one agent in the process has done."""
+
+    def __init__(self, epoch: int, queries: Mapping[str, bool], kept: _Kept) -> None:
+        self.epoch, self.queries, self.kept = epoch, queries, kept
+        self.draft: tuple[int, _Kept] | None = None
+
+
+class UserWorker(SimWorker):
+    """A worker process that runs a user's program."""
+
+    def __init__(self, container: UserContainer, pid: int, life: int) -> None:
+        super().__init__(container, pid, life)
+        self._observer, self._where = container.observer, container.name
+        self._queries = {each.name: {m.name: m.query for m in each.methods} for each in container.classes}
+        self._agents: dict[str, _Memory] = {}
+        self._turns: dict[int, tuple[tenure_link.Turn, list[str]]] = {}
+        """With what its agent had done when it came."""
+        self._splitter = tenure_link.Splitter()
+        self.process = Process(container.setting, container.machine, f"{container.name}.w{pid}")
+        with self.process.loop.running():
+            self._feed = container.program.start(self._sent)
+
+    def end(self) -> None:
+        """Its coroutines end with it."""
+        super().end()
+        self.process.kill()
+
+    # --- from the daemon --------------------------------------------------------------------------------------------
+
+    def _received(self, frame: Any) -> None:
+        if not self.alive:
+            return
+        match frame:
+            case tenure_link.Activate():
+                frame = self._activate(frame)
+            case tenure_link.Deactivate():
+                memory = self._agents.get(frame.uid)
+                if memory is not None and memory.epoch == frame.epoch:
+                    del self._agents[frame.uid]
+            case tenure_link.Turn():
+                memory = self._agents.get(frame.uid)
+                self._turns[frame.turn] = (frame, memory.kept.effects if memory is not None else [])
+            case tenure_link.Commit() | tenure_link.Drop():
+                self._settle(frame)
+            case _:
+                pass
+        now = self._container.setting.timeline.now
+        self.process.loop.deliver(now, self._feed, tenure_link.encode(frame))
+
+    def _activate(self, frame: tenure_link.Activate) -> tenure_link.Activate:
+        kept = _Kept([], b"") if frame.state is None else _kept(frame.state)
+        seen = None if frame.state is None else _encode(kept.effects)
+        self._observer.activated(self._where, frame.uid, frame.epoch, seen)
+        self._agents[frame.uid] = _Memory(frame.epoch, self._queries.get(frame.class_name, {}), kept)
+        return frame if frame.state is None else msgspec.structs.replace(frame, state=kept.state)
+
+    def _settle(self, frame: tenure_link.Commit | tenure_link.Drop) -> None:
+        memory = self._agents.get(frame.uid)
+        if memory is None or memory.draft is None or memory.draft[0] != frame.turn:
+            return
+        (_, kept), memory.draft = memory.draft, None
+        if isinstance(frame, tenure_link.Commit):
+            memory.kept = kept
+            self._observer.committed(self._where, frame.uid, memory.epoch, _encode(kept.effects))
+
+    # --- from the program -------------------------------------------------------------------------------------------
+
+    def _sent(self, data: bytes) -> None:
+        for body in self._splitter.feed(data):
+            frame = tenure_link.decode_from_process(body)
+            match frame:
+                case tenure_link.Activated():
+                    self._say(self._activated(frame))
+                case tenure_link.TurnDone():
+                    done = self._done(frame)
+                    self._container.later(self._container.turn_ns(), lambda done=done: self._say(done))  # type: ignore[misc]
+                case tenure_link.ActivationFailed() | tenure_link.Pong():
+                    self._say(frame)
+                case _:
+                    pass
+
+    def _activated(self, frame: tenure_link.Activated) -> tenure_link.Activated:
+        memory = self._agents.get(frame.uid)
+        if frame.state is None or memory is None or memory.epoch != frame.epoch:
+            return frame
+        memory.kept = _Kept([], frame.state)
+        return msgspec.structs.replace(frame, state=_encode(memory.kept))
+
+    def _done(self, done: tenure_link.TurnDone) -> tenure_link.TurnDone:
+        known = self._turns.pop(done.turn, None)
+        memory = self._agents.get(known[0].uid) if known is not None else None
+        if known is None or memory is None or done.fault is not None or done.reply is None:
+            return done
+        turn, seen = known
+        if memory.queries.get(turn.method, False):
+            reply = Shown(turn.uid, "", seen, done.reply)
+            return msgspec.structs.replace(done, reply=_encode(reply))
+        effects = [*memory.kept.effects, turn.call_id]
+        kept = _Kept(effects, memory.kept.state if done.state is None else done.state)
+        memory.draft = (done.turn, kept)
+        reply = Shown(turn.uid, turn.call_id, effects, done.reply)
+        return msgspec.structs.replace(done, reply=_encode(reply), state=_encode(kept))
+
+    def _say(self, frame: Any) -> None:
+        if self.alive:
+            self._container.say(self.socket, frame)
+
+
+class UserContainer(WorkerContainer):
+    """A worker container with a user's image."""
+
+    def __init__(
+        self, setting: Setting, machine: Machine, observer: Observer, longest_turn_ns: int, program: Program
+    ) -> None:
+        super().__init__(setting, machine, observer, longest_turn_ns)
+        self.program = program
+        self.classes = program.classes
+
+    def new_worker(self, pid: int, life: int) -> SimWorker:
+        """With modules of its own."""
+        return UserWorker(self, pid, life)
+
+    def power_off(self) -> None:
+        """Everything in it is gone."""
+        super().power_off()
+        for worker in self._workers.values():
+            worker.end()
+        self._workers.clear()

@@ -1,0 +1,340 @@
+"""`simulate`: a story about agents, told in a whole cluster in this process, in virtual time, once a seed.
+
+The cluster is the daemon's own code (`tenured.simulation`), which is loaded when a simulation begins; what is needed of
+it is said here, as protocols.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from tenure import _codec, errors
+from tenure._agent import Agent
+from tenure._client import AsyncClient
+from tenure._instruction import Kind
+from tenure._local import full_id
+from tenure._state import State
+from tenure.testing._history import Call, History
+from tenure.testing._program import Image, classes_of, named
+
+if TYPE_CHECKING:  # with gRPC
+    from tenure._remote.simulated import SimulatedRemote
+
+A = TypeVar("A", bound=Agent[Any])
+CLIENT = "story"
+NOTE_LINES = 80
+"""Of the transcript, under a failure."""
+SEED_VARIABLE = "TENURE_SIM_SEED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """Faults by chance, while the story is told: `faults=Background(names=("power_host",), gap=0.5)`."""
+
+    names: tuple[str, ...]
+    """Of those in docs/sdk/simulation.md."""
+    gap: float = 1.0
+    """Mean time between two, in seconds."""
+    wild: bool = False
+    """Slow networks and disks, and lost and doubled frames, as the seed draws them."""
+
+
+Chance = Literal["none", "calm", "rough"] | Background
+
+
+class Faults(Protocol):
+    """What a story does to its cluster. Hosts are "h0", "h1", …, servers "s0", "s1", …; times in seconds of the story.
+
+    What is not said to end lasts until `heal`. Each raises ValueError for a name that there is not.
+    """
+
+    def kill_host(self, host: str, *, back_after: float | None = None) -> None:
+        """Cut the power of a host: its daemon and its workers are gone, and nobody says so."""
+
+    def start_host(self, host: str) -> None:
+        """Give a host its power back: an empty pod starts there."""
+
+    def kill_daemon(self, host: str) -> None:
+        """SIGKILL to a host's daemon; its supervisor starts another one."""
+
+    def kill_worker(self, host: str) -> None:
+        """SIGKILL to the process that runs the agents; another one is started."""
+
+    def drain(self, host: str) -> None:
+        """SIGTERM to a host's daemon: it hands its agents over, and a new one starts."""
+
+    def kill_server(self, server: str, *, power: bool = False, back_after: float | None = 1.0) -> None:
+        """Kill a server; with `power`, what its disk had not synced is gone, too."""
+
+    def start_server(self, server: str) -> None:
+        """Start a server again."""
+
+    def slow_disk(self, server: str, *, sync: float = 0.05, lasts: float | None = None) -> None:
+        """Let each sync of a server's disk take up to so long."""
+
+    def full_disk(self, server: str, *, lasts: float = 1.0) -> None:
+        """Let a server's writes fail."""
+
+    def freeze(self, name: str, lasts: float) -> None:
+        """Let everything on a host or a server stand still, and go on then as if nothing had been."""
+
+    def step_clock(self, name: str, seconds: float) -> None:
+        """Set the wall clock of a host or a server forward, or back."""
+
+    def partition(self, names: Sequence[str], others: Sequence[str] = (), *, lasts: float | None = None) -> None:
+        """Let nothing pass between these hosts and servers and `others`; none: everybody else, the story included."""
+
+    def slow_link(self, source: str, target: str, *, factor: float = 50.0, lasts: float | None = None) -> None:
+        """Let messages from one machine to another take so many times as long."""
+
+    def heal(self) -> None:
+        """Mend everything: networks, disks, and start what is down."""
+
+
+class Row(Protocol):
+    """An agent as the cluster has it on record."""
+
+    @property
+    def uid(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+
+
+class World(Protocol):
+    """`tenured.simulation.story.World`, as far as it is needed here."""
+
+    @property
+    def faults(self) -> Faults: ...
+    @property
+    def now_s(self) -> float: ...
+    @property
+    def server_names(self) -> list[str]: ...
+    @property
+    def hosts(self) -> Mapping[str, object]: ...
+    @property
+    def trace(self) -> int: ...
+    def play(self, story: Callable[[], Coroutine[Any, Any, None]], limit_s: float) -> None: ...
+    def note(self, who: str, what: str) -> None: ...
+    def transcript(self) -> list[str]: ...
+    def channel(self, machine: str) -> Any: ...
+    def row(self, agent: str) -> Row | None: ...
+    def leader(self) -> str | None: ...
+    def unsettled(self) -> str: ...
+    def acknowledged_before(self, agent: str) -> tuple[str, list[str]]: ...
+    def answered(self, reply: bytes, epoch: int, before: tuple[str, list[str]]) -> tuple[bytes, bool]: ...
+    def refused(self, call: str) -> None: ...
+
+
+class Simulation(AsyncClient):
+    """What a story gets: a client of the simulated cluster (`create`, `agent`, `delete`, …), with more powers."""
+
+    def __init__(self, world: World, image: Image, timeout: float) -> None:
+        from tenure._remote.simulated import SimulatedRemote  # noqa: PLC0415 - with gRPC
+
+        super().__init__("simulation", timeout=timeout)
+        self._world, self._image = world, image
+        self._simulated: SimulatedRemote = SimulatedRemote(tuple(world.server_names), world.channel, CLIENT)
+        self._remote = self._simulated
+        self.history = History()
+        """Every call of the story, and what its caller was told."""
+
+    @property
+    def faults(self) -> Faults:
+        """What can go wrong."""
+        return self._world.faults
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names of all hosts, up or down."""
+        return list(self._world.hosts)
+
+    @property
+    def servers(self) -> list[str]:
+        """Names of all servers, up or down."""
+        return list(self._world.server_names)
+
+    @property
+    def now(self) -> float:
+        """Seconds since the world began."""
+        return self._world.now_s
+
+    def leader(self) -> str:
+        """The server that leads. Raises NoQuorum: none does."""
+        name = self._world.leader()
+        if name is None:
+            raise errors.NoQuorum("no server leads at the moment")
+        return name
+
+    def holder(self, agent: Agent[Any] | str) -> str:
+        """The host that holds an agent, as committed. Raises NotFound, NotReady: none does."""
+        agent_id = full_id(agent, "default") if isinstance(agent, str) else agent.id
+        row = self._world.row(agent_id)
+        if row is None:
+            raise errors.NotFound(f"there is no agent {agent_id}", agent=agent_id)
+        if not row.host:
+            raise errors.NotReady(f"no host holds {agent_id} at the moment", agent=agent_id)
+        return row.host
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass; the same as `asyncio.sleep`."""
+        await asyncio.sleep(seconds)
+
+    async def settled(self, within: float = 30.0) -> None:
+        """Wait until a server leads and every agent is Ready on a host that works; `within` seconds.
+
+        Raises AssertionError, with what is not as it should be.
+        """
+        end = self.now + within
+        while why := self._world.unsettled():
+            if self.now > end:
+                raise AssertionError(f"the cluster has not settled within {within:g} s: {why}")
+            await asyncio.sleep(0.02)
+
+    def note(self, text: str) -> None:
+        """A line of one's own in the transcript."""
+        self._world.note(CLIENT, text)
+
+    async def create(
+        self,
+        cls: type[A],
+        agent_id: str,
+        *,
+        state: State | Mapping[str, object] | None = None,
+        config: Mapping[str, object] | None = None,
+        pool: str = "default",
+    ) -> A:
+        """As `AsyncClient.create`. Raises UsageError for a class that the simulated hosts do not have."""
+        if self._image.agents.get(cls.__name__) is not cls:
+            raise errors.UsageError(
+                f"the simulated hosts do not have {cls.__name__}: simulate(..., agents=[{cls.__name__}])"
+            )
+        agent = await super().create(cls, agent_id, state=state, config=config, pool=pool)
+        row = self._world.row(agent.id)
+        self.note(f"creates {agent.id}, a {cls.__name__}: {row.uid if row is not None else 'gone'}")
+        return agent
+
+    async def invoke(self, agent_id: str, kind: Kind, method: str, arguments: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
+        """Where references lead. Raises CallError."""
+        call = Call(self._simulated.next_call, agent_id, method, _codec.unpack_map(arguments), self.now)
+        call.query = kind == "query"
+        self.history.calls.append(call)
+        before = self._world.acknowledged_before(agent_id)
+        try:
+            reply = await self._simulated.call(agent_id, kind, method, arguments, timeout_s=timeout)
+        except errors.CallError as error:
+            call.outcome, call.error, call.ended = error.outcome, error, self.now
+            self.note(f"{call.id} {_words(call)} -> {error.code}: {error.outcome.replace('_', ' ')}")
+            if error.outcome == "not_applied":
+                self._world.refused(call.id)
+            raise
+        value, call.query = self._world.answered(reply.value, reply.epoch, before)
+        call.outcome, call.reply, call.ended = "applied", _codec.unpack(value), self.now
+        again = " (as recorded)" if reply.recorded else ""
+        self.note(f"{call.id} {_words(call)} -> {call.reply!r}, by {reply.host} at epoch {reply.epoch}{again}")
+        return value
+
+
+Story = Callable[[Simulation], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A world that held."""
+
+    seed: int
+    transcript: tuple[str, ...]
+    """What happened, a line each: time in seconds, who, what. Its last 10,000 lines."""
+    trace: int
+    """Checksum of all of it: the same for the same seed."""
+    history: History
+
+
+def simulate(  # noqa: PLR0913 - what a world is made of, each by its name and with a default
+    story: Story,
+    *,
+    seeds: Iterable[int] = range(20),
+    servers: int = 3,
+    hosts: int = 3,
+    faults: Chance = "none",
+    agents: Iterable[type[Agent[Any]]] | None = None,
+    isolate: bool = True,
+    timeout: float = 10.0,
+    limit: float = 600.0,
+) -> list[Run]:
+    """Tell a story once in each seed's world, and check after every event that the promises of Tenure hold.
+
+    `story`: `async def story(cluster: Simulation)`; all waiting in it is in virtual time. `faults`: what goes wrong by
+    chance, beside what the story does itself. `agents`: the classes that hosts have; None: those that the module of
+    the story names. `isolate`: each simulated process imports the modules of these classes for itself. `timeout`: of
+    calls that give none, in seconds. `limit`: seconds after which a story is too long.
+
+    Raises what the story raises, AssertionError for a promise that was broken, TimeoutError for a story without an end;
+    each with the seed and the end of its transcript. TENURE_SIM_SEED in the environment is the only seed then. Raises
+    ConfigurationError where the package's `daemon` extra is not installed.
+    """
+    daemon = _load()
+    image = Image(classes_of(story) if agents is None else named(agents), isolate=isolate)
+    plan = _plan(daemon, faults)
+    only = os.environ.get(SEED_VARIABLE)
+    return [
+        _run(story, daemon.World(seed, image, servers=servers, hosts=hosts, plan=plan), seed, image, timeout, limit)
+        for seed in ([int(only)] if only else seeds)
+    ]
+
+
+def _run(story: Story, world: World, seed: int, image: Image, timeout_s: float, limit_s: float) -> Run:
+    histories: list[History] = []
+
+    async def tell() -> None:
+        cluster = Simulation(world, image, timeout_s)
+        histories.append(cluster.history)
+        await story(cluster)
+
+    if image.shared:
+        world.note("world", f"all processes share the modules of {', '.join(image.shared)}")
+    try:
+        world.play(tell, limit_s)
+    except Exception as error:
+        error.add_note(_failure(seed, world))
+        raise
+    return Run(seed, tuple(world.transcript()), world.trace, histories[0])
+
+
+def _failure(seed: int, world: World) -> str:
+    lines = world.transcript()
+    left_out = [f"  ({len(lines) - NOTE_LINES} lines before)"] if len(lines) > NOTE_LINES else []
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
+    again = f"{SEED_VARIABLE}={seed} pytest '{test}'" if test else f"simulate(..., seeds=[{seed}])"
+    return "\n".join([f"seed {seed}; the end of its transcript:", *left_out, *lines[-NOTE_LINES:], f"again: {again}"])
+
+
+def _plan(daemon: Any, faults: Chance) -> Any:
+    if isinstance(faults, Background):
+        unknown = [name for name in faults.names if name not in daemon.CHANCES]
+        if unknown:
+            raise errors.UsageError(f"there is no fault {unknown[0]!r}; there are {', '.join(daemon.CHANCES)}")
+        return daemon.Plan(names=faults.names, gap_s=faults.gap, wild=faults.wild)
+    if faults not in daemon.PLANS:
+        raise errors.UsageError(f'faults is "none", "calm", "rough" or a Background, not {faults!r}')
+    return daemon.PLANS[faults]
+
+
+def _load() -> Any:
+    """The daemon's side. The SDK does not import it by name: it is another package, and need not be there."""
+    try:
+        importlib.import_module("tenure._remote.simulated")
+        return importlib.import_module("tenured.simulation.story")
+    except ImportError as error:
+        raise errors.ConfigurationError(
+            f"simulating a cluster needs the daemon's own code ({error}): pip install 'tenure[daemon]'"
+        ) from error
+
+
+def _words(call: Call) -> str:
+    inner = ", ".join(f"{name}={value!r}" for name, value in call.arguments.items())
+    return f"{call.method}({inner}) of {call.agent}"
