@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tenure._agent import Agent
 from tenure._context import Context
 from tenure._directives import Directive, Emit, Error
-from tenure._instruction import Instruction
+from tenure._instruction import Instruction, instruction
 from tenure._methods import action, query
 from tenure._state import State
 from tenure.errors import CallError, TenureError
@@ -38,6 +38,7 @@ __all__ = [
     "TenureError",
     "action",
     "connect",
+    "instruction",
     "local",
     "query",
 ]
