@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import grpc
 from grpc import aio
@@ -37,6 +37,7 @@ from tenure_api import identity
 from tenure_proto.v1 import registry_pb2
 from tenure_proto.v1.changes_pb2 import Change, ChangeBatch, ChangedBatch
 from tenured.transport.changes import STREAM as CHANGES
+from tenured.transport.changes import ChangesLink, open_link
 
 APPLY = "/tenure.v1.Registry/ApplyAgents"
 WRITES = 400
@@ -96,8 +97,52 @@ def our_unary(channel: grpc.Channel, timeout_s: float = 10) -> Callable[[], None
     return lambda: accepted(call(our_write(), timeout=timeout_s))
 
 
+class Framed:
+    """Writes on one `Changes` stream of framed TLS, each sent at once."""
+
+    def __init__(self) -> None:
+        """`open` makes one."""
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._link: ChangesLink | None = None
+
+    @classmethod
+    async def open(cls, servers: Servers, name: str) -> Self:
+        """Connected to the server of that name."""
+        made = cls()
+        made._link = await open_link(*servers.framed(name), servers.files, made._answered)
+        return made
+
+    def _answered(self, batch: ChangedBatch) -> None:
+        for answer in batch.answers:
+            accepted(answer.applied)
+            self._waiting.pop(answer.seq).set_result(None)
+
+    async def write(self) -> None:
+        """One row, changed."""
+        serial = next(_serials)
+        future = self._waiting[serial] = asyncio.get_running_loop().create_future()
+        change = Change(seq=serial, apply=apply_request(serial % AGENTS, serial))
+        if self._link is None or not self._link.send(ChangeBatch(changes=[change])):
+            raise SystemExit("the stream of changes is over")
+        await future
+
+    async def one_by_one(self, count: int) -> list[float]:
+        """Milliseconds of each."""
+        times: list[float] = []
+        for _ in range(count):
+            begin = time.perf_counter()
+            await self.write()
+            times.append((time.perf_counter() - begin) * 1000)
+        return times
+
+    def close(self) -> None:
+        """End the stream."""
+        if self._link is not None:
+            self._link.close()
+
+
 class Changes:
-    """Writes on one `Changes` stream: what waits while a message is on its way shares the next one."""
+    """Writes on one `Changes` stream of gRPC: what waits while a message is on its way shares the next one."""
 
     def __init__(self, channel: aio.Channel) -> None:
         method: aio.StreamStreamMultiCallable[ChangeBatch, ChangedBatch] = channel.stream_stream(
@@ -156,6 +201,7 @@ def their_unary(channel: grpc.Channel, timeout_s: float = 10) -> Callable[[], No
 
 async def sequential(servers: Servers, peer: etcd.Members | None, rounds: int) -> list[Line]:
     """p50 and p99, in rounds that take turns."""
+    links: list[list[float]] = []
     ours: list[list[float]] = []
     theirs: list[list[float]] = []
     unary: list[list[float]] = []
@@ -169,17 +215,21 @@ async def sequential(servers: Servers, peer: etcd.Members | None, rounds: int) -
         async with servers.aio_channel(leader) as channel:
             stream = Changes(channel)
             await stream.one_by_one(WARM)
+            framed = await Framed.open(servers, leader)
+            await framed.one_by_one(WARM)
             await asyncio.to_thread(one_by_one, call, WARM)
             for _ in range(rounds):
+                links.append(await framed.one_by_one(WRITES))
                 ours.append(await stream.one_by_one(WRITES))
                 if other is not None:
                     theirs.append(await asyncio.to_thread(one_by_one, other, WRITES))
                 unary.append(await asyncio.to_thread(one_by_one, call, WRITES // 2))
             await stream.close()
+            framed.close()
     name = "committed write, sequential"
     return [
         compare(f"{name}, {how}, p{share}", times, theirs, share / 100)
-        for how, times in (("on a stream", ours), ("unary call", unary))
+        for how, times in (("framed stream", links), ("gRPC stream", ours), ("unary call", unary))
         for share in (50, 99)
     ]
 

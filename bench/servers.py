@@ -75,6 +75,11 @@ class Servers:
         """Of its API."""
         return next(f"127.0.0.1:{s.api_port}" for s in self.cluster.plan.servers if s.name == name)
 
+    def framed(self, name: str) -> tuple[str, str]:
+        """Address of its framed TLS, and the DNS name that is expected there."""
+        port = next(s.raft_port for s in self.cluster.plan.servers if s.name == name)
+        return f"127.0.0.1:{port}", Identity(self.id, Role.SERVER, name).dns_name
+
     def aio_channel(self, name: str) -> aio.Channel:
         """A channel for asyncio."""
         return open_channel(self.address(name), Identity(self.id, Role.SERVER, name).dns_name, self.files)

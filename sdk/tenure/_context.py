@@ -202,7 +202,7 @@ class Context:
         """Stop a child."""
         self._scope.do(directives.StopChild(tag, reason))
 
-    def start_sensor(self, tag: str, sensor: Sensor[Any, Any], *, replace: bool = True) -> None:
+    def start_sensor(self, tag: str, sensor: Sensor[Any], *, replace: bool = True) -> None:
         """Start a sensor whose signals come to this agent."""
         self._scope.do(directives.StartSensor(tag, sensor, replace))
 

@@ -219,11 +219,15 @@ async def _give_up(
             before.restore()
     if not done:
         return
-    told = f"{method.label}: {', '.join(done)}"
+    tell(error, f"{method.label}: {', '.join(done)}")
+
+
+def tell(error: Exception, text: str) -> None:
+    """Add to what the details of the turn's fault will say."""
     if isinstance(error, CallError):  # its traceback is not told
-        error.details = f"{error.details}\n{told}".strip()
+        error.details = f"{error.details}\n{text}".strip()
     else:
-        error.add_note(told)
+        error.add_note(text)
 
 
 async def _compensate(agent: Agent[Any], context: Context, options: Options, error: Exception) -> str:

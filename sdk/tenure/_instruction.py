@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Generic, Literal, Protocol, TypeVar
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, overload
 
+from tenure.errors import UnknownMethod, UsageError
+
+if TYPE_CHECKING:
+    from tenure._methods import Method
+    from tenure.plan import Chain
+
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 Kind = Literal["action", "query", "by_name"]
@@ -59,6 +66,12 @@ class Instruction(Generic[R_co]):
         """The arguments for the wire. Raises InvalidArguments, naming the parameter and what was expected."""
         return self._target.encode_arguments(self._arguments)
 
+    def then(self, following: Instruction[R], /) -> Chain[R]:
+        """One after the other, as one value: see `tenure.plan`."""
+        from tenure.plan import chain  # noqa: PLC0415 - not everybody makes plans
+
+        return chain(self, following)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Instruction):
             return NotImplemented
@@ -70,3 +83,43 @@ class Instruction(Generic[R_co]):
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
         return f"{self._target.label}({inner})"
+
+
+Shape: TypeAlias = "Method[..., R] | tuple[Method[..., R], Mapping[str, object]] | Instruction[R]"
+"""How an instruction may be written."""
+Allowed: TypeAlias = "Collection[Method[..., Any]] | None"
+
+
+@overload
+def instruction(what: Shape[R], /, *, allowed: Allowed = None) -> Instruction[R]: ...
+@overload
+def instruction(what: list[Shape[Any]], /, *, allowed: Allowed = None) -> Chain[Any]: ...
+def instruction(what: Any, /, *, allowed: Allowed = None) -> Any:
+    """An instruction from whatever says one: an action, an action with parameters, an instruction; a chain from a list.
+
+    `allowed`: only these actions and queries. Raises UnknownMethod for another one, with what is allowed, UsageError
+    for anything else, InvalidArguments for parameters that are missing or unknown, PlanInvalid for an empty list.
+    """
+    if isinstance(what, list):
+        from tenure.plan import chain  # noqa: PLC0415 - not everybody makes plans
+
+        return chain(*(instruction(one, allowed=allowed) for one in cast("list[Shape[Any]]", what)))
+    made = _one(what)
+    if allowed is not None and made.target not in allowed:
+        names = ", ".join(sorted(method.label for method in allowed)) or "nothing"
+        raise UnknownMethod(f"{made.target.label} is not allowed here; allowed: {names}")
+    return made
+
+
+def _one(what: Shape[Any]) -> Instruction[Any]:
+    from tenure._methods import Method  # noqa: PLC0415 - methods make instructions
+
+    if isinstance(what, Instruction):
+        return what
+    if isinstance(what, Method):
+        return what()
+    match what:
+        case (Method() as method, Mapping() as parameters):
+            return method(**parameters)
+        case _:
+            raise UsageError(f"an instruction is an action, (action, parameters) or Action(...), not {what!r}")

@@ -96,7 +96,7 @@ class StartSensor(Directive):
     """Start a sensor whose signals come to this agent."""
 
     tag: str
-    sensor: Sensor[Any, Any]
+    sensor: Sensor[Any]
     replace: bool = True
     """Whether one of the same tag is stopped first; else it is a failure."""
 

@@ -5,6 +5,7 @@
     answer = await tools.execute(counter, call.function.name, call.function.arguments)
 
 `execute` does not raise for what a model may get wrong: it answers what was wrong and what to do, for it to read.
+Actions with `visibility="internal"` are neither offered nor called, unless `allow` names them.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import pydantic
 import pydantic_core
 
 from tenure import _codec
 from tenure._agent import Agent
 from tenure._definition import describe
-from tenure._methods import methods_of, near
-from tenure.errors import CallError, UsageError
+from tenure._methods import Method, methods_of, near
+from tenure.errors import ActionFailed, CallError, InvalidArguments, UsageError
 
 JSONObject = dict[str, object]
 
@@ -63,11 +65,19 @@ def of(cls: type[Agent[Any]], *, allow: Collection[str] | None = None) -> list[T
     for name in allow or ():
         if name not in described:
             raise UsageError(f"{cls.__name__} has no action or query {name!r}; {near(name, described)}")
+    offered = _offered(methods_of(cls), allow)
     return [
         Tool(name, method.description, cast(JSONObject, _each(method.parameters, _close)), method.query)
         for name, method in sorted(described.items())
-        if allow is None or name in allow
+        if name in offered
     ]
+
+
+def _offered(methods: Mapping[str, Method[..., Any]], allow: Collection[str] | None) -> set[str]:
+    """Names of those that a model may see and call."""
+    if allow is not None:
+        return methods.keys() & set(allow)
+    return {name for name, method in methods.items() if method.about is None or method.about.visibility == "public"}
 
 
 async def execute(
@@ -78,13 +88,14 @@ async def execute(
     allow: Collection[str] | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - in seconds, as everywhere in the SDK
 ) -> str:
-    """Call a method on a reference as a model asked for it, and return JSON: `{"result": ...}` or `{"error": {...}}`.
+    """Call a method as a model asked for it, and return JSON: `{"result": ...}` or `{"error": {...}}`.
 
-    Text is taken for what a parameter's type makes of it ("2" for an integer), and null for a parameter with a default
-    is the default. `allow` as for `of`: another name is refused. Raises UsageError when `agent` is no reference.
+    On a reference it is a call. In a turn, on `self`, it is a part of the turn, and what a tool that failed had changed
+    is undone. Text is taken for what a parameter's type makes of it ("2" for an integer), and null for a parameter with
+    a default is the default. `allow` as for `of`: another name is refused. Raises UsageError when `agent` is neither.
     """
     methods = methods_of(type(agent))
-    allowed = methods.keys() if allow is None else methods.keys() & set(allow)
+    allowed = _offered(methods, allow)
     if name not in allowed:
         return _error("UnknownMethod", f"there is no tool {name!r}; {near(name, allowed)}", "Use one of the tools.")
     try:
@@ -98,12 +109,61 @@ async def execute(
         typed = method.signature.decode(
             _codec.pack(_without_defaults(cast(JSONObject, given), method.signature.required))
         )
-        result = await agent.call_by_name(name, typed, timeout=timeout)
+        if agent.__tenure__.context() is not None:
+            result = await _inline(agent, method, typed, timeout)
+        else:
+            result = await agent.call_by_name(name, typed, timeout=timeout)
     except CallError as error:
         return _error(error.code, error.message, error.next_step, outcome=error.outcome)
     except ValueError as error:
         return _error("InvalidArguments", str(error), "Send values that JSON has words for.")
     return pydantic_core.to_json({"result": result}, inf_nan_mode="constants", bytes_mode="base64").decode()
+
+
+async def _inline(
+    agent: Agent[Any],
+    method: Method[..., Any],
+    arguments: Mapping[str, Any],
+    timeout: float | None,  # noqa: ASYNC109
+) -> object:
+    """A part of the turn that is going on. Raises CallError; the draft is then as it was before."""
+    from tenure import _exec  # noqa: PLC0415 - it brings asyncio
+
+    cell = agent.__tenure__
+    before = _exec.Before(cell)
+    context = cell.context()
+    if context is None:
+        raise UsageError(f"the turn of {agent!r} has ended")
+    try:
+        result = await _exec.within(
+            cell.scope, _exec.ends_at(cell.scope, timeout), method.name, lambda: method.run(agent, context, arguments)
+        )
+        return _codec.unpack(method.signature.encode_reply(result))
+    except CallError:
+        before.restore()
+        raise
+    except Exception as error:
+        before.restore()
+        text = str(error) or "no message"
+        raise ActionFailed(f"{type(error).__name__} in {method.name}: {text}") from error
+
+
+def typed(schema: Mapping[str, Any], arguments: str | bytes | Mapping[str, object]) -> JSONObject:
+    """Arguments of a tool of elsewhere, which is described in JSON Schema: checked, converted, defaults filled in.
+
+    Dates and ids become such. Keywords that are not known (`not`, `if`, ...) are passed over. Raises InvalidArguments.
+    """
+    from tenure._json_schema import Reader  # noqa: PLC0415 - only tools of elsewhere need it
+
+    try:
+        given: object = json.loads(arguments) if isinstance(arguments, str | bytes) else arguments
+        if not isinstance(given, Mapping):
+            raise InvalidArguments(f"the arguments are a {type(given).__name__}: send one JSON object")
+        return Reader(schema).read(cast(Mapping[str, object], given))
+    except pydantic.ValidationError as error:
+        raise InvalidArguments(_codec.explain(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidArguments(f"the arguments are not JSON: {error}") from error
 
 
 def _error(code: str, message: str, next_step: str, *, outcome: str = "not_applied") -> str:

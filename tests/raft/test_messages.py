@@ -21,6 +21,7 @@ from tenured.raft.journal import Journal
 from tenured.raft.messages import (
     FRAME_LIMIT,
     Ack,
+    AnyMessage,
     AppendEntries,
     BadFrame,
     Forward,
@@ -336,6 +337,49 @@ def test_the_leader_says_its_commit_index_in_the_turn_in_which_it_advances() -> 
     bench.engine.received("b", encode_frame([Ack(term=1, next_index=4, success=True, born=5)]))
     said = turn(bench)
     assert [m.commit_index for peer, m in said if peer == "c" and isinstance(m, AppendEntries)][-1] == 3
+
+
+def commits_said(said: list[tuple[str, AnyMessage]]) -> list[int]:
+    return [m.commit_index for peer, m in said if peer == "c" and isinstance(m, AppendEntries)]
+
+
+def test_a_patient_leader_lets_the_next_entries_carry_its_commit_index() -> None:
+    bench = Bench()
+    lead(bench)
+    bench.engine.patient = True
+    bench.engine.propose(b"x", lambda _: None)
+    turn(bench)
+    bench.engine.received("b", encode_frame([Ack(term=1, next_index=4, success=True, born=5)]))
+    assert bench.engine.due
+    assert not commits_said(turn(bench))
+    assert bench.engine.tells_later
+    assert not bench.engine.due
+    bench.engine.propose(b"y", lambda _: None)
+    assert commits_said(turn(bench))[-1] == 3
+    assert not bench.engine.tells_later
+
+
+def test_a_patient_leader_says_its_commit_index_when_it_is_told_to() -> None:
+    bench = Bench()
+    lead(bench)
+    bench.engine.patient = True
+    bench.engine.propose(b"x", lambda _: None)
+    turn(bench)
+    bench.engine.received("b", encode_frame([Ack(term=1, next_index=4, success=True, born=5)]))
+    assert not commits_said(turn(bench))
+    bench.engine.tell_commit()
+    assert bench.engine.due
+    assert commits_said(turn(bench)) == [3]
+
+
+def test_a_patient_leader_does_not_let_a_followers_caller_wait() -> None:
+    bench = Bench()
+    lead(bench)
+    bench.engine.patient = True
+    bench.engine.received("b", encode_frame([Forward(term=1, request_id=1, command=b"\x00x")]))
+    turn(bench)
+    bench.engine.received("b", encode_frame([Ack(term=1, next_index=4, success=True, born=5)]))
+    assert commits_said(turn(bench)) == [3]
 
 
 def test_proposals_of_one_turn_travel_in_one_message() -> None:

@@ -1,7 +1,9 @@
 """Methods as tools of a language model."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import date
 from typing import Any
 
 import jsonschema
@@ -158,3 +160,157 @@ async def test_no_agent_is_an_error_to_read() -> None:
     async with tenure.local() as rt:
         missing = rt.agent(Order, "none")
         assert (await run(missing, "total", {}))["error"]["code"] == "NotFound"
+
+
+class ModelState(tenure.State):
+    done: list[str] = []  # noqa: RUF012 - pydantic copies it
+
+
+class Assistant(tenure.Agent[ModelState]):
+    """Asks a model, which calls the assistant's own tools within the turn."""
+
+    @tenure.action
+    async def think(self, asked: list[tuple[str, str]], seconds: float | None = None) -> list[str]:
+        """Stands for the loop around a model."""
+        return [await tools.execute(self, name, arguments, timeout=seconds) for name, arguments in asked]
+
+    @tenure.action
+    async def note(self, ctx: tenure.Context, text: str, fail: bool = False) -> int:
+        self.state.done.append(text)
+        ctx.emit("noted", text)
+        if fail:
+            raise RuntimeError("no luck")
+        return len(self.state.done)
+
+    @tenure.action
+    async def dream(self) -> None:
+        self.state.done.append("dream")
+        await asyncio.Event().wait()
+
+    @tenure.action
+    def lie(self) -> int:
+        self.state.done.append("lie")
+        return "text"  # type: ignore[return-value]
+
+    @tenure.action(visibility="internal")
+    def erase(self) -> None:
+        self.state.done.clear()
+
+    @tenure.query
+    def notes(self) -> list[str]:
+        return self.state.done
+
+
+async def test_tools_are_called_within_a_turn() -> None:
+    """One turn, one commit; what a failed tool did is undone, and told to the model."""
+    async with tenure.local() as rt:
+        agent = await rt.create(Assistant, "a")
+        asked = [
+            ("note", '{"text": "one"}'),
+            ("note", '{"text": "two", "fail": true}'),
+            ("lie", "{}"),
+            ("note", '{"text": "three"}'),
+            ("notes", "{}"),
+        ]
+        answers = [json.loads(answer) for answer in await agent.think(asked=asked)]
+        assert [answer.get("result") for answer in answers] == [1, None, None, 2, ["one", "three"]]
+        assert answers[1]["error"]["message"] == "RuntimeError in note: no luck"
+        assert answers[2]["error"]["code"] == "ActionFailed"
+        assert rt.state(agent).done == ["one", "three"]
+        assert [signal.data for signal in rt.signals] == ["one", "three"]
+        (late,) = await agent.think(asked=[("dream", "{}")], seconds=0.02)
+        assert json.loads(late)["error"]["code"] == "DeadlineExceeded"
+        assert rt.state(agent).done == ["one", "three"]
+
+
+async def test_internal_actions_are_no_tools() -> None:
+    """Neither offered nor called; by name they are."""
+    assert [one.name for one in tools.of(Assistant)] == ["dream", "lie", "note", "notes", "think"]
+    assert [one.name for one in tools.of(Assistant, allow=["erase"])] == ["erase"]
+    async with tenure.local() as rt:
+        agent = await rt.create(Assistant, "a")
+        assert "UnknownMethod" in await tools.execute(agent, "erase", "{}")
+        assert json.loads(await tools.execute(agent, "erase", "{}", allow=["erase"])) == {"result": None}
+
+
+ELSEWHERE: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "count": {"type": "integer", "minimum": 1},
+        "share": {"type": "number", "exclusiveMaximum": 1},
+        "day": {"type": "string", "format": "date"},
+        "unit": {"enum": ["kg", "lb"]},
+        "ratio": {"enum": [0.5, 1.5]},
+        "kind": {"const": "parcel"},
+        "tags": {"type": "array", "items": {"type": "string", "minLength": 2}, "maxItems": 2},
+        "note": {"type": ["string", "null"]},
+        "size": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
+        "to": {"$ref": "#/$defs/place"},
+        "from-name": {"type": "string", "default": "me"},
+        "open": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "code": {"type": "string", "pattern": "^[a-z]+$"},
+        "odd": {"type": "string", "pattern": "(?<=x)y", "not": {"const": "z"}},
+        "any": {"if": {"type": "string"}},
+    },
+    "required": ["count"],
+    "additionalProperties": False,
+    "$defs": {
+        "place": {
+            "type": "object",
+            "properties": {"street": {"type": "string"}, "near": {"$ref": "#/$defs/place"}},
+            "required": ["street"],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"count": "2"}, {"count": 2}),
+        ({"count": 2, "share": "0.5", "day": "2026-01-02"}, {"count": 2, "share": 0.5, "day": date(2026, 1, 2)}),
+        ({"count": 2, "unit": "kg", "kind": "parcel", "ratio": 0.5}, None),
+        ({"count": 2, "tags": ["ab"], "note": None, "size": [1, 2], "code": "abc"}, None),
+        ({"count": 2, "to": {"street": "s", "more": 1, "near": {"anything": 1}}}, None),
+        ({"count": 2, "open": {"a": "1"}}, {"count": 2, "open": {"a": 1}}),
+        ({"count": 2, "odd": "z", "any": [1, {"x": None}]}, None),
+        ('{"count": 2}', {"count": 2}),
+    ],
+)
+def test_json_schema_of_elsewhere_is_read(given: Any, read: dict[str, Any] | None) -> None:
+    """Typed values come out; what is not known is passed over."""
+    assert tools.typed(ELSEWHERE, given) == {"from-name": "me", **(given if read is None else read)}
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({}, "`count` is missing"),
+        ({"count": 0}, "`count` should be greater than or equal to 1, got 0"),
+        ({"count": 1, "other": 1}, "`other` is not known"),
+        ({"count": 1, "unit": "oz"}, "`unit`"),
+        ({"count": 1, "ratio": 2}, "`ratio` Input should be one of 0.5, 1.5|`ratio` should be one of 0.5, 1.5"),
+        ({"count": 1, "tags": ["a"]}, "`tags.0` String should have at least 2 characters"),
+        ({"count": 1, "tags": ["aa", "bb", "cc"]}, "`tags`"),
+        ({"count": 1, "to": {}}, "`to.street` is missing"),
+        ({"count": 1, "code": "A"}, "`code`"),
+        ({"count": 1, "share": 1}, "`share`"),
+        ("[]", "are a list: send one JSON object"),
+        ("{", "not JSON"),
+    ],
+)
+def test_what_does_not_fit_a_schema_of_elsewhere_is_named(given: Any, text: str) -> None:
+    with pytest.raises(errors.InvalidArguments, match=text):
+        tools.typed(ELSEWHERE, given)
+
+
+def test_our_own_schemas_are_read_too() -> None:
+    """What `of` says is understood by `typed`."""
+    read = tools.typed(tool("send_to").parameters, {"address": {"street": "s", "number": "7"}})
+    assert read == {"address": {"street": "s", "number": 7}, "type": "parcel", "default": False}
+    with pytest.raises(errors.InvalidArguments, match=r"`address\.other` is not known"):
+        tools.typed(tool("send_to").parameters, {"address": {"street": "s", "other": 1}})
+    assert tools.typed({"type": "object"}, {"anything": 1}) == {"anything": 1}
+    assert tools.typed({}, {"anything": 1}) == {"anything": 1}
+    with pytest.raises(errors.InvalidArguments):
+        tools.typed({"type": "object", "additionalProperties": False}, {"anything": 1})

@@ -13,7 +13,9 @@ from tenure_api.identity import Identity, Role
 from tenure_proto.v1 import changes_pb2, registry_pb2
 from tenure_proto.v1.changes_pb2 import Change, ChangeBatch, Changed, ChangedBatch
 from tenured.server.changing import UNDER_WAY, Changing
-from tenured.transport.changes import STREAM
+from tenured.transport.changes import STREAM, ChangesLink, open_link
+from tenured.transport.errors import PeerRefused
+from tenured.transport.framed import FrameStream
 from tenured.transport.serving import Refusal
 from tenured.transport.tls import open_channel
 
@@ -135,16 +137,12 @@ async def test_a_stream_at_a_real_server(servers: LocalServers, fresh: Callable[
     server = next(iter(servers.servers.values()))
     expected = Identity(servers.cluster, Role.SERVER, server.name).dns_name
     ids = [fresh() for _ in range(3)]
-    changes = []
-    for seq, name in enumerate(ids):
-        spec = registry_pb2.AgentSpec(id=name, pool="default", strategy="LoadBalanced")
-        setattr(spec, "class", "Counter")
-        changes.append(Change(seq=seq, apply=registry_pb2.ApplyAgentsRequest(agents=[spec])))
+    batch = ChangeBatch(changes=[created(seq, name) for seq, name in enumerate(ids)])
     async with open_channel(server.api, expected, servers.tls("client", "tester")) as channel, asyncio.timeout(10):
         call: aio.StreamStreamCall[ChangeBatch, ChangedBatch] = channel.stream_stream(
             STREAM, ChangeBatch.SerializeToString, ChangedBatch.FromString
         )()
-        await call.write(ChangeBatch(changes=changes))
+        await call.write(batch)
         answers: dict[int, Changed] = {}
         while len(answers) < len(ids):
             batch = await call.read()
@@ -153,6 +151,86 @@ async def test_a_stream_at_a_real_server(servers: LocalServers, fresh: Callable[
         await call.done_writing()
         assert await call.read() is aio.EOF
     assert [answers[seq].applied.results[0].outcome for seq in range(3)] == ["created"] * 3
+
+
+def created(seq: int, name: str) -> Change:
+    spec = registry_pb2.AgentSpec(id=name, pool="default", strategy="LoadBalanced")
+    setattr(spec, "class", "Counter")
+    return Change(seq=seq, apply=registry_pb2.ApplyAgentsRequest(agents=[spec]))
+
+
+async def framed(servers: LocalServers, role: str, answers: asyncio.Queue[Changed], number: int = 0) -> ChangesLink:
+    server = list(servers.servers.values())[number]
+    expected = Identity(servers.cluster, Role.SERVER, server.name).dns_name
+    address = f"127.0.0.1:{server.raft_port}"
+
+    def heard(batch: ChangedBatch) -> None:
+        for answer in batch.answers:
+            answers.put_nowait(answer)
+
+    return await open_link(address, expected, servers.tls(role, "tester"), heard)
+
+
+async def test_changes_by_framed_tls_at_any_server(servers: LocalServers, fresh: Callable[[], str]) -> None:
+    for number in range(len(servers.servers)):
+        answers: asyncio.Queue[Changed] = asyncio.Queue()
+        async with asyncio.timeout(10):
+            link = await framed(servers, "client", answers, number)
+            assert link.send(ChangeBatch(changes=[created(1, fresh()), created(2, fresh())]))
+            assert link.send(ChangeBatch(changes=[created(3, fresh()), Change(seq=4)]))
+            found = {answer.seq: answer for answer in [await answers.get() for _ in range(4)]}
+        assert [found[seq].applied.results[0].outcome for seq in (1, 2, 3)] == ["created"] * 3
+        assert found[4].error.code == "Refused"
+        link.close()
+
+
+async def test_a_frame_that_is_no_change_ends_the_stream(servers: LocalServers) -> None:
+    async with asyncio.timeout(10):
+        link = await framed(servers, "operator", asyncio.Queue())
+        assert link._stream.send(b"\xff\xff\xff")
+        await asyncio.shield(link.lost)
+    assert not link.send(ChangeBatch())
+
+
+async def test_a_host_may_not_change_rows_by_framed_tls(servers: LocalServers) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(PeerRefused, match="may be called by"):
+            await framed(servers, "host", asyncio.Queue())
+
+
+class Wire(FrameStream):
+    """A client's end of framed TLS without a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused = False
+        self.answers: asyncio.Queue[Changed] = asyncio.Queue()
+
+    def send(self, frame: bytes) -> bool:
+        for answer in ChangedBatch.FromString(frame).answers:
+            self.answers.put_nowait(answer)
+        return True
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+
+async def test_a_sender_that_is_ahead_is_not_read_by_framed_tls() -> None:
+    api, wire = Api(), Wire()
+    api.let.clear()
+    Changing(api).accept(PEER, wire)
+    wire.on_frame(ChangeBatch(changes=[apply(seq) for seq in range(UNDER_WAY)]).SerializeToString())
+    assert not wire.paused
+    wire.on_frame(ChangeBatch(changes=[apply(UNDER_WAY + 1)]).SerializeToString())
+    assert wire.paused
+    api.let.set()
+    async with asyncio.timeout(5):
+        for _ in range(UNDER_WAY + 1):
+            await wire.answers.get()
+    assert not wire.paused
 
 
 async def test_a_host_may_not_change_rows(servers: LocalServers) -> None:

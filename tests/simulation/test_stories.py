@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import subprocess
@@ -109,6 +110,23 @@ def test_modules_can_be_shared_on_demand() -> None:
         simulate(remembers, seeds=[4], isolate=False)
     finally:
         _SEEN.clear()
+
+
+async def replays(cluster: Simulation) -> None:
+    """Asserts nothing of its own about the count."""
+    for cls in (agents.Counter, Remembering):
+        agent = await cluster.create(cls, cls.__name__.lower())
+        for _ in range(3):
+            await agent.call_by_name("increment")
+            cluster.faults.kill_worker(cluster.holder(agent))
+        await cluster.settled()
+        await cluster.assert_replays(agent)
+
+
+def test_a_state_outside_of_the_state_is_found_by_replay() -> None:
+    """The right agent passes, the wrong one does not, and neither needs an assertion of its own."""
+    with pytest.raises(AssertionError, match=r"of default/remembering, was answered 1; .* it is 2"):
+        simulate(replays, seeds=[4])
 
 
 # --- the checker ------------------------------------------------------------------------------------------------------
@@ -295,6 +313,31 @@ def test_a_fault_that_there_is_not() -> None:
         simulate(unlucky, faults=Background(names=("earthquake",)))
     with pytest.raises(ValueError, match="there is no host 'h9'; there are h0, h1"):
         simulate(unlucky, seeds=[1], hosts=2)
+
+
+def test_what_agents_log_is_in_the_transcript(caplog: pytest.LogCaptureFixture) -> None:
+    """With who says it; not in the log of the test, once a world."""
+    logging.disable(logging.NOTSET)
+
+    async def fails(cluster: Simulation) -> None:
+        counter = await cluster.create(agents.Counter, "counter-1")
+        await counter.increment(by=4)
+        pytest.fail("enough")
+
+    with pytest.raises(pytest.fail.Exception, match="enough") as failure:
+        simulate(fails, seeds=[3])
+    assert "default/counter-1 logs info: counted to 4" in failure.value.__notes__[0]
+    assert "counted to" not in caplog.text
+
+
+def test_a_story_may_be_partial() -> None:
+    """With arguments of its own."""
+
+    async def counts(cluster: Simulation, times: int) -> None:
+        counter = await cluster.create(agents.Counter, "counter-1")
+        assert [await counter.increment() for _ in range(times)] == list(range(1, times + 1))
+
+    simulate(partial(counts, times=3), seeds=[1])
 
 
 # --- without the daemon -----------------------------------------------------------------------------------------------

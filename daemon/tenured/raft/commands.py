@@ -36,6 +36,7 @@ class Commands(Core):
         self.queue: deque[tuple[bytes, Answer | Origin, int | None]] = deque()
         self.waiting_commit: dict[int, list[tuple[int, Answer]]] = {}  # index -> (term it was placed in, caller)
         self.waiting_reply: dict[int, Answer] = {}
+        self.asked_index = 0  # the last entry that a follower's caller waits for; a hint, of any term
         # N3: a reply to request 5 of this server's former life must not answer request 5 of this one.
         self.request_id = self.first_request_id()
         self.outbox.on_undelivered = self.undelivered
@@ -83,6 +84,7 @@ class Commands(Core):
         index, term = self.log.last.index + 1, self.current_term
         self.log.add(command, index, term)
         if isinstance(caller, Origin):
+            self.asked_index = index
             self.say(
                 caller.peer, ForwardReply(term=term, request_id=caller.request_id, placed=(index, term), refusal="")
             )

@@ -40,6 +40,8 @@ from tenured.raft.writer import LogWriter
 
 logger = logging.getLogger(__name__)
 
+TELL_COMMIT_S = 0.001
+"""How long followers may not know that an entry is committed, for the next one to carry it (ADR 0013)."""
 TURN_BUDGET_S = 0.003
 """What one turn may spend on frames before it ticks; the rest waits for the next turn."""
 HAND_OVER_S = 1.0
@@ -103,6 +105,8 @@ class Consensus:
         self._inbox: deque[tuple[str, bytes]] = deque()
         self._connected: set[str] = set()  # streams that were there before the engine was
         self._kicked = False
+        self._put_off = False
+        self._telling: asyncio.TimerHandle | None = None
         self._waiting: set[asyncio.Future[Outcome]] = set()
         self._barrier: asyncio.Future[Outcome] | None = None
         self._stopping = False  # no new proposals
@@ -166,6 +170,7 @@ class Consensus:
             birth=time.time_ns,
         )
         self._engine = Engine(self._config, seams)
+        self._engine.patient = True
         for peer in sorted(self._connected):
             self._engine.connected(peer)
         self._tick()
@@ -320,16 +325,40 @@ class Consensus:
             return
         try:
             self._take_frames(engine)
-            if timed or engine.due:
+            if timed or (engine.due and not self._puts_off(engine)):
                 engine.tick()
+                self._put_off = False
             engine.end_turn()
             self._flush()
         except Exception as error:  # noqa: BLE001  (a rule of Raft is broken or unknown: fail stop, whatever it is)
             self._fail(error)
             return
-        if self._inbox or engine.behind:
+        if self._inbox or (engine.behind and not self._put_off):
             self._kick()
+        self._tell_later(engine)
         self._tell_role(engine)
+
+    def _puts_off(self, engine: Engine) -> bool:
+        """Whether what is committed is applied a turn later, because a leader waits for this disk: the thread that
+        syncs needs the interpreter to begin. Its word, or the next frame, brings that turn. Once in a row.
+        """
+        self._put_off = not self._put_off and engine.stores
+        return self._put_off
+
+    def _tell_later(self, engine: Engine) -> None:
+        """Begin or end the wait for entries that may carry the commit index."""
+        waits = engine.tells_later
+        if waits and self._telling is None and self._loop is not None:
+            self._telling = self._loop.call_later(TELL_COMMIT_S, self._tell_commit)
+        elif not waits and self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+
+    def _tell_commit(self) -> None:
+        self._telling = None
+        if self._engine is not None and self._engine.tells_later:
+            self._engine.tell_commit()
+            self._kick()
 
     def _flush(self) -> None:
         if self._writer is not None:

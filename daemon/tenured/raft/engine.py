@@ -4,7 +4,8 @@ Whoever drives it (consensus.py on asyncio, tests/raft/sim in virtual time) has 
 
 1. feed what happened: `received`, `connected`, `disconnected`, `propose`, `barrier`, any number of times in one turn;
 2. `tick()` once, at the end of each turn in which something is `due` and at least every `tick_s`; 3. `end_turn()`:
-what the turn said is now bound to the records that it gave to the log; 4. `synced(sequence)` when the log's writer
+what the turn said is now bound to the records that it gave to the log; when `tells_later`, `tell_commit()` and a turn
+a millisecond later; 4. `synced(sequence)` when the log's writer
 says so: that lets the bound output leave. Then a tick, for what may be applied; 5. when `behind` is true, another
 turn soon.
 """
@@ -53,7 +54,10 @@ class Engine(Rejoining):
 
     def __init__(self, config: RaftConfig, seams: Seams, parameters: Any | None = None) -> None:
         self.told_news = (0, 0, 0)
+        self.hurry = False
+        self.patient = False
         self.promised: object = None  # term, vote and standing at the end of the last turn
+        self.turned = 0  # the log's sequence number at the end of the last turn
         self.floor = 0  # the log's sequence number at the end of the turn in which they changed last
         self.handlers = self.table()
         super().__init__(config, seams, settings(config) if parameters is None else parameters)
@@ -151,14 +155,14 @@ class Engine(Rejoining):
     # ---- turns ---------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Timers, commits, applying, sending. The leader says news in the turn in which it is news."""
+        """Timers, commits, applying, sending. The leader says news in the turn in which it is news; see `urgent`."""
         self.enter()
         self.rejoin()
         self.forget_silent_leader()
         self.restore_some()
         self.advance_commit()
         self.doTick(0)
-        if self.state == State.LEADER and (self.news() != self.told_news or self.has_unsent()):
+        if self.state == State.LEADER and (self.urgent() or self.has_unsent()):
             self.send_entries()
         elif self.state != State.LEADER:
             self.snapshots.stop_sending_all()
@@ -166,14 +170,39 @@ class Engine(Rejoining):
     @property
     def due(self) -> bool:
         """Whether a tick has something to do now. Timers that a turn cannot have changed wait for the next `tick_s`."""
-        if self.state == State.LEADER and self.news() != self.told_news:
+        if self.state == State.LEADER and self.urgent():
             return True
         stands = self.state != State.LEADER and self.election_deadline < self.now()  # a poll may just have been won
         return stands or self.behind or not self.log.voter
 
+    @property
+    def stores(self) -> bool:
+        """Whether this turn gave the log of a follower something to write."""
+        return self.state == State.FOLLOWER and self.log.sequence > self.turned
+
     def send_entries(self) -> None:
         super().send_entries()
-        self.told_news = self.news()
+        self.told_news, self.hurry = self.news(), False
+
+    def urgent(self) -> bool:
+        """Whether followers should hear something now.
+
+        That the commit index moved, and nothing else, waits a little (`tells_later`) if the driver is `patient`: the
+        next entries, which often follow the answer to these, carry it. Not when a follower's caller waits (ADR 0013).
+        """
+        now, told = self.news(), self.told_news
+        if now[:2] != told[:2]:
+            return True
+        return now[2] != told[2] and (self.hurry or not self.patient or told[2] < self.asked_index)
+
+    @property
+    def tells_later(self) -> bool:
+        """Whether followers have yet to hear of the commit index, and nothing hurries."""
+        return self.state == State.LEADER and self.news() != self.told_news and not self.urgent()
+
+    def tell_commit(self) -> None:
+        """Do not put it off any longer: the next tick says it."""
+        self.hurry = True
 
     def end_turn(self) -> None:
         """Bind the turn's output to the log. What may leave early waits for the record of the term alone (ADR 0013)."""
@@ -181,6 +210,7 @@ class Engine(Rejoining):
         promised = log.term, log.vote, log.voter, log.born
         if promised != self.promised:
             self.promised, self.floor = promised, log.sequence
+        self.turned = log.sequence
         self.outbox.end_turn(log.sequence, self.floor)
 
     def synced(self, sequence: int) -> None:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 from tenured.raft.records import Checkpoint
@@ -41,6 +42,16 @@ class Batch(NamedTuple):
     sequence: int
     release: int
     """Index below which no entry is needed; 0: nothing is to be removed."""
+
+    def then(self, later: "Batch") -> "Batch":
+        """Both as one: what belongs to one segment is written at once."""
+        *parts, (records, _) = self.parts
+        (more, checkpoint), *rest = later.parts
+        parts += [([*records, *more], checkpoint), *rest]
+        return Batch(parts, later.sequence, max(self.release, later.release))
+
+
+NOTHING = Batch([([], None)], 0, 0)
 
 
 class LogQueue:
@@ -111,57 +122,49 @@ class LogWriter(LogQueue):
     """Group commit: what came in while one sync ran is written with one write and one sync as the next.
 
     `on_synced(sequence)` and `on_error(error)` are called on the writer's thread; hand them over to the loop. After an
-    error nothing is written any more: what the disk holds is not known then, and a second fdatasync may lie.
+    error nothing is written any more: what the disk holds is not known then, and a second fdatasync may lie. All but
+    `close` are called on one thread.
     """
 
     def __init__(self, log: WritableLog, on_synced: Callable[[int], None], on_error: Callable[[OSError], None]) -> None:
         super().__init__(log, on_synced)
         self._on_error = on_error
-        self._ready = threading.Condition()
-        self._closing = False
+        # One word to the thread costs one wake-up. A Condition wakes it while its lock is still held, and once more.
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="raft-log", daemon=True)
         self._thread.start()
 
-    def append(self, record: bytes) -> int:
-        with self._ready:
-            return super().append(record)
-
     def flush(self) -> None:
         """Begin to write what was appended. Not before the turn has sent: both want the interpreter."""
-        if self._waiting:
-            with self._ready:
-                self._ready.notify()
-
-    def rotate(self, checkpoint: Checkpoint) -> None:
-        with self._ready:
-            self._ready.notify()
-            super().rotate(checkpoint)
-
-    def release(self, index: int) -> None:
-        with self._ready:
-            self._ready.notify()
-            super().release(index)
+        if batch := self.take():
+            self._batches.put(batch)
 
     def close(self) -> None:
-        """Write and sync what is queued, then end the thread. Blocking: call it in a thread."""
-        with self._ready:
-            self._closing = True
-            self._ready.notify()
+        """Write and sync what was appended, then end the thread. Blocking: call it in a thread, after the last turn."""
+        self.flush()
+        self._batches.put(None)
         self._thread.join()
         self._log.close()
 
     def _run(self) -> None:
-        while batch := self._next():
+        closing = False
+        while not closing:
+            batch, closing = self._next()
             try:
-                for _ in self.steps(batch):
+                for _ in self.steps(batch) if batch is not NOTHING else ():
                     pass
             except OSError as error:
                 logger.critical("the Raft log cannot be written: %s", error)
                 self._on_error(error)
                 return
 
-    def _next(self) -> Batch | None:
-        with self._ready:
-            while (batch := self.take()) is None and not self._closing:
-                self._ready.wait()
-            return batch
+    def _next(self) -> tuple[Batch, bool]:
+        """All that was flushed by now, at least one; and whether it is the last."""
+        batch = NOTHING
+        found = self._batches.get()
+        while found is not None:
+            batch = batch.then(found)
+            if self._batches.empty():
+                return batch, False
+            found = self._batches.get()
+        return batch, True

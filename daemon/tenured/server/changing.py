@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable, Iterator
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Protocol
+
+from google.protobuf.message import DecodeError
 
 from tenure_api.identity import Identity
 from tenure_proto.v1.changes_pb2 import Change, ChangeBatch, Changed, ChangedBatch
@@ -16,8 +19,11 @@ from tenure_proto.v1.registry_pb2 import (
     DeleteAgentsRequest,
     DeleteAgentsResponse,
 )
+from tenured.transport.framed import FrameStream
 from tenured.transport.outbox import Outbox
 from tenured.transport.serving import Duplex, Refusal
+
+_log = logging.getLogger(__name__)
 
 UNDER_WAY = 4096
 """Changes of one stream whose answer was not yet written. Beyond it no more is read: the sender feels it."""
@@ -38,60 +44,92 @@ class Changer(Protocol):
 
 
 class Changing:
-    """Serves the streams of one server."""
+    """Serves the streams of one server, on gRPC and on framed TLS."""
 
     def __init__(self, changer: Changer) -> None:
         self._changer = changer
 
     async def serve(self, peer: Identity, stream: Duplex[ChangeBatch, ChangedBatch]) -> None:
-        """One stream, until the sender ends it; what is under way then is still answered."""
-        session = _Session(self._changer, peer)
-        writing = asyncio.ensure_future(session.write(stream))
+        """One stream of gRPC, until the sender ends it; what is under way then is still answered."""
+        answers: Outbox[Changed] = Outbox(2 * UNDER_WAY)
+
+        def deliver(found: list[Changed]) -> None:
+            for answer in found:
+                answers.put(answer)
+
+        session = _Session(self._changer, peer, deliver)
+        writing = asyncio.ensure_future(_write(session, answers, stream))
         try:
             async for batch in stream:
                 session.take(batch.changes)
-                await session.room()
-            await session.drained()
+                await session.until(UNDER_WAY)
+            await session.until(0)
         finally:
             session.close()
+            answers.close()
             writing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writing
 
+    def accept(self, peer: Identity, stream: FrameStream) -> None:
+        """One stream of framed TLS: a frame is a ChangeBatch, answers are frames of ChangedBatch. Returns at once.
+
+        It ends with the connection; what is under way then goes on, and nobody hears of it.
+        """
+
+        def deliver(found: list[Changed]) -> None:
+            stream.send(ChangedBatch(answers=found).SerializeToString())
+            session.answered(len(found))
+            if session.open <= UNDER_WAY:
+                stream.resume()
+
+        def on_frame(frame: bytes) -> None:
+            try:
+                batch = ChangeBatch.FromString(frame)
+            except DecodeError as error:
+                _log.warning("%s sent a frame that is no change: %s", peer.uri, error)
+                stream.cut()
+                return
+            session.take(batch.changes)
+            if session.open > UNDER_WAY:
+                stream.pause()
+
+        session = _Session(self._changer, peer, deliver)
+        stream.on_frame = on_frame
+        stream.lost.add_done_callback(lambda _: session.close())
+
+
+async def _write(session: _Session, answers: Outbox[Changed], stream: Duplex[ChangeBatch, ChangedBatch]) -> None:
+    while found := await answers.take():
+        await stream.write(ChangedBatch(answers=found))
+        session.answered(len(found))
+
 
 class _Session:
-    def __init__(self, changer: Changer, peer: Identity) -> None:
+    def __init__(self, changer: Changer, peer: Identity, deliver: Callable[[list[Changed]], None]) -> None:
         self._changer = changer
         self._peer = peer
-        self._answers: Outbox[Changed] = Outbox(2 * UNDER_WAY)
+        self._deliver = deliver
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open = 0
         self._fewer = asyncio.Event()
+        self.open = 0
+        """Changes whose answer was not yet written."""
 
     def take(self, changes: Iterable[Change]) -> None:
         for group in _groups(changes):
-            self._open += len(group)
+            self.open += len(group)
             self._spawn(self._carry_out(group))
 
-    async def room(self) -> None:
-        await self._until(UNDER_WAY)
-
-    async def drained(self) -> None:
-        await self._until(0)
+    def answered(self, count: int) -> None:
+        self.open -= count
+        self._fewer.set()
 
     def close(self) -> None:
-        self._answers.close()
         for task in self._tasks:
             task.cancel()
 
-    async def write(self, stream: Duplex[ChangeBatch, ChangedBatch]) -> None:
-        while answers := await self._answers.take():
-            await stream.write(ChangedBatch(answers=answers))
-            self._open -= len(answers)
-            self._fewer.set()
-
-    async def _until(self, most: int) -> None:
-        while self._open > most:
+    async def until(self, most: int) -> None:
+        while self.open > most:
             self._fewer.clear()
             await self._fewer.wait()
 
@@ -106,8 +144,7 @@ class _Session:
         except Refusal as error:
             refused = Error(code="Refused", message=str(error), outcome=OUTCOME_NOT_APPLIED)
             answers = [Changed(seq=change.seq, error=refused) for change in group]
-        for answer in answers:
-            self._answers.put(answer)
+        self._deliver(answers)
 
     async def _answer(self, group: list[Change]) -> list[Changed]:
         first = group[0]

@@ -137,7 +137,9 @@ class Server:
         api = Api(self.config.cluster, self.replica, self.consensus, self.hub, self.status)
         placing = Placing(self.config.name, self.replica, self.consensus, self.leader)
         enrolling = Enrolling(self.config.cluster, self.config.authority, self.verifier)
-        changes = changes_method(Changing(api).serve)
+        changing = Changing(api)
+        changes = changes_method(changing.serve)
+        self.peers.accept_users(changing.accept)
         users = roles.SERVER_API_DEV if isinstance(self.config.enrolment, SecretFile) else roles.SERVER_API
         listeners = {
             "api": (

@@ -79,6 +79,11 @@ class UserWorker(SimWorker):
         with self.process.loop.running():
             self._feed = container.program.start(self._sent)
 
+    def committed(self, uid: str) -> tuple[list[str], bytes] | None:
+        """Calls and state of an agent, if it is here."""
+        memory = self._agents.get(uid)
+        return None if memory is None else (memory.kept.effects, memory.kept.state)
+
     def end(self) -> None:
         """Its coroutines end with it."""
         super().end()
@@ -178,6 +183,11 @@ class UserContainer(WorkerContainer):
     def new_worker(self, pid: int, life: int) -> SimWorker:
         """With modules of its own."""
         return UserWorker(self, pid, life)
+
+    def committed(self, uid: str) -> tuple[list[str], bytes] | None:
+        """Of an agent in one of its processes."""
+        workers = [worker for worker in self._workers.values() if isinstance(worker, UserWorker)]
+        return next((found for worker in workers if (found := worker.committed(uid)) is not None), None)
 
     def power_off(self) -> None:
         """Everything in it is gone."""

@@ -138,6 +138,13 @@ class World(Cluster):
         """As committed."""
         return self.check.truth.agent(agent)
 
+    def committed(self, agent: str) -> tuple[list[str], bytes] | None:
+        """The calls that made an agent's last committed state, and that state, at its holder; None: nobody has it."""
+        row = self.row(agent)
+        slot = self.hosts.get(row.host) if row is not None and row.ready else None
+        container = slot.container if slot is not None else None
+        return container.committed(row.uid) if row is not None and isinstance(container, UserContainer) else None
+
     def acknowledged_before(self, agent: str) -> tuple[str, list[str]]:
         """The agent's uid, and the calls that a query which is asked now has to know."""
         uid = self.uid(agent)
@@ -173,6 +180,8 @@ class World(Cluster):
         machine = host.machine
         if not host.process.alive or host.process.paused or not host.serves:
             return f"{row.spec.id} is on {machine.name}, which is down"
+        if self.committed(row.spec.id) is None:
+            return f"{row.spec.id} is not in a worker of {machine.name} yet"
         ways = [(machine.name, server) for server in self.servers]
         heard = [way for way in ways if not (self.net.way(*way).blocked or self.net.way(*reversed(way)).blocked)]
         if len(heard) <= len(self.slots) // 2:

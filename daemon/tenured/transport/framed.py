@@ -62,6 +62,16 @@ class FrameStream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def pause(self) -> None:
+        """Take nothing more until `resume`: the peer feels it. Frames that have come already are still handed over."""
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Take frames again. Does nothing unless paused."""
+        if self._transport is not None and not self._transport.is_closing() and not self._transport.is_reading():
+            self._transport.resume_reading()
+
     def peer_names(self) -> list[str]:
         """The identities (URI names) in the peer's certificate, which the handshake has verified."""
         found = self._transport.get_extra_info("ssl_object") if self._transport is not None else None

@@ -4,6 +4,8 @@ This side dials and sends. The other side sends one frame only: that the way is 
 and at most once: what waits is dropped with the connection, and what a replaced connection still delivers is ignored.
 Too much that waits cuts the connection, because a gap in the middle would not be "in order". The sender is who its
 certificate says it is.
+
+Users of the API may dial the same port (`accept_users`): what they are answered is no business of Raft's.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tenure_api.identity import Identity, Role
@@ -28,6 +30,7 @@ OPEN, REFUSED = b"\x00", b"\x01"
 _PORT_NAME = "Raft"
 _HELLO_TIMEOUT_S = 3.0
 _SERVERS = frozenset({Role.SERVER})
+_USERS = frozenset({Role.CLIENT, Role.OPERATOR})
 
 
 class Receiver(Protocol):
@@ -53,6 +56,7 @@ class RaftPeers:
         self._peers = dict(peers)
         self._files = files
         self._engine: Receiver | None = None
+        self._users: Callable[[Identity, FrameStream], None] | None = None
         self._open: dict[str, FrameStream] = {}
         self._inbound: dict[str, FrameStream] = {}
         self._listener = FrameListener(files, FrameStream, self._accepted)
@@ -67,6 +71,10 @@ class RaftPeers:
     def bind(self, engine: Receiver) -> None:
         """Say who gets frames and news of connections. Before `listen`."""
         self._engine = engine
+
+    def accept_users(self, accept: Callable[[Identity, FrameStream], None]) -> None:
+        """Say who serves clients and the operator that dial this port; without it they are refused."""
+        self._users = accept
 
     def connected_peers(self) -> frozenset[str]:
         """Peers that frames can be sent to now."""
@@ -158,7 +166,12 @@ class RaftPeers:
 
     def _accepted(self, stream: FrameStream) -> None:
         """A handshake is done: the peer has a certificate of our authority. Whose?"""
-        identity, reason = judge(stream.peer_names(), self._cluster, _PORT_NAME, _SERVERS)
+        allowed = _SERVERS if self._users is None else _SERVERS | _USERS
+        identity, reason = judge(stream.peer_names(), self._cluster, _PORT_NAME, allowed)
+        if identity is not None and identity.role in _USERS and self._users is not None:
+            self._users(identity, stream)
+            stream.send(OPEN + self._name.encode())
+            return
         if identity is not None and identity.holder not in self._peers:
             known = ", ".join(sorted(self._peers))
             reason = f"{identity.holder} is not one of the servers of this cluster: {known}"

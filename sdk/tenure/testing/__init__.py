@@ -2,6 +2,7 @@
 
 `StorageContract`: what every storage must do; inherit it and give it yours. `simulate`: a story about agents, told in a
 whole cluster in this process, in virtual time, under faults (needs `tenure[daemon]`).
+`Probe`, `scripted`, `Pause`, `FakeSensor`: sensors in time that stands still, with events by script.
 """
 
 import importlib
@@ -10,19 +11,37 @@ from typing import TYPE_CHECKING
 from tenure.testing._storage import StorageContract
 
 if TYPE_CHECKING:
+    from tenure.sensors._fake import FakeSensor, Pause, Probe, scripted
     from tenure.testing._history import Call, History
     from tenure.testing._simulation import Background, Faults, Run, Simulation, simulate
 
-__all__ = ["Background", "Call", "Faults", "History", "Run", "Simulation", "StorageContract", "simulate"]
+__all__ = [
+    "Background",
+    "Call",
+    "FakeSensor",
+    "Faults",
+    "History",
+    "Pause",
+    "Probe",
+    "Run",
+    "Simulation",
+    "StorageContract",
+    "scripted",
+    "simulate",
+]
 
 # What few tests need is loaded when it is first used.
 _LAZY = {
     "Background": "tenure.testing._simulation",
     "Call": "tenure.testing._history",
+    "FakeSensor": "tenure.sensors._fake",
     "Faults": "tenure.testing._simulation",
     "History": "tenure.testing._history",
+    "Pause": "tenure.sensors._fake",
+    "Probe": "tenure.sensors._fake",
     "Run": "tenure.testing._simulation",
     "Simulation": "tenure.testing._simulation",
+    "scripted": "tenure.sensors._fake",
     "simulate": "tenure.testing._simulation",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -36,11 +37,12 @@ class Image:
 
     def start(self, send: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """Start a worker on the running loop."""
-        worker = _SimulatedWorker(self._imported(), self.classes)
+        worker = _SimulatedWorker(self.imported(), self.classes)
         worker.connection_made(_Wire(send))
         return worker.data_received
 
-    def _imported(self) -> dict[str, AnyClass]:
+    def imported(self) -> dict[str, AnyClass]:
+        """The classes as one more process has them. Raises ConfigurationError."""
         copies = imported_afresh(self._modules) if self._modules else {}
         return {
             name: _same(copies[cls.__module__], cls) if self._is_isolated(cls) else cls
@@ -84,6 +86,8 @@ class _SimulatedWorker(Worker):
 def classes_of(story: Callable[..., object]) -> dict[str, AnyClass]:
     """The agent classes that a story can name: of its module, of modules imported there, of its own closure."""
     found: dict[str, AnyClass] = {}
+    while isinstance(story, functools.partial):
+        story = story.func
     story = inspect.unwrap(story)
     names = {**getattr(story, "__globals__", {})}
     names |= inspect.getclosurevars(story).nonlocals if inspect.isfunction(story) else {}

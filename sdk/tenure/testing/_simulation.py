@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -17,10 +19,11 @@ from tenure import _codec, errors
 from tenure._agent import Agent
 from tenure._client import AsyncClient
 from tenure._instruction import Kind
-from tenure._local import full_id
+from tenure._names import full_id
 from tenure._state import State
 from tenure.testing._history import Call, History
 from tenure.testing._program import Image, classes_of, named
+from tenure.testing._replay import replay
 
 if TYPE_CHECKING:  # with gRPC
     from tenure._remote.simulated import SimulatedRemote
@@ -125,6 +128,7 @@ class World(Protocol):
     def row(self, agent: str) -> Row | None: ...
     def leader(self) -> str | None: ...
     def unsettled(self) -> str: ...
+    def committed(self, agent: str) -> tuple[list[str], bytes] | None: ...
     def acknowledged_before(self, agent: str) -> tuple[str, list[str]]: ...
     def answered(self, reply: bytes, epoch: int, before: tuple[str, list[str]]) -> tuple[bytes, bool]: ...
     def refused(self, call: str) -> None: ...
@@ -140,6 +144,7 @@ class Simulation(AsyncClient):
         self._world, self._image = world, image
         self._simulated: SimulatedRemote = SimulatedRemote(tuple(world.server_names), world.channel, CLIENT)
         self._remote = self._simulated
+        self._made: dict[str, tuple[str, bytes, bytes]] = {}  # id -> class, initial state, config
         self.history = History()
         """Every call of the story, and what its caller was told."""
 
@@ -195,6 +200,19 @@ class Simulation(AsyncClient):
                 raise AssertionError(f"the cluster has not settled within {within:g} s: {why}")
             await asyncio.sleep(0.02)
 
+    async def assert_replays(self, agent: Agent[Any]) -> None:
+        """Raise AssertionError unless an agent's state and replies are what its calls make of it without any trouble.
+
+        The calls that took effect are run once more, in their order, on a new agent in a process of its own. For agents
+        whose actions depend on nothing but state and arguments: no clock, no dice, no epoch. Finds what they keep
+        elsewhere. Raises NotReady: the agent is not Ready now.
+        """
+        committed = self._world.committed(agent.id)
+        if committed is None:
+            raise errors.NotReady(f"no host shows the state of {agent.id} at the moment", agent=agent.id)
+        calls = {call.id: call for call in self.history}
+        await replay(self._image, agent.id, self._made[agent.id], [calls[one] for one in committed[0]], committed[1])
+
     def note(self, text: str) -> None:
         """A line of one's own in the transcript."""
         self._world.note(CLIENT, text)
@@ -214,6 +232,8 @@ class Simulation(AsyncClient):
                 f"the simulated hosts do not have {cls.__name__}: simulate(..., agents=[{cls.__name__}])"
             )
         agent = await super().create(cls, agent_id, state=state, config=config, pool=pool)
+        initial = state.model_dump(mode="python", round_trip=True) if isinstance(state, State) else dict(state or {})
+        self._made[agent.id] = (cls.__name__, _codec.pack(initial), _codec.pack(dict(config or {})))
         row = self._world.row(agent.id)
         self.note(f"creates {agent.id}, a {cls.__name__}: {row.uid if row is not None else 'gone'}")
         return agent
@@ -298,11 +318,42 @@ def _run(story: Story, world: World, seed: int, image: Image, timeout_s: float, 
     if image.shared:
         world.note("world", f"all processes share the modules of {', '.join(image.shared)}")
     try:
-        world.play(tell, limit_s)
-    except Exception as error:
+        with _logged(world):
+            world.play(tell, limit_s)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # what pytest.fail raises is no Exception
         error.add_note(_failure(seed, world))
         raise
     return Run(seed, tuple(world.transcript()), world.trace, histories[0])
+
+
+class _Lines(logging.Handler):
+    """What agents log, as lines of the transcript."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        loop = asyncio.get_running_loop()
+        agent = getattr(record, "agent", "?")
+        self._world.note(getattr(loop, "name", ""), f"{agent} logs {record.levelname.lower()}: {record.getMessage()}")
+
+
+@contextmanager
+def _logged(world: World) -> Generator[None]:
+    log = logging.getLogger("tenure.agent")
+    handler, before = _Lines(world), (log.level, log.propagate)
+    log.addHandler(handler)
+    log.setLevel(min(logging.INFO, log.getEffectiveLevel()))
+    log.propagate = False  # fifty worlds of it
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 def _failure(seed: int, world: World) -> str:

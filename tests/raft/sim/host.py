@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tenured.raft.consensus import TELL_COMMIT_S
 from tenured.raft.core import Seams
 from tenured.raft.engine import Engine
 from tenured.raft.interface import Outcome
@@ -136,6 +137,7 @@ class Host:
         )
         self.engine = world.engine_class(world.config(self.name), seams, world.parameters())
         self.engine.batch_bytes = world.batch_bytes
+        self.engine.patient = world.patient
 
     def crash(self, *, power: bool) -> None:
         if self.engine is None:
@@ -174,6 +176,8 @@ class Host:
             if self.engine is not None and not self.dead:
                 self.world.check.after(self)
                 self.engine.end_turn()
+                if self.engine.tells_later:
+                    self.world.at(TELL_COMMIT_S, self.tell_commit, self)
         except Exception as error:  # noqa: BLE001  (whatever an engine raises is a finding)
             if not self.dead:
                 self.world.check.exception(self, error)
@@ -197,6 +201,11 @@ class Host:
     def tick(self) -> None:
         assert self.engine is not None
         self.engine.tick()
+
+    def tell_commit(self) -> None:
+        assert self.engine is not None
+        self.engine.tell_commit()
+        self.tick()
 
     def periodic(self) -> None:
         self.world.at(self.world.rng.uniform(0.2, 1.8) * self.world.tick, self.periodic, self)

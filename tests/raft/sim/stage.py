@@ -25,6 +25,7 @@ CALM: dict[str, Any] = {
     "hostile": False, "loss": 0, "duplicates": 0, "tick": 0.01, "delay": 0, "sync_time": 0, "snapshot_time": 0,
     "chunk_time": 0, "part_bytes": 1 << 16, "batch_bytes": 1 << 16, "compact_entries": 10**6, "compact_bytes": 10**9,
     "big": 0, "bad_apply": 0, "bad_callback": 0, "fallback": 30, "until": 1e9,
+    "patient": False,
 }  # fmt: skip
 
 
