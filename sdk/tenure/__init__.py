@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING
 
 from tenure._agent import Agent
 from tenure._context import Context
-<<<<<<< HEAD
 from tenure._effects import Directive, Emit, Error
-from tenure._instruction import Instruction
-=======
-from tenure._directives import Directive, Emit, Error
 from tenure._instruction import Instruction, instruction
->>>>>>> main
 from tenure._methods import action, query
 from tenure._record import migration
 from tenure._state import State
