@@ -11,18 +11,28 @@ from tenure._context import Emission
 from tenure._local.held import Held
 from tenure._local.timers import FOLDED
 from tenure._local.work import Asked, work_of
-from tenure.directives import Directive, Emit, Error, RunInstruction, Send, Spawn, Stop
+from tenure.directives import (
+    Directive,
+    Emit,
+    Error,
+    RunInstruction,
+    Send,
+    Spawn,
+    StartSensor,
+    Stop,
+    StopSensor,
+)
 from tenure.policies import decide
 from tenure.signals import Signal
 
 if TYPE_CHECKING:
-    from tenure._local.runtime import LocalRuntime
+    from tenure._local.engine import Engine
 
-Executor = Callable[["LocalRuntime", Held, Any], Awaitable[None] | None]
+Executor = Callable[["Engine", Held, Any], Awaitable[None] | None]
 _logger = logging.getLogger("tenure.local")
 
 
-def _emit(runtime: LocalRuntime, held: Held, directive: Emission) -> None:
+def _emit(engine: Engine, held: Held, directive: Emission) -> None:
     activation = held.activation
     held.emitted += 1
     signal = Signal(
@@ -32,55 +42,66 @@ def _emit(runtime: LocalRuntime, held: Held, directive: Emission) -> None:
         data=_codec.unpack(directive.data),
         subject=directive.subject,
     )
-    runtime.keep(signal)
+    engine.keep(signal)
     if directive.to:
-        runtime.post(runtime.full_id(directive.to), signal, caller=held.id)
+        engine.post(engine.full_id(directive.to), signal, caller=held.id)
     else:
-        runtime.spread(signal)
+        engine.spread(signal)
 
 
-def _send(runtime: LocalRuntime, held: Held, directive: Send) -> None:
-    runtime.post(runtime.full_id(directive.to), work_of(directive.what), caller=held.id)
+def _send(engine: Engine, held: Held, directive: Send) -> None:
+    engine.post(engine.full_id(directive.to), work_of(directive.what), caller=held.id)
 
 
-def _run(runtime: LocalRuntime, held: Held, directive: RunInstruction) -> None:
-    runtime.start(_run_and_tell(runtime, held, directive), f"{held.id} {directive.instruction.name}")
+def _run(engine: Engine, held: Held, directive: RunInstruction) -> None:
+    engine.start(_run_and_tell(engine, held, directive), f"{held.id} {directive.instruction.name}")
 
 
-async def _run_and_tell(runtime: LocalRuntime, held: Held, directive: RunInstruction) -> None:
+async def _run_and_tell(engine: Engine, held: Held, directive: RunInstruction) -> None:
     instruction = directive.instruction
     error, reply = "", None
     try:
-        packed = await runtime.do(held, Asked(instruction.name, instruction.encode()), caller=held.id)
+        packed = await engine.do(held, Asked(instruction.name, instruction.encode()), caller=held.id)
         reply = instruction.target.decode_reply(packed)
     except Exception as problem:  # noqa: BLE001 - the agent is told
         error = f"{type(problem).__name__}: {problem}"
         if not directive.then:
-            runtime.report(held, instruction.name, problem)
+            engine.report(held, instruction.name, problem)
     if directive.then:
         told = Asked(directive.then, _codec.pack({"reply": reply, "error": error}))
-        runtime.post(held.id, told, caller=held.id)
+        engine.post(held.id, told, caller=held.id)
 
 
-def _spawn(runtime: LocalRuntime, held: Held, directive: Spawn) -> None:
+def _spawn(engine: Engine, held: Held, directive: Spawn) -> None:
     async def beside() -> None:
         try:
             await directive.function()
         except Exception as error:  # noqa: BLE001 - whatever the author's function raises
-            runtime.fail(held, Error("SpawnFailed", f"{directive.name or 'a function'}: {error}"), error)
+            engine.fail(held, Error("SpawnFailed", f"{directive.name or 'a function'}: {error}"), error)
 
-    runtime.start(beside(), f"{held.id} beside {directive.name}")
-
-
-def _stop(runtime: LocalRuntime, held: Held, directive: Stop) -> None:
-    runtime.start(runtime.end(held, directive.reason, failed=directive.failed), f"{held.id} stop")
+    engine.start(beside(), f"{held.id} beside {directive.name}")
 
 
-def _error(runtime: LocalRuntime, held: Held, directive: Error) -> None:
-    runtime.fail(held, directive, None)
+def _stop(engine: Engine, held: Held, directive: Stop) -> None:
+    engine.start(engine.lives.end(held, directive.reason, failed=directive.failed), f"{held.id} stop")
 
 
-def follow(runtime: LocalRuntime, held: Held, error: Error, cause: BaseException | None) -> None:
+def _error(engine: Engine, held: Held, directive: Error) -> None:
+    engine.fail(held, directive, None)
+
+
+def _start_sensor(engine: Engine, held: Held, directive: StartSensor) -> None:
+    def deliver(signal: Signal) -> None:
+        engine.post(held.id, signal, caller=signal.source)
+
+    engine.sensors.start(held.id, directive.tag, directive.sensor, deliver, replace=directive.replace)
+
+
+def _stop_sensor(engine: Engine, held: Held, directive: StopSensor) -> None:
+    engine.sensors.stop(held.id, directive.tag)
+
+
+def follow(engine: Engine, held: Held, error: Error, cause: BaseException | None) -> None:
     """Apply the error policy of an agent's class to one error."""
     held.errors += 1
     if cause is None:
@@ -95,11 +116,11 @@ def follow(runtime: LocalRuntime, held: Held, error: Error, cause: BaseException
             continue  # a policy that answers errors with errors would never end
         if isinstance(directive, Emit):
             directive = Emission(directive.type, _codec.pack(directive.data), directive.to, directive.subject)  # noqa: PLW2901
-        runtime.execute(held, (directive,))
+        engine.execute(held, (directive,))
 
 
-def _sync(runtime: LocalRuntime, held: Held, directive: Directive) -> None:  # noqa: ARG001 - the interface
-    runtime.timers.sync(held)
+def _sync(engine: Engine, held: Held, directive: Directive) -> None:  # noqa: ARG001 - the interface
+    engine.timers.sync(held)
 
 
 EXECUTORS: dict[type[Directive], Executor] = {
@@ -108,7 +129,9 @@ EXECUTORS: dict[type[Directive], Executor] = {
     Send: _send,
     RunInstruction: _run,
     Spawn: _spawn,
+    StartSensor: _start_sensor,
     Stop: _stop,
+    StopSensor: _stop_sensor,
     **dict.fromkeys(FOLDED, _sync),
 }
 """By type; `Emission` is an `Emit`."""

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
+from tenure import errors
 from tenure._turn import Activation
 from tenure.errors import Busy, NotFound
+from tenure_link import Fault
 
 Standing = Literal["idle", "processing", "stopped"]
 
@@ -91,3 +93,8 @@ class Held:
         if self.changed is not None:
             self.changed.set()
             self.changed = None
+
+
+def error_of(fault: Fault, agent_id: str) -> errors.CallError:
+    """The exception of a fault."""
+    return errors.from_code(fault.code, fault.message, agent=agent_id, details=fault.details)
