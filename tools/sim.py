@@ -2,6 +2,7 @@
 `make sim SEEDS=N`.
 
 * `cluster`: the whole cluster (`tenured.simulation`): servers, hosts, clients and an operator under faults.
+* `stories`: the same with agents of the SDK and its client (`tenure.testing`), under no, few or many faults.
 * `consensus`: the Raft engine alone, on a network and disks that are worse than real ones (`tests/raft/sim`).
 * `store`: the quorum register alone (`tests/core/core_register_sim.py`).
 
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "core")]
+sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("tests/core", "tests/simulation", "examples/counter"))]
 
 CHUNK = 10
 """Seeds of one piece of work."""
@@ -74,6 +75,29 @@ def cluster(first: int, count: int) -> Result:
     return result
 
 
+def stories(first: int, count: int) -> Result:
+    """Users' agents."""
+    from sim_stories import busy  # noqa: PLC0415
+
+    from tenure.testing import simulate  # noqa: PLC0415
+
+    result, began = Result(), time.process_time()
+    for seed in range(first, first + count):
+        faults = ("none", "calm", "rough")[seed % 3]
+        try:
+            (run,) = simulate(busy, seeds=[seed], faults=faults)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+            result.broken.setdefault(getattr(error, "rule", repr(error)), []).append(seed)
+            result.transcript = result.transcript or "\n".join([str(error), *getattr(error, "__notes__", [])])
+        else:
+            result.events += len(run.transcript)
+            result.acknowledged += sum(call.outcome == "applied" for call in run.history)
+            result.coverage[faults] += 1
+        result.seeds += 1
+    result.seconds = time.process_time() - began
+    return result
+
+
 def consensus(first: int, count: int) -> Result:
     """Raft alone."""
     from tenured.raft.engine import Engine  # noqa: PLC0415
@@ -109,7 +133,12 @@ def store(first: int, count: int) -> Result:
     return result
 
 
-KINDS: dict[str, Callable[[int, int], Result]] = {"cluster": cluster, "consensus": consensus, "store": store}
+KINDS: dict[str, Callable[[int, int], Result]] = {
+    "cluster": cluster,
+    "stories": stories,
+    "consensus": consensus,
+    "store": store,
+}
 
 
 def sweep_kind(kind: str, first: int, seeds: int, jobs: int, until: float = float("inf")) -> Result:

@@ -415,10 +415,6 @@ def _drive(method: Method[..., Any], draft: Agent[Any], scope: Scope, arguments:
     outer = asyncio._get_running_loop()  # noqa: SLF001 - asyncio's interface for whoever drives coroutines
     asyncio._set_running_loop(cast(Any, no_loop))  # noqa: SLF001 - the same
     try:
-        if method.blocking:
-            first = (draft, Context(scope)) if method.signature.takes_context else (draft,)
-            method.function(*first, **arguments)
-            return
         body: Coroutine[Any, Any, object] = run_one(draft, scope, method, arguments)
         try:
             body.send(None)

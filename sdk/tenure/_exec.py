@@ -42,7 +42,7 @@ pace: ContextVar[Pace] = ContextVar("tenure_pace", default=Pace())  # noqa: B039
 class Before:
     """A draft as it is now, to go back to: its state, and what the turn has sent so far."""
 
-    __slots__ = ("_cell", "_content", "_lists", "_state")
+    __slots__ = ("_cell", "_content", "_lists", "_maps", "_state")
 
     def __init__(self, cell: Cell[Any]) -> None:
         """Raises StateInvalid when the state, as the turn has left it so far, does not fit its class."""
@@ -50,10 +50,12 @@ class Before:
         self._cell = cell
         self._state = state
         self._content = _state.encode(state) if state is not None else b""
-        # Whatever a turn does with its commit stands in a list of its scope.
+        # What a turn does beside its state stands in lists of its scope, which grow, and in maps.
         names = cast(tuple[str, ...], getattr(cell.scope, "__slots__", ()))
         lists: list[list[Any]] = [value for name in names if isinstance(value := getattr(cell.scope, name), list)]
+        maps: list[dict[str, Any]] = [value for name in names if isinstance(value := getattr(cell.scope, name), dict)]
         self._lists = [(rows, len(rows)) for rows in lists]
+        self._maps = [(content, copy.deepcopy(content)) for content in maps]
 
     def copy(self) -> State | None:
         """The state as it was, an object of its own."""
@@ -67,6 +69,9 @@ class Before:
         self._cell.state = self._state
         for rows, length in self._lists:
             del rows[length:]
+        for content, was_then in self._maps:
+            content.clear()
+            content.update(copy.deepcopy(was_then))
 
 
 def _overwrite(state: State, content: State) -> None:

@@ -84,6 +84,14 @@ class Ledger(tenure.Agent[LedgerState]):
             raise ConnectionError("no line")
         return self.state.total
 
+    @tenure.action(max_retries=2, blocking=True)
+    def block(self, failures: int) -> int:
+        self.state.total += 1
+        calls.append("book")
+        if len(calls) <= failures:
+            raise ConnectionError("no line")
+        return self.state.total
+
     @tenure.action(max_retries=3, retry_on=ConnectionError)
     def fail_with(self, what: str) -> None:
         calls.append(what)
@@ -351,6 +359,25 @@ async def test_attempts_inside_of_a_turn_undo_only_themselves(
     assert [signal.data for signal in rt.signals] == [5]
 
 
+class Machine(tenure.Agent[LedgerState], strategy=tenure.FSM()):
+    """Its strategy remembers what the state does not."""
+
+    @tenure.action(max_retries=1, backoff=0)
+    def finish(self, ctx: tenure.Context) -> None:
+        calls.append(f"{len(ctx.directives)}")
+        ctx.transition("completed")
+        ctx.after(1, Machine.finish())
+        if len(calls) == 1:
+            raise ConnectionError("no line")
+
+
+async def test_what_a_strategy_remembers_is_undone_too(rt: tenure.LocalRuntime) -> None:
+    """A machine that was in its last state already could not go there again."""
+    machine = await rt.create(Machine, "m")
+    await machine.finish()
+    assert calls == ["0", "0"]
+
+
 def test_the_pure_form_tries_again_at_once() -> None:
     """Time is none of its business."""
     after, effects = Ledger.cmd(Ledger.new(), Ledger.book(amount=5, failures=2))
@@ -362,6 +389,11 @@ def test_the_pure_form_tries_again_at_once() -> None:
     assert after is before
     assert effects == (tenure.Error("ActionFailed", "ConnectionError in book: no line"),)
     assert len(calls) == 3
+
+
+def test_the_pure_form_of_a_blocking_action_tries_again_too() -> None:
+    after, _ = Ledger.cmd(Ledger.new(), Ledger.block(failures=1))
+    assert (after.state.total, calls) == (1, ["book", "book"])
 
 
 async def test_an_attempt_has_a_time_of_its_own(rt: tenure.LocalRuntime, ledger: Ledger) -> None:

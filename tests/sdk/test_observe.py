@@ -125,13 +125,13 @@ class TestEvents:
         assert not hub.on
 
     def test_slow_ones_are_reported_by_their_thresholds(self) -> None:
-        hub, events, watch = observed("**.slow", slow={"shop.charge": 1.0, "tenure.signal": None})
+        hub, events, watch = observed("**.slow", slow={"shop.charge": 1.0, "tenure.emit": None})
         for name, taken in [
             ("tenure.turn", 9_999_999),
             ("tenure.turn", 10_000_000),
             ("tenure.directive", 5_000_000),
             ("shop.charge", 999_999_999),
-            ("tenure.signal", 10**12),
+            ("tenure.emit", 10**12),
         ]:
             span = hub.begin(name, COUNTER)
             watch.now += taken
@@ -438,6 +438,7 @@ class TestTraces:
         assert len({event.trace_id for event in events}) == 1
         assert [event.parent_id for event in events[1:]] == [event.span_id for event in events[:-1]]
         assert Position.of(signal) == Position(events[-1].trace_id, events[-1].span_id)
+        assert events[1].attributes["tenure.signal.type"] == events[1].labels()["tenure.signal.type"] == "order.paid"
         assert names(events) == ["tenure.ingress.start", *["tenure.turn.start", "tenure.emit.start"] * 3]
 
     def test_what_leaves_after_the_turn_is_a_child_of_it_all_the_same(self) -> None:
@@ -551,7 +552,7 @@ class TestLogs:
 
         async with tenure.local() as rt:
             await (await rt.create(Talker, "t-1")).talk()
-        assert (lines[0]["agent"], lines[0]["method"]) == ("default/t-1", "talk")
+        assert (lines[0]["agent"], lines[0]["method"], lines[0]["turn"]) == ("default/t-1", "talk", 1)
 
 
 class TestOpenTelemetry:

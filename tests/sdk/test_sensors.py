@@ -597,7 +597,7 @@ class TestOwners:
         for _ in range(3):
             clock.step(clock.now() + 1)
             group.inject("default/c", "hook", Report("web.hook"))
-            await asyncio.sleep(0)
+            await group.settle()
         await group.close()
         agent = Counter.new()
         for signal in got:

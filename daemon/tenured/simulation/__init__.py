@@ -12,6 +12,14 @@ clients.py      clients and an operator
 faults.py       what goes wrong
 invariants.py   what must hold after every event
 cluster.py      one world, from its seed to its end
+
+Users' agents and the SDK's client in such a world (`tenure.testing.simulate`, docs/adr/0022):
+
+programs.py     user code in worker processes, and what the checker sees of it
+rpc.py          gRPC's stubs and the daemon's methods over the network
+controls.py     faults by name
+usertime.py     the standard library's clocks and dice
+story.py        the world of a story
 """
 
 from tenured.simulation.cluster import Cluster, Rules, Settings, drawn

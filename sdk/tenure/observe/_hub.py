@@ -31,7 +31,7 @@ from tenure.signals import Signal, Subscription
 
 E = TypeVar("E", bound=Event)
 
-SLOW_S: Mapping[str, float] = {"tenure.turn": 0.010, "tenure.signal": 0.010, "tenure.directive": 0.005}
+SLOW_S: Mapping[str, float] = {"tenure.turn": 0.010, "tenure.directive": 0.005}
 """Seconds after which a span is reported as slow, where the hub is given no others."""
 
 
@@ -120,7 +120,10 @@ class Hub:
             span.parent_is_given = span.parent is not None
         if span.parent is None and around is not None:
             span.parent = around.position
-        span.kind = kind or ("consumer" if isinstance(cause, Signal) else "internal")
+        if isinstance(cause, Signal):
+            span.kind = "consumer"
+            span.attributes = {"tenure.signal.type": cause.type, "tenure.signal.id": cause.id, **attributes}
+        span.kind = kind or span.kind
         scopes = self._tracers.enter(span)
         if span.position is None:
             span.position = _trace.root(self._bits) if span.parent is None else span.parent.child(self._bits)
@@ -176,7 +179,7 @@ class Hub:
         """A signal as it enters the runtime: without a trace, it begins one (`tenure.ingress`); else as it came."""
         return signal if Position.of(signal) is not None else self._carried("tenure.ingress", signal, who, None)
 
-    def outgoing(self, signal: Signal, who: Who | None = None, by: Span | None = None) -> Signal:
+    def outgoing(self, signal: Signal, who: Who | None = None, by: Span | Position | None = None) -> Signal:
         """A signal as an agent emits it: child of the span `by`, else of the current one (`tenure.emit`).
 
         One that has a trace already keeps it.
@@ -198,7 +201,7 @@ class Hub:
         """A schedule of the agent came due, this late; so many earlier times passed unseen."""
         self._point(CronFired, "tenure.cron.fired", who, job=job, late_s=late_s, missed=missed)
 
-    def _carried(self, name: str, signal: Signal, who: Who | None, by: Span | None) -> Signal:
+    def _carried(self, name: str, signal: Signal, who: Who | None, by: Span | Position | None) -> Signal:
         attributes = {"tenure.signal.type": signal.type, "tenure.signal.id": signal.id}
         span = self.begin(name, who, cause=by, kind="producer", attributes=attributes)
         try:

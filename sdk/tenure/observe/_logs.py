@@ -18,7 +18,7 @@ class LogFields(logging.Filter):
     """Adds `agent`, `epoch`, `method`, `turn`, `trace_id` and `span_id` to each record; lets all of them pass.
 
     Add it to a handler: `handler.addFilter(LogFields())`. Outside of a turn they are empty or 0; what a record has
-    already (of `ctx.log`) stays. Turn and trace are known while a hub is on.
+    already (of `ctx.log`) stays. The trace is known while a hub is on.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -31,7 +31,7 @@ class LogFields(logging.Filter):
             agent,
             epoch,
             method,
-            span.turn if span is not None else 0,
+            (span.turn if span is not None else 0) or (scope.turn if scope is not None else 0),
             position.trace_id if position is not None else "",
             position.span_id if position is not None else "",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,13 +9,11 @@ from typing import Any, Self, TypeVar, get_args
 
 from tenure._clock import VirtualClock
 from tenure.sensors._effects import Ending, SensorEffect
-from tenure.sensors._runner import DEFAULT_POLICY, Policy, SensorRunner
+from tenure.sensors._runner import DEFAULT_POLICY, Policy, SensorRunner, settled
 from tenure.sensors._sensor import Sensor, SensorConfig
 from tenure.signals import Signal
 
 S = TypeVar("S", bound=Sensor[Any])
-_QUIET = 10
-"""Steps of the event loop without a sign of life, after which a sensor is taken to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +102,7 @@ class Probe:
 
     async def settle(self) -> None:
         """Wait until it has handled what there is, without a step of the clock."""
-        quiet = 0
-        before = self.runner.handled
-        while quiet < _QUIET:
-            await asyncio.sleep(0)
-            quiet = 0 if self.runner.busy or self.runner.handled != before else quiet + 1
-            before = self.runner.handled
+        await settled(lambda: [self.runner])
 
     async def __aenter__(self) -> Self:
         self.runner.start()

@@ -10,7 +10,7 @@ from typing import Any
 from tenure._clock import Clock, SystemClock
 from tenure.errors import NotFound, UsageError
 from tenure.sensors._effects import Ending
-from tenure.sensors._runner import DEFAULT_POLICY, Policy, SensorRunner
+from tenure.sensors._runner import DEFAULT_POLICY, Policy, SensorRunner, settled
 from tenure.sensors._sensor import Sensor
 from tenure.signals import Signal
 
@@ -111,6 +111,11 @@ class Sensors:
     def of(self, agent_id: str) -> dict[str, SensorRunner]:
         """The running sensors of an agent, by tag."""
         return dict(self._running.get(agent_id, {}))
+
+    async def settle(self) -> None:
+        """Wait until all of them have handled what there is. For runtimes whose clock stands still meanwhile."""
+        if self._running:
+            await settled(lambda: [runner for own in self._running.values() for runner in own.values()])
 
     async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - in seconds, as everywhere in the SDK
         """Stop all of them and wait until their sources are gone, at most so long."""

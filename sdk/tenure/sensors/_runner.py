@@ -31,6 +31,8 @@ TIMERS = 1_000
 """What a sensor may wait for at a time."""
 _BATCH = 100
 """Events that are handled before others get their turn on the event loop."""
+_QUIET = 10
+"""Steps of the event loop without a sign of life, after which a sensor is taken to wait."""
 _logger = logging.getLogger("tenure.sensors")
 _redactor = Redactor()
 
@@ -323,6 +325,17 @@ class SensorRunner:
             await future
         finally:
             handle.cancel()
+
+
+async def settled(runners: Callable[[], Iterable[SensorRunner]]) -> None:
+    """Wait until these have handled what there is, and their sources wait for the world. The clock is not touched."""
+    quiet, before = 0, -1
+    while quiet < _QUIET:
+        await asyncio.sleep(0)
+        now = [(runner.busy, runner.handled) for runner in runners()]
+        handled = sum(count for _, count in now)
+        quiet = 0 if handled != before or any(busy for busy, _ in now) else quiet + 1
+        before = handled
 
 
 def _reason(error: BaseException) -> str:
