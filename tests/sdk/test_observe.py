@@ -163,8 +163,10 @@ class TestEvents:
         turn = hub.begin("tenure.turn", COUNTER, "pay")
         with hub.span("shop.charge", {"order": 7}):
             pass
+        with hub.span("shop.thank"):
+            pass
         hub.end(turn)
-        assert events[1].parent_id == events[0].span_id
+        assert [event.parent_id for event in events] == ["", events[0].span_id, events[0].span_id]
         assert (events[1].agent_id, events[1].attributes) == ("default/c1", {"order": 7})
         with Hub().span("shop.charge") as nothing:
             assert nothing is None
@@ -329,6 +331,23 @@ class TestWhoeverWatches:
         assert len(outer.left) == 10
         assert ["detached" in record.getMessage() for record in caplog.records] == [True]
 
+    def test_only_failures_of_a_tracer_in_a_row_count(self) -> None:
+        hub, count = Hub(), 0
+
+        class Flaky:
+            @contextmanager
+            def scope(self, span: Span) -> Iterator[None]:
+                nonlocal count
+                count += 1
+                yield
+                if count % 5:
+                    raise RuntimeError("flaky")
+
+        hub.add_tracer(Flaky())
+        for _ in range(20):
+            hub.end(hub.begin("tenure.turn", COUNTER))
+        assert count == 20
+
     @pytest.mark.parametrize("fault", ["scope", "before", "never", "twice", "after"])
     def test_a_strict_hub_says_so(self, fault: str) -> None:
         hub = Hub(strict=True)
@@ -458,6 +477,11 @@ class TestTraces:
         assert emitted is not None
         assert (emitted.trace_id, emitted.sampled, emitted.tracestate) == ("a" * 32, False, "vendor=1")
         assert emitted.span_id not in {"b" * 16, span.position.span_id if span.position else ""}
+
+    def test_a_state_without_a_trace_belongs_to_no_trace(self) -> None:
+        hub, *_ = observed()
+        sent = hub.outgoing(Signal.new("b", source="x", extensions={"tracestate": "vendor=1"}))
+        assert sent.extension(Trace).tracestate is None  # type: ignore[union-attr]
 
     def test_a_trace_that_is_not_well_formed_is_begun_anew(self) -> None:
         hub, *_ = observed()
@@ -594,6 +618,7 @@ class TestOpenTelemetry:
         assert process.attributes["tenure.turn"] == 4
 
     def test_spans_of_other_libraries_lie_where_they_belong(self, recorded: tuple[Hub, Any, Any]) -> None:
+        from opentelemetry import trace
         from opentelemetry.sdk.trace import TracerProvider
 
         hub, exporter, _ = recorded
@@ -603,6 +628,7 @@ class TestOpenTelemetry:
             with others.start_as_current_span("POST bank") as outside:
                 hub.end(hub.begin("shop.inner"))
             hub.end(turn)
+            assert trace.get_current_span() is request
         inner, pay = exporter.get_finished_spans()
         assert pay.parent.span_id == request.get_span_context().span_id
         assert outside.parent.span_id == pay.context.span_id  # type: ignore[attr-defined]

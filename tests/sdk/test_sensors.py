@@ -195,6 +195,14 @@ class TestEffects:
             with pytest.raises(UsageError, match="no door"):
                 probe.runner.inject("open")
 
+    async def test_what_it_waited_for_is_forgotten_at_its_end(self) -> None:
+        door = Door()
+        async with Probe(door) as probe:
+            await probe.inject("open")
+            probe.runner.stop()
+            await probe.advance(60)
+        assert door.state.log == ["open"]
+
     async def test_typed_reports_and_signals_handed_on(self) -> None:
         class OrderPaid(SignalData, type="order.paid", dataschema="https://example.org/order"):
             order: int
@@ -490,6 +498,28 @@ class TestBuiltIn:
             {"due": "2026-01-02T11:00:00+00:00", "missed": 0, "data": None},
         ]
 
+    async def test_cron_notices_within_a_minute_that_the_clock_was_set(self) -> None:
+        class Set(VirtualClock):
+            """As the machine's: what waits does so by the time that passes, not by the time that is shown."""
+
+            ahead = 0.0
+
+            def now(self) -> float:
+                return super().now() + self.ahead
+
+            def call_at(self, when: float, callback: Callable[[], None]) -> Any:
+                return super().call_at(when - self.ahead, callback)
+
+            def step(self, until: float) -> bool:
+                return super().step(until - self.ahead)
+
+        clock = Set(datetime(2026, 1, 2, 1, 0, tzinfo=UTC).timestamp())
+        async with Probe(Cron(expression="0 9 * * *"), clock=clock) as probe:
+            await probe.advance(60)
+            clock.ahead = 8 * 3600 - 30
+            await probe.advance(60)
+        assert [signal.data["due"] for signal in probe.delivered] == ["2026-01-02T09:00:00+00:00"]  # type: ignore[index]
+
     def test_cron_that_cannot_be(self) -> None:
         with pytest.raises(UsageError, match="minute"):
             Cron(expression="61 * * * *")
@@ -561,6 +591,21 @@ class TestOwners:
         await asyncio.sleep(0)
         assert [signal.data["pin"] for signal in got] == [2]  # type: ignore[index]
         assert first.ending is not None
+        await group.close()
+
+    async def test_the_last_one_started_runs_also_if_an_end_leads_to_another_start(self) -> None:
+        group, got = self.made()
+        started: list[SensorRunner] = []
+
+        def again(ending: Ending) -> None:
+            started.append(group.start("default/a", "front", Door(pin=3), got.append))
+
+        group.start("default/a", "front", Door(pin=1), got.append, on_end=again)
+        group.start("default/a", "front", Door(pin=2), got.append)
+        assert group.of("default/a") == {"front": started[0]}
+        group.inject("default/a", "front", "open")
+        await group.settle()
+        assert [signal.data["pin"] for signal in got] == [3]  # type: ignore[index]
         await group.close()
 
     @pytest.mark.parametrize("link", [False, True])

@@ -61,9 +61,10 @@ class Sensors:
         if not _TAG.fullmatch(tag):
             raise UsageError(f"a tag is 1 to 64 letters, digits, _, . and -, not {tag!r}")
         own = self._running.get(agent_id, {})
-        if tag in own and not replace:
+        before = own.get(tag)
+        if before is not None and not replace:
             raise SensorRunning(f"{agent_id} has a sensor {tag}: stop it first, or let it be replaced")
-        if tag not in own and len(own) >= PER_AGENT:
+        if before is None and len(own) >= PER_AGENT:
             raise UsageError(f"{agent_id} has {PER_AGENT} sensors: stop one first")
 
         def ended(ending: Ending) -> None:
@@ -81,9 +82,11 @@ class Sensors:
             tag=tag,
             policy=self._policy,
         )
-        self.stop(agent_id, tag, "replaced")
         self._running.setdefault(agent_id, {})[tag] = runner
-        runner.start()
+        if before is not None:
+            before.stop("replaced")
+        if runner.ending is None:  # whoever heard of that end may have begun another one
+            runner.start()
         return runner
 
     def stop(self, agent_id: str, tag: str, reason: str = "stopped") -> bool:

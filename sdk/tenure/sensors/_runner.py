@@ -184,7 +184,7 @@ class SensorRunner:
             self._apply(effect)
         if first and self.ending is None and sensor.has_source and self._loop is not None:
             name = f"sensor {self.tag} of {self._source}"
-            self._task = self._loop.create_task(self._run_source(), name=name, context=contextvars.Context())
+            self._task = self._loop.create_task(self._run_source(), name=name)
 
     def _checked_all(self, effects: Iterable[SensorEffect] | None) -> list[Deliver | After | Cancel | Finish]:
         """Raises what is wrong with them: then none is carried out."""
@@ -268,7 +268,7 @@ class SensorRunner:
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
-        if self._task is not None and self._task is not asyncio.current_task():
+        if self._task is not None:
             self._task.cancel()
         try:
             self.sensor.end(ending)
