@@ -124,10 +124,11 @@ async def run(
     undoes = method.kind == "action" and (options.max_retries or options.compensate is not None or method.blocking)
     before = Before(agent.__tenure__) if undoes else None
     ends_ns = _room_for_compensation(scope, options)
+    limited = options.timeout is not None or options.compensate is not None  # else the turn's own deadline will do
     attempt = 0
     while True:
         attempt += 1
-        until = min(filter(None, (ends_at(scope, options.timeout), ends_ns)), default=0)
+        until = min(filter(None, (ends_at(scope, options.timeout), ends_ns)), default=0) if limited else 0
         try:
             return await within(
                 scope, until, method.label, lambda: _attempt(method, agent, context, arguments, options, before)

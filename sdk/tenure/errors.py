@@ -189,13 +189,19 @@ class UnknownMethod(CallError):
 class UnknownSignal(CallError):
     """The agent's class has no route for this type of signal."""
 
+    retry = False
+
 
 class NotSupported(CallError):
     """The runtime has no executor for a directive of the turn."""
 
+    retry = False
+
 
 class InvalidTransition(CallError):
     """The agent's machine does not lead from its state to that one."""
+
+    retry = False
 
 
 class ActionFailed(CallError):
