@@ -287,7 +287,10 @@ def on_loop_clock(deadline_ns: int) -> float:
     import asyncio  # noqa: PLC0415 - a tenth of the time of `import tenure`, and only needed by what runs agents
 
     left = (deadline_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) / 1e9
-    return asyncio.get_running_loop().time() + left
+    try:
+        return asyncio.get_running_loop().time() + left
+    except RuntimeError:  # in a thread of a blocking action: this is the clock of asyncio's loops
+        return time.monotonic() + left
 
 
 def refuse_write(what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from tenure import _deadline, _state
+from tenure import _codec, _deadline, _state
 from tenure._agent import Agent, Cell, make
 from tenure._context import Context, Scope, on_loop_clock
 from tenure._deadline import boot_ns
@@ -130,9 +131,9 @@ async def run(
         attempt += 1
         until = min(filter(None, (ends_at(scope, options.timeout), ends_ns)), default=0) if limited else 0
         try:
-            return await within(
-                scope, until, method.label, lambda: _attempt(method, agent, context, arguments, options, before)
-            )
+            given = _given(arguments, options)
+            body = functools.partial(_attempt, method, agent, context, given, options, before)
+            return await within(scope, until, method.label, body)
         except Exception as error:
             if before is not None:
                 before.restore()
@@ -142,6 +143,16 @@ async def run(
                 raise
         if wait and not is_pure():
             await pace.get().sleep(wait)
+
+
+def _given(arguments: Mapping[str, Any], options: Options) -> Mapping[str, Any]:
+    """The arguments for one attempt, which may change them."""
+    if not options.max_retries or all(map(_codec.crosses, arguments.values())):
+        return arguments
+    try:
+        return copy.deepcopy(dict(arguments))
+    except TypeError:  # what cannot be copied cannot come from outside of the turn
+        return arguments
 
 
 async def _attempt(

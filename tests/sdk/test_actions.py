@@ -77,6 +77,18 @@ class Ledger(tenure.Agent[LedgerState]):
         return self.state.total
 
     @tenure.action(max_retries=2)
+    async def book_all(self, amounts: list[int]) -> list[int]:
+        amounts.append(0)
+        calls.append("book")
+        if len(calls) < 3:
+            raise ConnectionError("no line")
+        return amounts
+
+    @tenure.action(blocking=True)
+    def time_left_in_a_thread(self, ctx: tenure.Context) -> float:
+        return ctx.deadline - time.monotonic()
+
+    @tenure.action(max_retries=2)
     def book_plainly(self, failures: int) -> int:
         self.state.total += 1
         calls.append("book")
@@ -305,6 +317,10 @@ async def test_a_plain_function_tries_again_too(
     assert len(calls) == 3
 
 
+async def test_arguments_are_as_they_were_too(ledger: Ledger, pace: contextvars.Context) -> None:
+    assert await run(pace, ledger.book_all(amounts=[5])) == [5, 0]
+
+
 async def test_attempts_are_bounded_and_told(
     rt: tenure.LocalRuntime, ledger: Ledger, pace: contextvars.Context
 ) -> None:
@@ -493,6 +509,10 @@ async def test_deadlines_get_tighter_inwards(ledger: Ledger) -> None:
     outer, inner, own = await ledger.call(Ledger.outer_deadline(), timeout=5)
     assert 4 < outer <= 5
     assert 4 < inner <= 5
+
+
+async def test_a_thread_has_a_deadline_too(ledger: Ledger) -> None:
+    assert 4 < await ledger.call(Ledger.time_left_in_a_thread(), timeout=5) <= 5
 
 
 async def test_a_spent_budget_begins_nothing(ledger: Ledger) -> None:
