@@ -1,22 +1,15 @@
-"""Options of actions: attempts in their time, nothing left of a failed one, compensation, hooks, output."""
+"""Options of actions: attempts in their time, nothing left of a failed one, compensation."""
 
 import asyncio
 import contextvars
-import logging
-import math
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import date
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import pydantic
 import pytest
 
 import tenure
-from tenure import _exec, _watch, errors
-from tenure._turn import Activation
-from tenure_link import Turn
+from tenure import _exec, errors
 
 
 class LedgerState(tenure.State):
@@ -33,21 +26,6 @@ class Hopeless(RuntimeError):
     retry = False
 
 
-class Receipt(pydantic.BaseModel):
-    number: int
-    currency: str = "EUR"
-
-
-def swap_names(arguments: dict[str, Any]) -> dict[str, Any]:
-    """What the parameter was called in an earlier version."""
-    return {{"begin": "first"}.get(name, name): value for name, value in arguments.items()}
-
-
-def in_order(arguments: dict[str, Any]) -> None:
-    if arguments["first"] > arguments["last"]:
-        raise ValueError("`first` must not be after `last`")
-
-
 class Ledger(tenure.Agent[LedgerState]):
     """Books, not always at the first attempt."""
 
@@ -62,9 +40,6 @@ class Ledger(tenure.Agent[LedgerState]):
 
     async def _refund_badly(self, ctx: tenure.Context, error: Exception) -> None:
         raise asyncio.CancelledError
-
-    def _wrap(self, ctx: tenure.Context, result: int) -> str:
-        return f"{self.id}: {result}"
 
     @tenure.action(max_retries=2)
     async def book(self, ctx: tenure.Context, amount: int, failures: int) -> int:
@@ -83,10 +58,6 @@ class Ledger(tenure.Agent[LedgerState]):
         if len(calls) < 3:
             raise ConnectionError("no line")
         return amounts
-
-    @tenure.action(blocking=True)
-    def time_left_in_a_thread(self, ctx: tenure.Context) -> float:
-        return ctx.deadline - time.monotonic()
 
     @tenure.action(max_retries=2)
     def book_plainly(self, failures: int) -> int:
@@ -178,91 +149,14 @@ class Ledger(tenure.Agent[LedgerState]):
     async def pay_badly(self) -> None:
         raise errors.Busy("later")
 
-    @tenure.action(before_validate=swap_names, after_validate=in_order)
-    def between(self, first: date, last: date = date.max) -> int:
-        return (last - first).days
-
-    @tenure.action(after_run=_wrap)
-    async def wrapped(self, number: int) -> str:
-        return number  # type: ignore[return-value]
-
-    @tenure.action(output=Receipt)
-    def receipt(self, number: Any, more: dict[str, Any] | None = None) -> dict[str, Any]:
-        self.state.total += 1
-        return {"number": number, **(more or {})}
-
-    @tenure.action(output=pydantic.PositiveInt, max_retries=3)
-    def positive(self, number: int) -> int:
-        calls.append("positive")
-        return number
-
-    @tenure.query(output=Receipt)
-    def last_receipt(self) -> Receipt:
-        return Receipt(number=self.state.total)
-
-    @tenure.action
-    async def family(self) -> None:
-        async def child() -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                calls.append("child ended")
-
-        self.state.total += 1
-        async with asyncio.TaskGroup() as group:
-            group.create_task(child())
-            group.create_task(child())
-
-    @tenure.action
-    async def half(self) -> None:
-        self.state.total += 1
-        await GATES[0].wait()
-        self.state.rows.append("whole")
-
-    @tenure.action
-    def hold_the_loop(self) -> None:
-        time.sleep(0.11)
-
-    @tenure.action
-    async def hold_the_loop_in_a_coroutine(self) -> None:
-        await asyncio.sleep(0)
-        time.sleep(0.11)  # noqa: ASYNC251 - that is the point
-
-    @tenure.action(timeout=10)
-    async def outer_deadline(self, ctx: tenure.Context) -> list[float]:
-        now = asyncio.get_running_loop().time()
-        return [ctx.deadline - now, await self.inner_deadline() - now, await self.own_deadline() - now]
-
-    @tenure.action
-    async def inner_deadline(self, ctx: tenure.Context) -> float:
-        return ctx.deadline
-
-    @tenure.action(timeout=1)
-    async def own_deadline(self, ctx: tenure.Context) -> float:
-        return ctx.deadline
-
-    @tenure.action(timeout=0.01)
-    async def late(self) -> str:
-        time.sleep(0.02)  # noqa: ASYNC251 - the budget is spent
-        return await self.touch()
-
-    @tenure.action
-    async def touch(self) -> str:
-        calls.append("touched")
-        return "touched"
-
     @tenure.query
     def value(self) -> int:
         return self.state.total
 
 
-GATES: list[asyncio.Event] = []
-
-
 @pytest.fixture(autouse=True)
 def nothing_happened_yet() -> None:
     calls.clear()
-    GATES[:] = [asyncio.Event()]
 
 
 @pytest.fixture
@@ -472,147 +366,7 @@ async def test_compensation_that_fails_does_not_hide_the_error(ledger: Ledger) -
     assert caught.value.details == "Ledger.pay_badly: compensation failed: CancelledError"
 
 
-async def test_checks_see_all_arguments(ledger: Ledger) -> None:
-    """Before: names of an earlier version; after: what parameters mean together. At the caller's as by name."""
-    first, last = date(2026, 1, 1), date(2026, 1, 3)
-    assert await ledger.between(first=first, last=last) == 2
-    assert await ledger.call_by_name("between", {"begin": "2026-01-01", "last": "2026-01-03"}) == 2
-    for call in (ledger.between(last, first), ledger.call_by_name("between", {"first": "2026-01-03", "last": first})):
-        with pytest.raises(
-            errors.InvalidArguments, match=r"Ledger\.between: `first` must not be after `last`; it takes"
-        ):
-            await call
-    assert Ledger.between.immediate
-
-
-async def test_a_hook_after_the_body_makes_the_reply(ledger: Ledger) -> None:
-    assert await ledger.wrapped(number=3) == "default/l: 3"
-
-
-async def test_output_is_checked_and_unknown_fields_are_kept(rt: tenure.LocalRuntime, ledger: Ledger) -> None:
-    assert await ledger.receipt(number="7", more={"note": "x"}) == {"number": 7, "currency": "EUR", "note": "x"}
-    with pytest.raises(errors.ActionFailed, match=r"Ledger.receipt returned what does not fit its output: `number`"):
-        await ledger.receipt(number="many")
-    assert rt.state(ledger).total == 1
-    assert await ledger.last_receipt() == Receipt(number=1)
-    with pytest.raises(errors.ActionFailed, match="should be greater than 0, got -1"):
-        await ledger.positive(number=-1)
-    assert calls == ["positive"], "it would fail again"
-
-
-async def test_deadlines_get_tighter_inwards(ledger: Ledger) -> None:
-    """The caller's, the action's own, that of one called inline."""
-    outer, inner, own = await ledger.outer_deadline()
-    assert 9 < outer <= 10
-    assert math.isclose(outer, inner, abs_tol=0.1)
-    assert 0.5 < own <= 1.1
-    outer, inner, own = await ledger.call(Ledger.outer_deadline(), timeout=5)
-    assert 4 < outer <= 5
-    assert 4 < inner <= 5
-
-
-async def test_a_thread_has_a_deadline_too(ledger: Ledger) -> None:
-    assert 4 < await ledger.call(Ledger.time_left_in_a_thread(), timeout=5) <= 5
-
-
-async def test_a_spent_budget_begins_nothing(ledger: Ledger) -> None:
-    with pytest.raises(errors.DeadlineExceeded):
-        await ledger.late()
-    assert calls == []
-
-
-async def test_a_caller_that_leaves_leaves_no_half_turn(rt: tenure.LocalRuntime, ledger: Ledger) -> None:
-    call = asyncio.create_task(ledger.half())
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert rt.state(ledger) == LedgerState()
-    GATES[0].set()
-    await ledger.touch()
-    assert rt.state(ledger) == LedgerState(total=1, rows=["whole"])
-
-
-async def test_children_of_a_turn_end_with_it(rt: tenure.LocalRuntime, ledger: Ledger) -> None:
-    with pytest.raises(errors.DeadlineExceeded):
-        await ledger.call(Ledger.family(), timeout=0.03)
-    assert calls == ["child ended"] * 2
-    assert rt.state(ledger).total == 0
-
-
-async def test_a_turn_that_is_cancelled_is_undone() -> None:
-    """As a worker does when its daemon gives the turn up."""
-    activation = Activation(Ledger, uid="1", agent_id="d/l", epoch=1, stored=None)
-    for action in ("half", "family"):
-        turn = asyncio.create_task(activation.run(Turn(1, "1", "action", action, b"", 0)))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        turn.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await turn
-        assert (await activation.run(Turn(2, "1", "query", "value", b"", 0))).reply == b"\x00"
-    assert calls == ["child ended"] * 2
-
-
-@pytest.mark.parametrize("action", ["hold_the_loop", "hold_the_loop_in_a_coroutine"])
-async def test_what_holds_the_loop_is_named(ledger: Ledger, caplog: pytest.LogCaptureFixture, action: str) -> None:
-    with caplog.at_level(logging.WARNING, "tenure.agent"):
-        await ledger.call(getattr(Ledger, action)())
-        await ledger.touch()
-    about = [record.message for record in caplog.records if f"Ledger.{action} of default/l held" in record.message]
-    assert len(about) == 1
-    assert "blocking=True" in about[0]
-
-
-async def test_waiting_is_not_holding(caplog: pytest.LogCaptureFixture) -> None:
-    """Only the time between waits counts; exceptions and results pass through."""
-    now = [0.0]
-
-    async def body(step: float) -> str:
-        now[0] += step
-        await asyncio.sleep(0)
-        try:
-            async with asyncio.timeout(0):
-                await asyncio.Event().wait()
-        except TimeoutError:
-            now[0] += step
-            return "done"
-        return "never"
-
-    assert await _watch.watched(body(0.09), "a", "x", lambda: now[0]) == "done"
-    assert caplog.records == []
-    assert await _watch.watched(body(0.2), "a", "x", lambda: now[0]) == "done"
-    assert len(caplog.records) == 2
-
-
-def _wrong(**options: Any) -> Callable[[], object]:
-    def define() -> object:
-        return tenure.action(**options)(lambda agent: None)
-
-    return define
-
-
-@pytest.mark.parametrize(
-    ("define", "text"),
-    [
-        (_wrong(timeout=0), "timeout is a number of seconds above 0, not 0"),
-        (_wrong(max_retries=-1), "max_retries is 0 or more, not -1"),
-        (_wrong(backoff=2, backoff_max=1), "backoff is between 0 and backoff_max, not 2 of 1"),
-        (_wrong(retry_on="ValueError"), "retry_on is an exception class"),
-        (_wrong(retries=3), "`retries` is no option of an action"),
-        (_wrong(risk="huge"), "risk is low, medium or high, not 'huge'"),
-        (_wrong(visibility="secret"), "visibility is public or internal"),
-        (_wrong(tags="billing"), r"tags is a list of words"),
-        (lambda: tenure.query(compensate=print)(lambda agent: None), "it has no effect to compensate"),  # type: ignore[call-overload]
-    ],
-)
-def test_options_that_make_no_sense_are_refused(define: Callable[[], object], text: str) -> None:
-    with pytest.raises(errors.DefinitionError, match=text):
-        define()
-
-
 def test_actions_without_options_are_as_before() -> None:
     """They run in the caller's step, with nothing around them."""
-    assert (Ledger.hold_the_loop.immediate, Ledger.hold_the_loop.options) == (True, None)
+    assert (Ledger.value.immediate, Ledger.value.options) == (True, None)
     assert Ledger.book.options is not None
