@@ -69,8 +69,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     def labels(self) -> dict[str, str]:
         """What may label a metric: see LABELS."""
-        public = self.public()
-        return {name: str(public[name]) for name in sorted(LABELS & public.keys())}
+        found = {name: str(value) for name, value in self.attributes.items() if name in LABELS}
+        for field, name in _LABELS:
+            value = getattr(self, field, "")
+            if value:
+                found[name] = value
+        return found
 
 
 class Started(Event, frozen=True, kw_only=True):
@@ -159,3 +163,4 @@ _PUBLIC = {
     "late_s": "tenure.cron.late_s",
     "missed": "tenure.cron.missed",
 }
+_LABELS = tuple((field, name) for field, name in _PUBLIC.items() if name in LABELS)

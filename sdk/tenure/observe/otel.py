@@ -28,6 +28,14 @@ SERIES = 1_000
 """Sets of labels of one metric; what is beyond is counted together, with `otel.metric.overflow`."""
 SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 """Boundaries of the buckets of durations."""
+_MEASURED = (
+    "tenure.**.stop",
+    "tenure.**.exception",
+    "tenure.**.slow",
+    "tenure.signal.routed",
+    "tenure.queue.overflow",
+    "tenure.cron.fired",
+)
 _KINDS = {
     "internal": trace.SpanKind.INTERNAL,
     "server": trace.SpanKind.SERVER,
@@ -42,11 +50,13 @@ def install(hub: Hub, *, tracer: trace.Tracer | None = None, meter: metrics.Mete
     `tracer`, `meter`: those of the global providers where none is given.
     """
     tracing = hub.add_tracer(_Spans(tracer or trace.get_tracer("tenure"), hub.redactor))
-    measuring = hub.subscribe(_Measures(meter or metrics.get_meter("tenure")), "tenure.**")
+    measures = _Measures(meter or metrics.get_meter("tenure"))
+    measuring = [hub.subscribe(measures, names) for names in _MEASURED]
 
     def close() -> None:
         tracing.close()
-        measuring.close()
+        for subscription in measuring:
+            subscription.close()
 
     return Subscription(close)
 
@@ -60,11 +70,12 @@ class _Spans:
 
     @contextmanager
     def scope(self, span: Span) -> Generator[None]:
+        given = span.attributes
         started = self._tracer.start_span(
             f"{span.who.agent_class}.{span.method}" if span.method else span.name,
             context=_parent(span),
             kind=_KINDS[span.kind],
-            attributes={**_whose(span), **self._shown(span.attributes)},
+            attributes={**_whose(span), **self._shown(given)},
         )
         own = started.get_span_context()
         # A tracer that records nothing hands out the parent's own place.
@@ -75,16 +86,9 @@ class _Spans:
             yield
         finally:
             contexts.detach(token)
-            self._finish(started, span)
-
-    def _finish(self, started: trace.Span, span: Span) -> None:
-        started.set_attribute("tenure.outcome", span.outcome)
-        for name, value in self._shown(span.attributes).items():
-            started.set_attribute(name, value)
-        if span.error_type:
-            started.set_attribute("error.type", span.error_type)
-            started.set_status(trace.Status(trace.StatusCode.ERROR, span.message))
-        started.end()
+            if span.attributes is not given:
+                started.set_attributes(self._shown(span.attributes))
+            _finish(started, span)
 
     def _shown(self, attributes: Mapping[str, object]) -> dict[str, str | bool | int | float]:
         if not attributes:
@@ -93,6 +97,14 @@ class _Spans:
         return {
             name: value if isinstance(value, str | int | float) else json.dumps(value) for name, value in shown.items()
         }
+
+
+def _finish(started: trace.Span, span: Span) -> None:
+    started.set_attribute("tenure.outcome", span.outcome)
+    if span.error_type:
+        started.set_attribute("error.type", span.error_type)
+        started.set_status(trace.Status(trace.StatusCode.ERROR, span.message))
+    started.end()
 
 
 class _Measures:
