@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tenure import _codec, _deadline, _state
 from tenure._agent import Agent, Cell, make
+from tenure._clock import Clock
 from tenure._context import Context, Scope, on_loop_clock
 from tenure._deadline import boot_ns
 from tenure._state import State
@@ -38,6 +39,20 @@ class Pace:
 
 pace: ContextVar[Pace] = ContextVar("tenure_pace", default=Pace())  # noqa: B039 - it is frozen
 """For tests, and for runtimes whose clock is not the machine's."""
+
+
+def paced_by(clock: Clock) -> Pace:
+    """Waits on this clock, such as one that stands still until a test moves it."""
+
+    async def sleep(seconds: float) -> None:
+        over = asyncio.get_running_loop().create_future()
+        handle = clock.call_at(clock.now() + seconds, lambda: None if over.done() else over.set_result(None))
+        try:
+            await over
+        finally:
+            handle.cancel()
+
+    return Pace(sleep)
 
 
 class Before:

@@ -10,6 +10,7 @@ import pytest
 
 import tenure
 from tenure import _exec, errors
+from tenure._clock import VirtualClock
 
 
 class LedgerState(tenure.State):
@@ -237,6 +238,24 @@ async def test_waits_are_capped_and_end_at_the_deadline(
         await run(pace, ledger.call(Ledger.never(), timeout=1.5))
     assert waits == [1], "2 s are not left"
     assert "2 attempts" in caught.value.details
+
+
+async def test_waits_go_by_the_clock_that_is_handed_in(ledger: Ledger) -> None:
+    """One that stands still, here."""
+    clock = VirtualClock()
+    began = clock.now()
+    context = contextvars.copy_context()
+    context.run(_exec.pace.set, _exec.paced_by(clock))
+    call = asyncio.get_running_loop().create_task(ledger.book(amount=5, failures=2), context=context)
+    waited = []
+    while not call.done():
+        await asyncio.sleep(0)
+        if (due := clock.next_at()) is not None:
+            waited.append(due - clock.now())
+            clock.step(due)
+    assert await call == 5
+    assert 0.125 <= waited[0] <= 0.25 <= waited[1] <= 0.5
+    assert clock.now() == pytest.approx(began + sum(waited))
 
 
 @pytest.mark.parametrize(
