@@ -29,9 +29,10 @@ def note(label: str, agent_id: str, seconds: float) -> None:
 
 @types.coroutine
 def watched(
-    body: Coroutine[Any, Any, Any], label: str, agent_id: str, clock: Callable[[], float] = time.monotonic
+    body: Coroutine[Any, Any, Any], label: str, agent_id: str, clock: Callable[[], float] | None = None
 ) -> Generator[Any, Any, Any]:
-    """Await a coroutine, with an eye on the time between its waits. `clock` in seconds."""
+    """Await a coroutine, with an eye on the time between its waits. `clock` in seconds; None: the machine's."""
+    clock = clock or time.monotonic  # looked up late: a simulation has its own
     step: Callable[[Any], Any] = body.send
     value: Any = None
     while True:
