@@ -89,7 +89,7 @@ class TestEvents:
     def test_one_that_fails_ends_in_an_exception_event_instead(self) -> None:
         hub, events, _ = observed()
         hub.end(hub.begin("tenure.directive", COUNTER, attributes={"tenure.directive": "Emit"}), error=KeyError("x"))
-        hub.end(hub.begin("tenure.turn", COUNTER), outcome="deadline", fault="DeadlineExceeded", message="too late")
+        hub.end(hub.begin("tenure.turn", COUNTER), fault="DeadlineExceeded", message="too late")
         failed, late = (event for event in events if isinstance(event, Failed))
         assert (failed.name, failed.error_type, failed.outcome) == ("tenure.directive.exception", "KeyError", "error")
         assert (late.error_type, late.message, late.outcome) == ("DeadlineExceeded", "too late", "deadline")
@@ -101,6 +101,13 @@ class TestEvents:
         hub.end(span)
         hub.end(span)
         assert len(events) == 1
+
+    def test_what_did_not_happen_ends_without_an_event(self) -> None:
+        hub, events, _ = observed()
+        hub.add_tracer(tracer := Recorder())
+        hub.forget(span := hub.begin("tenure.turn", COUNTER))
+        hub.end(span)
+        assert (names(events), tracer.left, current_span()) == (["tenure.turn.start"], ["tenure.turn cancelled"], None)
 
     def test_patterns_choose_and_subscriptions_end(self) -> None:
         hub, events, _ = observed("tenure.turn.*")

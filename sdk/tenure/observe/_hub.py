@@ -33,6 +33,7 @@ E = TypeVar("E", bound=Event)
 
 SLOW_S: Mapping[str, float] = {"tenure.turn": 0.010, "tenure.directive": 0.005}
 """Seconds after which a span is reported as slow, where the hub is given no others."""
+_OUTCOMES: Mapping[str, Outcome] = {"CancelledError": "cancelled", "DeadlineExceeded": "deadline"}
 
 
 class _Begun:
@@ -144,21 +145,27 @@ class Hub:
     ) -> None:
         """End a span: well, or with an error, or with the code and the message of a fault. A second time: ignored.
 
-        `outcome` None: "ok" or "error".
+        `outcome` None: "ok", "error", or what a CancelledError or a DeadlineExceeded says.
         """
-        begun, span.of_hub = span.of_hub, None
-        if not isinstance(begun, _Begun):
-            return
         taken = self._clock_ns() - span.started_ns
-        _leave(begun.token)
+        begun = _leave(span)
+        if begun is None:
+            return
         if error is not None:
             span.error_type, span.message = self.redactor.error(error)
         elif fault:
             span.error_type, span.message = fault, self.redactor.message(message)
-        span.outcome = outcome or ("error" if span.error_type else "ok")
+        span.outcome = outcome or (_OUTCOMES.get(span.error_type, "error") if span.error_type else "ok")
         try:
             self._tell_end(span, taken)
         finally:
+            self._tracers.leave(span, begun.scopes)
+
+    def forget(self, span: Span) -> None:
+        """It did not happen after all: no event tells of its end. Tracers see it cancelled."""
+        begun = _leave(span)
+        if begun is not None:
+            span.outcome = "cancelled"
             self._tracers.leave(span, begun.scopes)
 
     @contextmanager
@@ -171,7 +178,7 @@ class Hub:
         try:
             yield span
         except BaseException as error:
-            self.end(span, error=error, outcome="error" if isinstance(error, Exception) else "cancelled")
+            self.end(span, error=error)
             raise
         self.end(span)
 
@@ -254,12 +261,16 @@ class Hub:
         self.on = bool(len(self._listeners) or len(self._tracers))
 
 
-def _leave(token: Token[Span | None]) -> None:
-    """The span around is the current one again, unless another task ends the span than the one that began it."""
+def _leave(span: Span) -> _Begun | None:
+    """The span around is the current one again. None: it has ended before."""
+    begun, span.of_hub = span.of_hub, None
+    if not isinstance(begun, _Begun):
+        return None
     try:  # noqa: SIM105 - contextlib.suppress would take a tenth of the time of a span
-        spanning.reset(token)
-    except ValueError:
+        spanning.reset(begun.token)
+    except ValueError:  # another task ends it than the one that began it
         pass
+    return begun
 
 
 default = Hub()
