@@ -641,6 +641,23 @@ class TestOpenTelemetry:
         assert outside.parent.span_id == pay.context.span_id  # type: ignore[attr-defined]
         assert inner.parent.span_id == outside.get_span_context().span_id
 
+    async def test_what_a_turn_left_running_begins_traces_of_its_own(self, recorded: tuple[Hub, Any, Any]) -> None:
+        hub, exporter, _ = recorded
+        go = asyncio.Event()
+
+        async def later() -> None:
+            await go.wait()
+            hub.end(hub.begin("tenure.turn", COUNTER, "tick"))
+
+        turn = hub.begin("tenure.turn", COUNTER, "pay")
+        task = asyncio.create_task(later())
+        hub.end(turn)
+        go.set()
+        await task
+        pay, tick = exporter.get_finished_spans()
+        assert tick.parent is None
+        assert tick.context.trace_id != pay.context.trace_id
+
     def test_errors_have_a_type_and_a_message_and_no_stack(self, recorded: tuple[Hub, Any, Any]) -> None:
         hub, exporter, _ = recorded
         with pytest.raises(KeyError), hub.span("shop.charge", {"api_key": "k", "lines": [1, {"a": 2}]}):

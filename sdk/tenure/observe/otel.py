@@ -169,10 +169,12 @@ def _kept(known: dict[str, T], name: str, make: Callable[[], T]) -> T:
 
 def _parent(span: Span) -> contexts.Context | None:
     """Where OpenTelemetry is to put the span: None, below whatever is current for it."""
-    around = trace.get_current_span().get_span_context()
-    if span.parent is None or (around.is_valid and not span.parent_is_given):
-        return None
-    return trace.set_span_in_context(trace.NonRecordingSpan(_far(span.parent)))
+    around = trace.get_current_span()
+    # Tasks and timers keep the context that they were made in: a span that has ended since is nobody's parent.
+    alive = around.get_span_context().is_valid and (around.is_recording() or isinstance(around, trace.NonRecordingSpan))
+    if span.parent is not None and (span.parent_is_given or not alive):
+        return trace.set_span_in_context(trace.NonRecordingSpan(_far(span.parent)))
+    return None if alive else contexts.Context()
 
 
 def _far(position: Position) -> trace.SpanContext:
