@@ -1,4 +1,4 @@
-"""What there is: actions, queries and agents found in modules, to list, filter and search.
+"""What there is: actions, queries, agents and sensors found in modules, to list, filter and search.
 
 known = catalog.find([shop])
 known.list(category="billing", limit=20)
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard, cast
 
 from tenure._agent import Agent
 from tenure._definition import collect, describe
@@ -124,7 +124,7 @@ class Catalog:
 
 
 def find(modules: Iterable[ModuleType]) -> Catalog:
-    """The agent classes of these modules, their actions and queries, and actions on module level.
+    """The agent classes of these modules, their actions and queries, actions on module level, and sensors.
 
     Names with an underscore in front are left out. Raises DefinitionError for a class that cannot be what it says.
     """
@@ -142,7 +142,21 @@ def find(modules: Iterable[ModuleType]) -> Catalog:
             if isinstance(value, Method) and not name.startswith("_"):
                 method = cast(Method[..., Any], value)
                 found |= _method(method, method.function.__module__)
-    return Catalog(found.values())
+    return Catalog([*found.values(), *_sensors(modules)])
+
+
+def _sensors(modules: Iterable[ModuleType]) -> Iterator[Entry]:
+    from tenure import sensors  # noqa: PLC0415 - it brings asyncio
+
+    def is_sensor(value: object) -> TypeGuard[type[sensors.Sensor[Any]]]:
+        """Not one without a config, which is a base for others."""
+        return isinstance(value, type) and issubclass(value, sensors.Sensor) and value.__config__ is not None
+
+    for module in modules:
+        for name, value in vars(module).items():
+            if is_sensor(value) and not name.startswith("_"):
+                about, where = sensors.describe(value), f"{value.__module__}.{value.__qualname__}"
+                yield Entry(where, "sensor", about.name, about.description, about.category, about.tags, target=value)
 
 
 def _owner(cls: type[Agent[Any]], name: str) -> str:

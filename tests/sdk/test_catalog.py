@@ -5,11 +5,12 @@ import sys
 import types
 from pathlib import Path
 
+import pydantic
 import pytest
 import sdk_agents as sample
 
 import tenure
-from tenure import catalog, errors
+from tenure import catalog, errors, sensors
 from tenure.catalog import Catalog, Entry
 
 
@@ -53,8 +54,19 @@ def archive_invoice(agent: Billing) -> None:
     """Put an invoice away."""
 
 
+class TillConfig(pydantic.BaseModel):
+    port: int = 1
+
+
+class Till(sensors.Sensor[TillConfig], category="billing", tags=["money"], signals=["till.opened"]):
+    """Tells when the till is opened."""
+
+    def on_event(self, event: object) -> list[sensors.SensorEffect]:
+        return [sensors.Report("till.opened")]
+
+
 shop = types.ModuleType("shop")
-vars(shop).update(Billing=Billing, Special=Special, archive_invoice=archive_invoice, other=3)
+vars(shop).update(Billing=Billing, Special=Special, archive_invoice=archive_invoice, Till=Till, other=3)
 
 
 @pytest.fixture
@@ -69,7 +81,7 @@ def names(entries: object) -> list[str]:
 def test_modules_are_searched_for_agents_and_actions(known: Catalog) -> None:
     """Inherited actions stand there once, hidden ones not at all; metadata comes along."""
     assert sorted(names(known)) == [
-        "Billing", "Special", "archive_invoice", "discount", "refund", "repair", "send_invoice", "total",
+        "Billing", "Special", "Till", "archive_invoice", "discount", "refund", "repair", "send_invoice", "total",
     ]  # fmt: skip
     refund = known.get(f"{__name__}.Billing.refund")
     assert (refund.kind, refund.description, refund.risk, refund.read_only) == (
@@ -81,12 +93,16 @@ def test_modules_are_searched_for_agents_and_actions(known: Catalog) -> None:
     agent = known.get(f"{__name__}.Special")
     assert (agent.kind, agent.description, agent.tags) == ("agent", "Bills with a discount.", ("money",))
     assert known.get(f"{__name__}.archive_invoice").target is archive_invoice
+    (till,) = known.list(kind="sensor")
+    assert (till.name, till.description, till.category, till.target) == (
+        "Till", "Tells when the till is opened.", "billing", Till,
+    )  # fmt: skip
 
 
 def test_a_catalogue_is_filtered_and_paged(known: Catalog) -> None:
     """Public ones, sorted by id, by what they have in common."""
-    assert names(known.list(category="billing")) == ["refund", "send_invoice", "archive_invoice"]
-    assert names(known.list(tag="money")) == ["Billing", "refund", "Special"]
+    assert names(known.list(category="billing")) == ["refund", "send_invoice", "Till", "archive_invoice"]
+    assert names(known.list(tag="money")) == ["Billing", "refund", "Special", "Till"]
     assert names(known.list(kind="query")) == ["total"]
     assert names(known.list(name="INVOICE")) == ["send_invoice", "archive_invoice"]
     assert names(known.list(name="repair")) == []
