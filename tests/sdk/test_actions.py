@@ -111,7 +111,7 @@ class Ledger(tenure.Agent[LedgerState]):
         self.state.total += 1
         await asyncio.Event().wait()
 
-    @tenure.action(timeout=0.02, max_retries=1, backoff=0, blocking=True)
+    @tenure.action(timeout=0.3, max_retries=1, backoff=0, blocking=True)
     def thread(self) -> str:
         calls.append("thread")
         if len(calls) == 1:
