@@ -233,6 +233,8 @@ class Context:
     def transition(self, to: str) -> None:
         """Move the agent's machine to another state (`strategy=tenure.FSM(...)`). Raises InvalidTransition."""
         scope = self._scope
+        if not scope.open:
+            raise NotInTurn(f"the turn of {scope.method} has ended: its machine can be moved no more")
         if scope.strategy is None or scope.memory is None:
             raise InvalidTransition(f"{scope.agent_id} has no machine: name a strategy=tenure.FSM() in its class")
         scope.memory.update(scope.strategy.move(scope.memory, to))

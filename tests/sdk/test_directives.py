@@ -1,5 +1,6 @@
 """Effects as data: what a turn asks for leaves with its commit, in order, or not at all."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -354,3 +355,35 @@ async def test_cron_runs_again_and_again_until_it_is_cancelled() -> None:
             await alarm.every("x", "nonsense")
         await rt.stop(other)
         await rt.advance(600)
+
+
+class Stubborn(tenure.Agent[Notes]):
+    """Tries again and again, by the runtime's clock."""
+
+    @tenure.action(max_retries=3, backoff=10.0)
+    async def push(self) -> int:
+        rung.append("push")
+        if len(rung) < 3:
+            raise OSError("not yet")
+        self.state.seen.append("through")
+        return len(rung)
+
+    @tenure.action
+    def note(self, text: str) -> None:
+        self.state.seen.append(text)
+
+
+async def test_waits_between_attempts_are_the_runtimes_and_others_queue_behind_them() -> None:
+    rung.clear()
+    async with virtual() as rt:
+        stubborn = await rt.create(Stubborn, "s")
+        pushed = asyncio.ensure_future(stubborn.push())
+        await asyncio.sleep(0)
+        await rt.idle()
+        noted = asyncio.ensure_future(stubborn.note("after"))
+        await rt.advance(4.9)
+        assert (len(rung), pushed.done(), noted.done()) == (1, False, False)
+        await rt.advance(60)
+        assert await pushed == 3
+        await noted
+        assert rt.state(stubborn).seen == ["through", "after"]

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tenure import errors
 from tenure._clock import Clock
 from tenure._context import Emission
+from tenure._exec import Pace, pace
 from tenure._instruction import Kind
 from tenure._local import records, timers, work
 from tenure._local.effects import EXECUTORS, Executor, follow
@@ -63,7 +65,11 @@ class Engine:
         self.timers = timers.Timers(clock, self._fire)
         self.sensors = Sensors(clock)
         self.lives = Lives(self)
+        self.pace = Pace(self._sleep)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._parked = 0
+        """Tasks that wait for the clock or for their turn: they do nothing until something else happens."""
+        self._progress = asyncio.Event()
         self._outbox: deque[Signal] = deque()
 
     def full_id(self, agent_id: str) -> str:
@@ -91,8 +97,29 @@ class Engine:
 
     async def idle(self) -> None:
         """Wait until no turn runs or waits."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        while len(self._tasks) > self._parked:
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait on the runtime's clock."""
+        over = asyncio.get_running_loop().create_future()
+        handle = self.clock.call_at(self.clock.now() + seconds, lambda: None if over.done() else over.set_result(None))
+        try:
+            with self.parked():
+                await over
+        finally:
+            handle.cancel()
+
+    @contextmanager
+    def parked(self) -> Generator[None]:
+        """Around a wait that `idle` is not to wait for."""
+        self._parked += 1
+        self._progress.set()
+        try:
+            yield
+        finally:
+            self._parked -= 1
 
     async def do(
         self,
@@ -105,13 +132,14 @@ class Engine:
         extra: tuple[Directive, ...] = (),
     ) -> bytes:
         """Run a turn, when it is its turn. Raises CallError. Of the engine."""
+        pace.set(self.pace)
         activation = held.activation
         until_ns = deadline_ns(self.timeout if timeout is None else timeout)
         if isinstance(wanted, Asked) and activation.is_query(wanted.name):
             turn = Turn(held.next_turn(), activation.uid, kind, wanted.name, wanted.arguments, until_ns, caller)
             done = await activation.perform(turn)
         else:
-            async with held.turn():
+            async with held.turn(self.parked):
                 number = held.next_turn()
                 if isinstance(wanted, Asked):
                     turn = Turn(number, activation.uid, kind, wanted.name, wanted.arguments, until_ns, caller)
@@ -218,8 +246,12 @@ class Engine:
         """A task that `idle` waits for and `close` ends."""
         task = asyncio.get_running_loop().create_task(body, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        self._progress.set()
 
     def fold(self, slices: Slices, directives: Sequence[Directive]) -> Slices:
         now = self.clock.now()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Literal
 
 from tenure import errors
@@ -70,15 +70,22 @@ class Held:
         return self.turns
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for one's turn, and have it. Raises Busy when the queue is full, NotFound if the agent has ended."""
+    async def turn(self, parked: Callable[[], AbstractContextManager[None]] = nullcontext) -> AsyncIterator[None]:
+        """Wait for one's turn, and have it. Raises Busy when the queue is full, NotFound if the agent has ended.
+
+        `parked`: around the wait.
+        """
         if self.waiting >= self.limit:
             raise Busy(f"{self.waiting} turns wait for {self.id} already", agent=self.id)
         if self._lock is None:
             self._lock = asyncio.Lock()  # most agents never wait
         self.waiting += 1
         try:
-            await self._lock.acquire()
+            if self._lock.locked():
+                with parked():
+                    await self._lock.acquire()
+            else:
+                await self._lock.acquire()
         finally:
             self.waiting -= 1
         try:
