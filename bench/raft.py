@@ -6,7 +6,8 @@ Ours: three `tenured server` processes (mTLS, fdatasync), profile Balanced. etcd
 with client certificates. Both sides take turns within each round, on the same disk. How each side is driven:
 
 * sequential: one client process, one write at a time at the leader. Ours: one row of 256 bytes, changed, on a `Changes`
-  stream (asyncio); beside it by a unary call. etcd: Put of 256 bytes, synchronous stub (the fastest form in Python).
+  stream of framed TLS (asyncio on uvloop); beside it on one of gRPC, and by a unary call. etcd: Put of 256 bytes,
+  synchronous stub (the fastest form in Python).
 * 64 in flight: the same writes from one client process with one connection. Ours: on one stream. etcd has no streamed
   put: 64 unary calls of asyncio.
 * rows: entries of 50 assignments each, proposed at the leader by the leader, as placement does (see bench/rows.py).
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import grpc
+import uvloop
 from grpc import aio
 
 from bench import etcd
@@ -135,10 +137,11 @@ class Framed:
             times.append((time.perf_counter() - begin) * 1000)
         return times
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the stream."""
         if self._link is not None:
             self._link.close()
+            await self._link.lost
 
 
 class Changes:
@@ -215,17 +218,20 @@ async def sequential(servers: Servers, peer: etcd.Members | None, rounds: int) -
         async with servers.aio_channel(leader) as channel:
             stream = Changes(channel)
             await stream.one_by_one(WARM)
-            framed = await Framed.open(servers, leader)
-            await framed.one_by_one(WARM)
+            # A loop of its own: gRPC's asyncio may run on one loop only, and uvloop forks, which gRPC's threads forbid.
+            runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+            framed = await asyncio.to_thread(runner.run, Framed.open(servers, leader))
+            await asyncio.to_thread(runner.run, framed.one_by_one(WARM))
             await asyncio.to_thread(one_by_one, call, WARM)
             for _ in range(rounds):
-                links.append(await framed.one_by_one(WRITES))
+                links.append(await asyncio.to_thread(runner.run, framed.one_by_one(WRITES)))
                 ours.append(await stream.one_by_one(WRITES))
                 if other is not None:
                     theirs.append(await asyncio.to_thread(one_by_one, other, WRITES))
                 unary.append(await asyncio.to_thread(one_by_one, call, WRITES // 2))
             await stream.close()
-            framed.close()
+            await asyncio.to_thread(runner.run, framed.close())
+            await asyncio.to_thread(runner.close)
     name = "committed write, sequential"
     return [
         compare(f"{name}, {how}, p{share}", times, theirs, share / 100)

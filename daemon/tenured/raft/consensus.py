@@ -112,6 +112,8 @@ class Consensus:
         self._stopping = False  # no new proposals
         self._silent = False  # no more turns
         self._failed: BaseException | None = None
+        self._stance: object = None
+        self._ready = False
         self._outline: object = None
         self._role_changed: asyncio.Event = asyncio.Event()
 
@@ -336,7 +338,9 @@ class Consensus:
         if self._inbox or (engine.behind and not self._put_off):
             self._kick()
         self._tell_later(engine)
-        self._tell_role(engine)
+        if timed or not self._ready or engine.stance != self._stance:
+            self._stance = engine.stance
+            self._tell_role(engine)
 
     def _puts_off(self, engine: Engine) -> bool:
         """Whether what is committed is applied a turn later, because a leader waits for this disk: the thread that
@@ -391,7 +395,7 @@ class Consensus:
     def _tell_role(self, engine: Engine) -> None:
         outline = engine.outline()
         if outline != self._outline:
-            self._outline = outline
+            self._outline, self._ready = outline, outline[3]
             self._role_changed.set()
             if self.on_role is not None:
                 self.on_role(engine.role())

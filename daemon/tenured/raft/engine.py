@@ -255,8 +255,15 @@ class Engine(Rejoining):
                 return False
         return bool(self.log.voter and self.leader is not None and self.isReady() and self.lag <= READY_LAG)
 
+    @property
+    def stance(self) -> tuple[Peer | None, int, State, bool]:
+        """What of the outline is worth a look in every turn; the rest may be seen a `tick_s` later, but not while this
+        server waits to be ready.
+        """
+        return self.leader, self.current_term, self.state, self.log.voter
+
     def outline(self) -> tuple[Peer | None, int, State, bool, bool]:
-        """What of the role is worth a call when it changes. Cheap: looked at in every turn."""
+        """What of the role is worth a call when it changes."""
         return self.leader, self.current_term, self.state, self.ready, self.log.voter
 
     def role(self) -> Role:
