@@ -42,6 +42,8 @@ def _emit(engine: Engine, held: Held, directive: Emission) -> None:
         data=_codec.unpack(directive.data),
         subject=directive.subject,
     )
+    if engine.hub.on:
+        signal = engine.hub.outgoing(signal, held.who)
     engine.keep(signal)
     if directive.to:
         engine.post(engine.full_id(directive.to), signal, caller=held.id)
@@ -92,6 +94,8 @@ def _error(engine: Engine, held: Held, directive: Error) -> None:
 
 def _start_sensor(engine: Engine, held: Held, directive: StartSensor) -> None:
     def deliver(signal: Signal) -> None:
+        if engine.hub.on:
+            signal = engine.hub.incoming(signal, held.who)
         engine.post(held.id, signal, caller=signal.source)
 
     engine.sensors.start(held.id, directive.tag, directive.sensor, deliver, replace=directive.replace)

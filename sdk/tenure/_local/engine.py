@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tenure import errors
-from tenure._clock import Clock
+from tenure._clock import Clock, SystemClock
 from tenure._context import Emission
 from tenure._exec import Pace, pace
 from tenure._instruction import Kind
@@ -21,8 +21,10 @@ from tenure._local.held import Held, error_of
 from tenure._local.lives import Lives
 from tenure._local.work import Asked
 from tenure._names import full_id
+from tenure._routes import router_of
 from tenure._turn import Done, Slices
 from tenure.directives import Directive, Emit, Error
+from tenure.observe import Hub, Span
 from tenure.sensors import Sensors
 from tenure.signals import Bus, Router, Signal
 from tenure.storage import Storage, StorageError
@@ -48,8 +50,10 @@ class Engine:
         clock: Clock,
         executors: Mapping[type[Directive], Executor],
         queue_limit: int,
+        hub: Hub,
     ) -> None:
         self.runtime = runtime
+        self.hub = hub
         self.namespace = namespace
         self.timeout = timeout
         self.storage = storage
@@ -65,7 +69,8 @@ class Engine:
         self.timers = timers.Timers(clock, self._fire)
         self.sensors = Sensors(clock)
         self.lives = Lives(self)
-        self.pace = Pace(self._sleep)
+        self.pace = None if isinstance(clock, SystemClock) else Pace(self._sleep)
+        """Of waits between attempts; None: as the machine's clock goes."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._parked = 0
         """Tasks that wait for the clock or for their turn: they do nothing until something else happens."""
@@ -97,23 +102,35 @@ class Engine:
 
     async def idle(self) -> None:
         """Wait until no turn runs or waits."""
+        await self.sensors.settle()
         while len(self._tasks) > self._parked:
             self._progress.clear()
             await self._progress.wait()
+            await self.sensors.settle()
 
     async def _sleep(self, seconds: float) -> None:
         """Wait on the runtime's clock."""
         over = asyncio.get_running_loop().create_future()
-        handle = self.clock.call_at(self.clock.now() + seconds, lambda: None if over.done() else over.set_result(None))
+
+        def wake() -> None:
+            if not over.done():
+                self._parked -= 1  # at once, so that `idle` waits for what follows
+                over.set_result(None)
+
+        handle = self.clock.call_at(self.clock.now() + seconds, wake)
+        self._parked += 1
+        self._progress.set()
         try:
-            with self.parked():
-                await over
+            await over
+        except BaseException:
+            self._parked -= 0 if over.done() and not over.cancelled() else 1
+            raise
         finally:
             handle.cancel()
 
     @contextmanager
     def parked(self) -> Generator[None]:
-        """Around a wait that `idle` is not to wait for."""
+        """Around a wait for one's turn, which `idle` is not to wait for: it waits for the turn that goes on."""
         self._parked += 1
         self._progress.set()
         try:
@@ -132,27 +149,56 @@ class Engine:
         extra: tuple[Directive, ...] = (),
     ) -> bytes:
         """Run a turn, when it is its turn. Raises CallError. Of the engine."""
-        pace.set(self.pace)
+        if self.pace is not None:
+            pace.set(self.pace)
         activation = held.activation
         until_ns = deadline_ns(self.timeout if timeout is None else timeout)
         if isinstance(wanted, Asked) and activation.is_query(wanted.name):
             turn = Turn(held.next_turn(), activation.uid, kind, wanted.name, wanted.arguments, until_ns, caller)
             done = await activation.perform(turn)
         else:
+            if self.hub.on and held.waiting >= held.limit:
+                self.hub.overflowed(held.who, "mailbox", held.limit)
             async with held.turn(self.parked):
                 number = held.next_turn()
                 if isinstance(wanted, Asked):
                     turn = Turn(number, activation.uid, kind, wanted.name, wanted.arguments, until_ns, caller)
-                    done = await activation.perform(turn, extra)
+                    body = activation.perform(turn, extra)
                 else:
-                    done = await activation.handle(number, wanted, deadline_ns=until_ns, caller=caller, extra=extra)
-                await self.settle(held, done)
+                    body = activation.handle(number, wanted, deadline_ns=until_ns, caller=caller, extra=extra)
+                done = await (self._observed(held, wanted, number, body) if self.hub.on else self._settled(held, body))
                 if done.fault is not None and extra:
                     await self.settle(held, await activation.amend(held.next_turn(), extra))
         if done.fault is not None:
             raise error_of(done.fault, held.id)
         assert isinstance(done.reply, bytes)  # noqa: S101 - of a turn that went well
         return done.reply
+
+    async def _settled(self, held: Held, body: Coroutine[Any, Any, Done]) -> Done:
+        done = await body
+        await self.settle(held, done)
+        return done
+
+    async def _observed(self, held: Held, wanted: Asked | Signal, number: int, body: Coroutine[Any, Any, Done]) -> Done:
+        """A turn that somebody watches, to its commit and what follows it."""
+        signal = wanted if isinstance(wanted, Signal) else None
+        if signal is not None:
+            self.hub.routed(held.who, signal, len(router_of(held.activation.cls).route(signal)))
+        span = self.hub.begin("tenure.turn", held.who, work.label_of(wanted), turn=number, cause=signal)
+        try:
+            done = await self._settled(held, body)
+        except BaseException as error:
+            self.hub.end(span, error=error)
+            raise
+        self.ended(span, done)
+        return done
+
+    def ended(self, span: Span, done: Done) -> None:
+        """The span of a turn ends as the turn did."""
+        if done.fault is None:
+            self.hub.end(span)
+        else:
+            self.hub.end(span, fault=done.fault.code, message=done.fault.message)
 
     async def settle(self, held: Held, done: Done) -> None:
         """Make the turn's record durable, then do what it asked for. Raises Unavailable: the turn did not happen."""
@@ -217,12 +263,19 @@ class Engine:
     def execute(self, held: Held, directives: Sequence[Directive]) -> None:
         """Do what a turn asked for, in order; what fails hurts nothing else."""
         for directive in directives:
+            name = "Emit" if isinstance(directive, Emission) else type(directive).__name__
+            hub = self.hub
+            span = hub.begin("tenure.directive", held.who, attributes={"tenure.directive": name}) if hub.on else None
             try:
                 result = self.executors[type(directive)](self, held, directive)
                 if result is not None:
-                    self.start(self._finish(held, directive, result), f"{held.id} {type(directive).__name__}")
+                    self.start(self._finish(held, directive, result), f"{held.id} {name}")
             except Exception as error:  # noqa: BLE001 - executors may be the user's
+                if span is not None:
+                    hub.end(span, error=error)
                 self._misdone(held, directive, error)
+            if span is not None:
+                hub.end(span)  # a second end is ignored
 
     async def _finish(self, held: Held, directive: Directive, result: Any) -> None:
         try:
@@ -260,6 +313,8 @@ class Engine:
         return slices
 
     def _fire(self, held: Held, name: str, plan: Mapping[str, Any]) -> None:
+        if self.hub.on and "every" in plan:
+            self.hub.cron_fired(held.who, name, self.clock.now() - plan["at"])
         extra = (timers.Fired(name, plan["at"]),)
         self.post(held.id, work.read(plan), caller=f"{held.id} timer {name}", extra=extra)
 

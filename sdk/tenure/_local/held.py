@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Literal
 
 from tenure import errors
 from tenure._turn import Activation
 from tenure.errors import Busy, NotFound
+from tenure.observe import Who
 from tenure_link import Fault
 
 Standing = Literal["idle", "processing", "stopped"]
@@ -29,10 +30,12 @@ class Held:
         "revision",
         "turns",
         "waiting",
+        "who",
     )
 
     def __init__(self, activation: Activation, *, limit: int) -> None:
         self.activation = activation
+        self.who = Who(activation.id, activation.cls.__name__, activation.epoch)
         self.turns = 0
         self.emitted = 0
         """Signals; with uid and epoch the id of the last one."""
@@ -70,7 +73,7 @@ class Held:
         return self.turns
 
     @asynccontextmanager
-    async def turn(self, parked: Callable[[], AbstractContextManager[None]] = nullcontext) -> AsyncIterator[None]:
+    async def turn(self, parked: Callable[[], AbstractContextManager[None]] = nullcontext) -> AsyncGenerator[None]:
         """Wait for one's turn, and have it. Raises Busy when the queue is full, NotFound if the agent has ended.
 
         `parked`: around the wait.

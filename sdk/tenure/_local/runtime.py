@@ -19,6 +19,7 @@ from tenure._local.work import Asked
 from tenure._methods import find
 from tenure._state import S, State
 from tenure.directives import Directive
+from tenure.observe import Hub
 from tenure.signals import Bus, Signal
 from tenure.storage import Storage
 from tenure.strategies import Snapshot
@@ -46,6 +47,7 @@ class LocalRuntime:
         clock: Clock | None = None,
         executors: Mapping[type[Directive], UserExecutor] | None = None,
         queue_limit: int = QUEUE_LIMIT,
+        hub: Hub | None = None,
     ) -> None:
         self._engine = Engine(
             self,
@@ -55,7 +57,13 @@ class LocalRuntime:
             clock=clock or SystemClock(),
             executors={kind: _of_user(function) for kind, function in (executors or {}).items()},
             queue_limit=queue_limit,
+            hub=hub or Hub(),
         )
+
+    @property
+    def hub(self) -> Hub:
+        """Who hears of what happens here."""
+        return self._engine.hub
 
     @property
     def signals(self) -> list[Signal]:
@@ -158,9 +166,17 @@ class LocalRuntime:
             turn = Turn(
                 held.next_turn(), activation.uid, "action", method.name, b"", deadline_ns(seconds), caller="local"
             )
-            done = activation.run_now(turn, method, method.signature.values(arguments))
+            values, hub = method.signature.values(arguments), self._engine.hub
+            span = (
+                hub.begin("tenure.turn", held.who, method.name, turn=turn.turn, parameters=values) if hub.on else None
+            )
+            done = activation.run_now(turn, method, values)
+            if span is not None and not done.ended:
+                hub.forget(span)
             if done.ended:
                 self._engine.after(held, done)
+                if span is not None:
+                    self._engine.ended(span, done)
                 if done.fault is not None:
                     raise error_of(done.fault, agent_id)
                 return done.reply
@@ -195,7 +211,7 @@ class LocalRuntime:
     async def publish(self, *signals: Signal) -> None:
         """Hand signals to the bus and to the agents that subscribe to their types."""
         for signal in signals:
-            self._engine.spread(signal)
+            self._engine.spread(self._engine.hub.incoming(signal) if self._engine.hub.on else signal)
 
     @property
     def bus(self) -> Bus:
