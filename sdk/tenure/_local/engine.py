@@ -100,6 +100,11 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.agents.clear()
 
+    @property
+    def running(self) -> list[asyncio.Task[Any]]:
+        """What `idle` waits for; the name of each is that of an agent, and what it does."""
+        return list(self._tasks)
+
     async def idle(self) -> None:
         """Wait until no turn runs or waits."""
         await self.sensors.settle()

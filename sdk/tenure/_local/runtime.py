@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from tenure import _codec, errors
 from tenure._agent import Agent, Cell, Role, make, pack_arguments, state_class
@@ -38,6 +38,9 @@ QUEUE_LIMIT = 10_000
 class LocalRuntime:
     """Agents in this process. Their turns behave as on a cluster: committed as one, or not at all."""
 
+    _engine_class: ClassVar[type[Engine]] = Engine
+    """`tenure.testing` has one with faults."""
+
     def __init__(
         self,
         *,
@@ -49,7 +52,7 @@ class LocalRuntime:
         queue_limit: int = QUEUE_LIMIT,
         hub: Hub | None = None,
     ) -> None:
-        self._engine = Engine(
+        self._engine = self._engine_class(
             self,
             namespace=namespace,
             timeout=timeout,
