@@ -40,6 +40,7 @@ from tenured.transport import calls, registry
 
 BOOT_S = 20.0
 SETTLE_S = 30.0
+STANDSTILL = 100_000
 LOOK_NS = 20 * MS
 KEPT_LINES = 10_000
 
@@ -231,10 +232,15 @@ class World(Cluster):
         self.loading = True
         if self.plan.names:
             self._go_wild()
-        end = self.timeline.now + int(limit_s * NS)
+        timeline, end = self.timeline, self.timeline.now + int(limit_s * NS)
+        moved_at, moved = timeline.now, timeline.events
         while not task.done():
-            if self.timeline.now > end:
+            if timeline.now > end:
                 raise TimeoutError(f"the story has not ended within {limit_s} s of its own time (limit)")
+            if timeline.now > moved_at:
+                moved_at, moved = timeline.now, timeline.events
+            elif timeline.events > moved + STANDSTILL:
+                raise TimeoutError(f"{STANDSTILL} things happened at one time, and time does not go on")
             self.step()
         if task.cancelled():
             raise RuntimeError("the story cancelled itself")

@@ -238,7 +238,9 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     ) -> Handle:
         handle = Handle(when, callback, args, self, context)
         if not self.dead:
-            self.timeline.push(self.clock.true_ns(when * NS), self, handle)
+            # A wait that is too short for the clock to tell takes time, too, or whoever repeats it stops the world.
+            earliest = self.timeline.now + (when > self.time())
+            self.timeline.push(max(self.clock.true_ns(when * NS), earliest), self, handle)
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
