@@ -107,7 +107,9 @@ class Activated(Frame, frozen=True):
     uid: str
     epoch: int
     state: bytes | None = None
-    """The first state, msgpack, when `Activate.state` was None: the daemon commits it before the agent is Ready."""
+    """What the daemon commits before the agent is Ready, msgpack: the first state, when `Activate.state` was None, or
+    what the class's `on_start` has made of the stored one; None: that is as it was.
+    """
 
 
 class ActivationFailed(Frame, frozen=True):

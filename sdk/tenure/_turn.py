@@ -248,6 +248,10 @@ class Activation:
             return Done(number, fault=fault_of(error, signal.type))
         return await self._act(_Order(number, calls[0][0].name, calls, deadline_ns, caller, signal, extra))
 
+    def has_hook(self, hook: Hook) -> bool:
+        """Whether the class has a hook of its own."""
+        return getattr(self.cls, hook) is not getattr(Agent, hook)
+
     async def hook(self, number: int, hook: Hook, reason: str = "") -> Done:
         """Run a hook of the class as a turn. Else as `perform`."""
         return await self._act(_Order(number, hook, (), reason=reason))
@@ -259,6 +263,8 @@ class Activation:
     async def _act(self, order: _Order) -> Done:
         scope = self._scope(order.number, order.label, order.deadline_ns, order.caller)
         scope.signal, scope.extra = order.signal, order.extra
+        if not order.calls and self._fold is None:
+            scope.supports = frozenset()  # a daemon commits the state that a hook leaves, and nothing else
         draft = self._draft(self._record.state, scope)
         self._running, self._dropped = order.number, False
         try:

@@ -45,6 +45,13 @@ class Counter(tenure.Agent[CounterState], capabilities=["counting"]):
         return self.state.count
 
 
+class Mounted(Counter):
+    """Knows how often it began."""
+
+    def on_start(self, ctx: tenure.Context) -> None:
+        self.state.count += 1000 if ctx.recovered else 100
+
+
 class PickyState(tenure.State):
     """Does not take every value."""
 

@@ -37,6 +37,19 @@ async def test_an_agent_outlives_the_silence_of_its_host(whole: Local) -> None:
     await victim.kill(restart=True)
 
 
+async def test_an_agent_is_told_that_it_begins_elsewhere(whole: Local) -> None:
+    """FAIL-07: the hook sees `ctx.recovered`, under the same id; FAIL-08: the row names the lost host."""
+    name = await whole.running_agent(class_="Mounted")
+    assert await whole.call(name, "value") == 100
+    before = await whole.until(name, lambda row: row.ready, "Ready")
+    victim = whole.running.process(before.host)
+    victim.freeze()
+    after = await whole.until(name, lambda row: row.ready and row.epoch > before.epoch, "Ready elsewhere")
+    assert after.last_failover.from_host == before.host
+    assert await whole.call(name, "value") == 1100
+    await victim.kill(restart=True)
+
+
 async def test_a_host_that_thaws_after_its_lease_serves_nothing_it_lost(whole: Local) -> None:
     """The frozen host wakes up when the agent is elsewhere: it has fenced itself, and its late turn changes nothing."""
     name = await whole.running_agent()

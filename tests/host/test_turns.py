@@ -122,13 +122,15 @@ class PlayedWorker:
         self.frames: list[tenure_link.Frame] = []
         self.turns: asyncio.Queue[tenure_link.Turn] = asyncio.Queue()
         self.refusal: tenure_link.Fault | None = None
+        self.hooked: bytes | None = None
+        """What `on_start` makes of a stored state."""
         self.worker = Worker(self, 11)
 
     def send(self, frame: Any) -> None:
         self.frames.append(frame)
         if isinstance(frame, tenure_link.Activate):
             answer = tenure_link.Activated(
-                uid=frame.uid, epoch=frame.epoch, state=None if frame.state else pack({"n": 0})
+                uid=frame.uid, epoch=frame.epoch, state=self.hooked if frame.state else pack({"n": 0})
             )
             if self.refusal is not None:
                 answer = tenure_link.ActivationFailed(uid=frame.uid, epoch=frame.epoch, fault=self.refusal)
@@ -232,6 +234,20 @@ async def test_the_first_state_is_durable_before_ready(scene: SimpleNamespace) -
     await scene.start()
     assert scene.reports.said == [("ready", "7", 1)]
     assert len(scene.servers.stored("7", "s")) >= 2
+
+
+async def test_what_a_hook_makes_of_a_stored_state_is_durable_before_ready(scene: SimpleNamespace) -> None:
+    """Marks and clock stay as they were: a call of before is still recognised."""
+    holder = await scene.start()
+    job = submit(holder)
+    turn = await scene.played.turn()
+    scene.played.worker.answered(tenure_link.TurnDone(turn=turn.turn, reply=pack(1), state=pack({"n": 1})))
+    assert (await reply_of(job)).value == pack(1)
+    await holder.stop(finish_turn=True)
+    scene.played.hooked = pack({"n": 100})
+    later = await scene.start(epoch=2)
+    assert scene.servers.stored("7", "s").count(pack({"n": 100})) >= 2
+    assert (await reply_of(submit(later))).value == pack(1)
 
 
 async def test_a_turn_is_durable_before_its_reply(scene: SimpleNamespace) -> None:

@@ -83,6 +83,18 @@ class Counter(tenure.Agent[CounterState]):
 """
 
 
+MOUNTED = (
+    AGENTS
+    + """
+class Mounted(Counter):
+    async def on_start(self, ctx: tenure.Context) -> None:
+        self.state.count += 100 if ctx.recovered else 1
+        if self.state.count > 1000:
+            ctx.emit("mounted.much")
+"""
+)
+
+
 def boot_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import sdk_daemon
-from sdk_daemon import AGENTS, SECOND, Daemon, boot_ns, exists, kill, running, until
+from sdk_daemon import AGENTS, MOUNTED, SECOND, Daemon, boot_ns, exists, kill, running, until
 
 from tenure_link import (
     ActivationFailed,
@@ -66,6 +66,23 @@ async def test_activation_says_why_not(tmp_path: Path) -> None:
         failed = await worker.next(ActivationFailed)
         assert failed.fault.code == "StateInvalid"
         assert "`count`" in failed.fault.message
+
+
+async def test_the_hook_of_an_activation(tmp_path: Path) -> None:
+    """Before any turn; what it makes of the state goes to the daemon. An effect would be lost, and is refused."""
+    async with running(tmp_path, MOUNTED) as daemon:
+        _, worker = await daemon.welcome()
+        first = await worker.activate(class_name="Mounted")
+        assert msgspec.msgpack.decode(first.state) == {"count": 1}
+        assert await worker.do("value") == 1
+        again = await worker.activate(state=msgspec.msgpack.encode({"count": 7}), class_name="Mounted")
+        assert msgspec.msgpack.decode(again.state) == {"count": 107}
+        assert await worker.do("increment") == 108
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await worker.activate(state=msgspec.msgpack.encode({"count": 901}), class_name="Mounted")
+        failed = await worker.next(ActivationFailed)
+        assert failed.fault.code == "NotSupported"
 
 
 async def test_the_lock_is_held_while_the_worker_lives(tmp_path: Path) -> None:

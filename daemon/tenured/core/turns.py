@@ -172,6 +172,14 @@ def begin(state: bytes, now: float) -> Turn:
     return Turn(Book(clock=now), {STATE: state, CLOCK: _encode(now)})
 
 
+def amend(book: Book, state: bytes, now: float) -> Turn:
+    """Write a state that no call asked for: of the hook that an activation begins with."""
+    draft = _Draft(book, max(now, book.clock))
+    draft.puts[STATE] = state
+    draft.puts[CLOCK] = _encode(draft.now)
+    return draft.turn()
+
+
 def settle(book: Book, call_id: CallId, born: float, now: float, *, state: bytes | None, reply: bytes) -> Turn:
     """Commit one turn: the new state (None: unchanged), the clock, the mark with its reply [mark_in_commit,
     used_born].

@@ -160,7 +160,7 @@ class Holder:
         return None
 
     async def _activate(self, worker: Worker, ledger: Ledger) -> None:
-        """Takes the agent into a worker's memory; its first state is committed before anything sees it."""
+        """Takes the agent into a worker's memory; what it begins with is committed before anything sees it."""
         await self._site.lease.wait()  # user code must not run in two places at once
         self._worker = worker
         spec = self._row.spec
@@ -180,11 +180,9 @@ class Holder:
             worker.deactivate(self.uid, self.epoch)
             slow = f"the agent was not in memory after {ACTIVATION_LIMIT_S:g} s"
             raise ActivationRefused(tenure_link.Fault(code="ActivationFailed", message=slow)) from None
-        if ledger.state is None:
-            if activated.state is None:
-                raise ActivationRefused(
-                    tenure_link.Fault(code="StateInvalid", message="the worker made no first state")
-                )
+        if ledger.state is None and activated.state is None:
+            raise ActivationRefused(tenure_link.Fault(code="StateInvalid", message="the worker made no first state"))
+        if activated.state is not None:
             await ledger.begin(activated.state, self._site.lease.cluster_time)
 
     def _report_ready(self) -> None:

@@ -111,8 +111,11 @@ class Ledger:
         return turns.judge(self._book, job.call.client_id, job.call.key, job.call.born, now)
 
     async def begin(self, state: bytes, now: float) -> None:
-        """Commits the first state. Raises RecordLost."""
-        turn = turns.begin(state, now)
+        """Commits the state that an activation begins with: the first one, or what its hook made of the stored one.
+
+        Raises RecordLost.
+        """
+        turn = turns.begin(state, now) if self.state is None else turns.amend(self._book, state, now)
         self._size = self._size_after(turn)
         await self._record.write(boot_ns(), turn.puts, turn.deletes)
         self._book, self.state = turn.book, state

@@ -47,7 +47,7 @@ class Lives:
         engine.agents[full] = held
         for pattern in cls.__tenure_subscribes__:
             engine.subscribers.add(Route(pattern, full))
-        if engine.storage is not None or activation.slices or _has(cls, "on_start"):
+        if engine.storage is not None or activation.slices or activation.has_hook("on_start"):
             try:
                 async with held.turn():  # whoever calls meanwhile waits
                     await self._begin(held)
@@ -63,7 +63,7 @@ class Lives:
         if activation.slices.get(timers.SLICE):
             await engine.settle(held, await activation.amend(held.next_turn(), (timers.Resumed(),)))
             engine.timers.sync(held)
-        if _has(activation.cls, "on_start"):
+        if activation.has_hook("on_start"):
             await self._hook(held, "on_start")
 
     async def _hook(self, held: Held, hook: Hook, reason: str = "") -> None:
@@ -78,7 +78,7 @@ class Lives:
             return
         try:
             async with held.turn():
-                if _has(held.activation.cls, "on_stop"):
+                if held.activation.has_hook("on_stop"):
                     await self._hook(held, "on_stop", reason)
                 self.forget(held, reason, failed=failed)
         except errors.NotFound:
@@ -99,11 +99,6 @@ class Lives:
         for pattern in held.activation.cls.__tenure_subscribes__:
             engine.subscribers.remove(pattern, held.id)
         held.note_change()
-
-
-def _has(cls: type[Agent[Any]], hook: Hook) -> bool:
-    """Whether a class has a hook of its own."""
-    return getattr(cls, hook) is not getattr(Agent, hook)
 
 
 def other_class(full: str, have: str, cls: type[Agent[Any]]) -> errors.Conflict:

@@ -48,6 +48,8 @@ from tenure_link import (
 LOG_BACKLOG = 1024 * 1024
 """Unsent bytes on the socket beyond which log lines are dropped: replies go before words."""
 
+START = 0
+"""Number of the turn of `on_start`; the daemon's begin with 1."""
 EXIT_LOST, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_LOCKED = 0, 77, 75, 76
 
 
@@ -131,14 +133,30 @@ class Worker(asyncio.Protocol):
         try:
             activation = self._make(order)
         except TenureError as error:
-            fault = fault_of(error, "activation")
+            self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
         except Exception as error:  # noqa: BLE001 - validators of the state are user code
-            fault = fault_of(error, "activation")
+            self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
         else:
             self._activations[order.uid] = activation
-            self._send(Activated(order.uid, order.epoch, activation.first))
+            if activation.has_hook("on_start"):
+                task = self._loop.create_task(self._begin(activation))
+                tasks = self._turns.setdefault(order.uid, {})
+                tasks[START] = task
+                task.add_done_callback(lambda _: tasks.pop(START, None))
+            else:
+                self._send(Activated(order.uid, order.epoch, activation.first))
+
+    async def _begin(self, activation: Activation) -> None:
+        """The class's `on_start`, before any turn; the daemon commits what it makes of the state."""
+        done = await activation.hook(START, "on_start")
+        if self._activations.get(activation.uid) is not activation:
+            return  # deactivated meanwhile
+        if done.fault is not None:
+            del self._activations[activation.uid]
+            self._send(ActivationFailed(activation.uid, activation.epoch, done.fault))
             return
-        self._send(ActivationFailed(order.uid, order.epoch, fault))
+        activation.commit(START)  # a daemon that cannot commit it forgets this activation
+        self._send(Activated(activation.uid, activation.epoch, done.state or activation.first))
 
     def _make(self, order: Activate) -> Activation:
         cls = self._classes.get(order.class_name)
