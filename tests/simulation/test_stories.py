@@ -35,6 +35,25 @@ def test_what_was_acknowledged_is_there_once_whatever_goes_wrong_by_chance(fault
     assert {call.outcome for run in runs for call in run.history} >= {"applied", "unknown"}
 
 
+class Mounted(agents.Counter):
+    """Adds at each of its beginnings."""
+
+    def on_start(self, ctx: tenure.Context) -> None:
+        self.state.count += 1000 if ctx.recovered else 100
+
+
+async def _mounts(cluster: Simulation) -> None:
+    counter = await cluster.create(Mounted, "counter-1")
+    assert await counter.increment(by=2) == 102
+    cluster.faults.kill_host(cluster.holder(counter))
+    assert await counter.increment(by=3) == 1105
+
+
+def test_the_hook_of_an_activation_runs_and_what_it_does_is_kept() -> None:
+    """FAIL-07."""
+    simulate(_mounts, seeds=range(5))
+
+
 # --- agents that are wrong --------------------------------------------------------------------------------------------
 
 _SEEN: dict[str, int] = {}

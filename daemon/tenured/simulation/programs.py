@@ -147,7 +147,7 @@ class UserWorker(SimWorker):
         memory = self._agents.get(frame.uid)
         if frame.state is None or memory is None or memory.epoch != frame.epoch:
             return frame
-        memory.kept = _Kept([], frame.state)
+        memory.kept = _Kept(memory.kept.effects, frame.state)  # of a later activation: what its hook made of it
         return msgspec.structs.replace(frame, state=_encode(memory.kept))
 
     def _done(self, done: tenure_link.TurnDone) -> tenure_link.TurnDone:
