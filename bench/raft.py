@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import signal
 import sys
@@ -341,7 +342,8 @@ async def one_placement(directory: Path) -> float:
         for task in reading:
             task.cancel()
         for process in processes:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # one of them may have ended by itself
+                process.kill()
             await process.wait()
 
 

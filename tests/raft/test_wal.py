@@ -19,6 +19,7 @@ from tenured.raft.frames import frame, whole
 from tenured.raft.records import (
     Added,
     Ballot,
+    Checkpoint,
     CutBelow,
     CutFrom,
     Entry,
@@ -28,7 +29,7 @@ from tenured.raft.records import (
     encode_record,
 )
 from tenured.raft.wal import Header, Log, group, open_log, segment_name, start_of
-from tenured.raft.writer import LogWriter
+from tenured.raft.writer import NOTHING, Batch, LogWriter
 from tests.raft.sim.disk import SimDisk, SimFile, SimFiles
 
 FIRST = segment_name(1)
@@ -563,6 +564,14 @@ def test_what_comes_during_a_sync_is_committed_as_one_group(tmp_path: Path) -> N
     assert [e.index for e in state.entries] == list(range(1, 101))
     log.close()
     files.close()
+
+
+def test_what_comes_during_a_sync_keeps_its_segments() -> None:
+    first, second = (Checkpoint(1, None, True, 1, 0, 1, end) for end in (2, 4))
+    running = Batch([([b"1"], first), ([b"2"], None)], 2, 5)
+    later = Batch([([b"3"], second), ([b"4"], None)], 4, 0)
+    assert NOTHING.then(running) == running
+    assert running.then(later) == Batch([([b"1"], first), ([b"2", b"3"], second), ([b"4"], None)], 4, 5)
 
 
 @pytest.mark.parametrize("fault", [{"writes": 1}, {"syncs": 1}])
