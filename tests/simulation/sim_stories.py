@@ -57,7 +57,7 @@ async def uses_everything(cluster: Simulation) -> None:
         lambda: faults.full_disk(cluster.servers[2]),
         lambda: faults.step_clock(cluster.holder(counter), -3600.0),
         lambda: faults.slow_link("h0", "s0", lasts=1.0),
-        lambda: faults.partition(["h0"], ["story", "s1"]),
+        lambda: faults.partition(["h0"], ["story", "s1"], lasts=2.0),
         lambda: faults.kill_host("h1"),
         lambda: faults.start_host("h1"),
         faults.heal,
