@@ -302,11 +302,21 @@ def test_a_story_may_be_partial() -> None:
 # --- without the daemon -----------------------------------------------------------------------------------------------
 
 
-def test_without_the_daemon_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK alone cannot simulate a cluster."""
-    monkeypatch.setitem(sys.modules, "tenured.simulation.story", None)
-    with pytest.raises(errors.ConfigurationError, match=r"pip install 'tenure\[daemon\]'"):
-        simulate(losing_hosts)
+@pytest.mark.parametrize("missing", ["tenured", "grpc", "pysyncobj"])
+def test_without_the_daemon_the_extra_is_named(missing: str) -> None:
+    """The SDK alone cannot simulate a cluster; whatever of the daemon is missing, the way to it is the same."""
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from tenure import errors\n"
+        "from tenure.testing import simulate\n"
+        "try:\n"
+        "    simulate(print)\n"
+        "except errors.ConfigurationError as error:\n"
+        "    print(error)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pip install 'tenure[daemon]'" in ran.stdout
+    assert missing in ran.stdout
 
 
 def test_the_daemon_is_loaded_by_the_first_simulation() -> None:
