@@ -225,6 +225,20 @@ def test_calls_end_as_with_a_real_client() -> None:
     simulate(refused, seeds=range(3))
 
 
+def test_calls_take_as_long_as_was_said() -> None:
+    """Those that say nothing themselves."""
+
+    async def waits(cluster: Simulation) -> None:
+        counter = await cluster.create(agents.Counter, "counter-1")
+        cluster.faults.partition(["story"])
+        began = cluster.now
+        with pytest.raises(errors.CallError):
+            await counter.increment()
+        assert cluster.now - began == pytest.approx(0.7, abs=0.01)
+
+    simulate(waits, seeds=range(3), timeout=0.7)
+
+
 def test_a_story_without_an_end() -> None:
     """Is given up."""
 

@@ -95,7 +95,10 @@ class Remote:
         time, read_at = self._cluster_time
         while clock() - read_at > FRESH_S and clock() < attempt.deadline:
             try:
-                await self._routes.ask(attempt.call.agent, min(ATTEMPT_S, attempt.deadline - clock()))
+                async with asyncio.timeout_at(attempt.deadline):  # a second server that is asked has no time of its own
+                    await self._routes.ask(attempt.call.agent, min(ATTEMPT_S, attempt.deadline - clock()))
+            except TimeoutError:
+                break
             except (errors.Transient, errors.DeadlineExceeded) as error:
                 attempt.error = error if isinstance(error, errors.Transient) else attempt.error
                 await asyncio.sleep(min(0.1, max(0.0, attempt.deadline - clock())))

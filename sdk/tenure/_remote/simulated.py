@@ -12,8 +12,10 @@ from tenure._remote.endpoint import Endpoint
 class SimulatedRemote(Remote):
     """Dials machines by their names; its call ids are the same in each run."""
 
-    def __init__(self, servers: tuple[str, ...], open_channel: Callable[[str], Channel], client_id: str) -> None:
-        super().__init__(Endpoint("default/simulation", servers, b"", b"", b""))
+    def __init__(
+        self, servers: tuple[str, ...], open_channel: Callable[[str], Channel], client_id: str, timeout_s: float
+    ) -> None:
+        super().__init__(Endpoint("default/simulation", servers, b"", b"", b""), timeout_s=timeout_s)
         self._client_id = client_id
         self._open_channel = open_channel
 

@@ -142,7 +142,7 @@ class Simulation(AsyncClient):
 
         super().__init__("simulation", timeout=timeout)
         self._world, self._image = world, image
-        self._simulated: SimulatedRemote = SimulatedRemote(tuple(world.server_names), world.channel, CLIENT)
+        self._simulated: SimulatedRemote = SimulatedRemote(tuple(world.server_names), world.channel, CLIENT, timeout)
         self._remote = self._simulated
         self._made: dict[str, tuple[str, bytes, bytes]] = {}  # id -> class, initial state, config
         self.history = History()
