@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tenure import _codec, _deadline
 from tenure._effects import Directive, Emit, Error
@@ -29,6 +30,10 @@ if TYPE_CHECKING:  # agents take a context
 else:
     directives = Lazy("tenure.directives")
 
+CHILDREN = "@children"
+PARENT = "@parent"
+"""Slices of an agent's record: `{tag: {id, ...}}` and `{id, tag}`."""
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _logger = logging.getLogger("tenure.agent")
 
@@ -45,6 +50,13 @@ class Emission(Directive):
     def plain(self) -> Emit:
         """What the user asked for."""
         return Emit(self.type, _codec.unpack(self.data), self.to, self.subject)
+
+
+class Parent(NamedTuple):
+    """Whose child an agent is, and as what."""
+
+    id: str
+    tag: str
 
 
 EMITS: frozenset[type[Directive]] = frozenset({Emit})
@@ -76,6 +88,8 @@ class Scope:
     strategy: Strategy | None = None
     memory: dict[str, Any] | None = None
     """Of the strategy, in this turn."""
+    slices: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    """What is kept beside the state, as the turn began."""
 
     def do(self, directive: Directive) -> None:
         """Keep an effect for the commit. Raises NotInTurn, NotSupported, InvalidArguments."""
@@ -188,19 +202,44 @@ class Context:
         *,
         tag: str = "",
         state: Mapping[str, object] | None = None,
+        config: Mapping[str, object] | None = None,
         on_parent_end: ParentEnd = "stop",
         restart: Restart = "transient",
     ) -> None:
-        """Create an agent as a child of this one, known here as `tag` (its id, if none is given)."""
-        self._scope.do(directives.SpawnAgent(cls, id, tag or id, dict(state or {}), {}, on_parent_end, restart))
+        """Create an agent as a child of this one, known here as `tag` (its id, if none is given).
 
-    def adopt(self, child: Addressed | str, *, tag: str = "", on_parent_end: ParentEnd = "stop") -> None:
-        """Make an agent without a parent a child of this one."""
-        self._scope.do(directives.AdoptChild(_id(child), tag or _id(child), on_parent_end))
+        The turn is refused with Conflict if the tag or the id is in use, with StateInvalid for a state that does not
+        fit, and with InvalidArguments for options that there are not.
+        """
+        self._scope.do(
+            directives.SpawnAgent(cls, id, tag or id, dict(state or {}), dict(config or {}), on_parent_end, restart)
+        )
+
+    def adopt(
+        self,
+        child: Addressed | str,
+        *,
+        tag: str = "",
+        on_parent_end: ParentEnd = "stop",
+        restart: Restart = "transient",
+    ) -> None:
+        """Make an agent without a parent a child of this one.
+
+        The turn is refused with NotFound or AgentUnavailable if it is not there, or has stopped, and with Conflict if
+        it has a parent, or is this agent or an ancestor of it, or the tag is in use.
+        """
+        self._scope.do(directives.AdoptChild(_id(child), tag or _id(child), on_parent_end, restart))
 
     def stop_child(self, tag: str, reason: str = "stopped by its parent") -> None:
-        """Stop a child."""
+        """Stop a child; it is not started again. One that there is not: `DirectiveFailed` for the error policy."""
         self._scope.do(directives.StopChild(tag, reason))
+
+    def emit_parent(self, type: str, data: object = None, *, subject: str = "") -> bool:  # noqa: A002
+        """Send a signal to the parent of this agent. False: it has none, and nothing is sent. Else as `emit`."""
+        parent = self.parent
+        if parent is not None:
+            self.emit(type, data, to=parent.id, subject=subject)
+        return parent is not None
 
     def start_sensor(self, tag: str, sensor: Sensor[Any], *, replace: bool = True) -> None:
         """Start a sensor whose signals come to this agent."""
@@ -248,6 +287,17 @@ class Context:
     def signal(self) -> Signal | None:
         """The signal that led to this turn, if one did."""
         return self._scope.signal
+
+    @property
+    def parent(self) -> Parent | None:
+        """Whose child this agent is, and under which tag; None: nobody's."""
+        parent = self._scope.slices.get(PARENT)
+        return None if parent is None else Parent(parent["id"], parent["tag"])
+
+    @property
+    def children(self) -> Mapping[str, str]:
+        """Ids of the children by tag, as the turn began."""
+        return {tag: row["id"] for tag, row in self._scope.slices.get(CHILDREN, _NOTHING).items()}
 
     @property
     def recovered(self) -> bool:

@@ -311,6 +311,7 @@ class Activation:
             deadline_ns=deadline_ns,
             supports=self._supports,
             recovered=self.recovered,
+            slices=self._record.slices,
         )
         if self.cls.__tenure_strategy__ is not None:
             scope.strategy = self.cls.__tenure_strategy__

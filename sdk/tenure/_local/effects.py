@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tenure import _codec
 from tenure._context import Emission
+from tenure._local.carrying import onto
 from tenure._local.held import Held
 from tenure._local.timers import FOLDED
 from tenure._local.work import Asked, work_of
 from tenure.directives import (
+    AdoptChild,
     Directive,
     Emit,
     Error,
     RunInstruction,
     Send,
     Spawn,
+    SpawnAgent,
     StartSensor,
     Stop,
+    StopChild,
     StopSensor,
 )
 from tenure.policies import decide
@@ -44,6 +48,7 @@ def _emit(engine: Engine, held: Held, directive: Emission) -> None:
     )
     if engine.hub.on:
         signal = engine.hub.outgoing(signal, held.who)
+    signal = onto(signal, held.carried)
     engine.keep(signal)
     if directive.to:
         engine.post(engine.full_id(directive.to), signal, caller=held.id)
@@ -52,18 +57,18 @@ def _emit(engine: Engine, held: Held, directive: Emission) -> None:
 
 
 def _send(engine: Engine, held: Held, directive: Send) -> None:
-    engine.post(engine.full_id(directive.to), work_of(directive.what), caller=held.id)
+    engine.post(engine.full_id(directive.to), work_of(directive.what), caller=held.id, carried=held.carried)
 
 
 def _run(engine: Engine, held: Held, directive: RunInstruction) -> None:
-    engine.start(_run_and_tell(engine, held, directive), f"{held.id} {directive.instruction.name}")
+    engine.start(_run_and_tell(engine, held, directive, held.carried), f"{held.id} {directive.instruction.name}")
 
 
-async def _run_and_tell(engine: Engine, held: Held, directive: RunInstruction) -> None:
+async def _run_and_tell(engine: Engine, held: Held, directive: RunInstruction, carried: Mapping[str, object]) -> None:
     instruction = directive.instruction
     error, reply = "", None
     try:
-        packed = await engine.do(held, Asked(instruction.name, instruction.encode()), caller=held.id)
+        packed = await engine.do(held, Asked(instruction.name, instruction.encode(), carried), caller=held.id)
         reply = instruction.target.decode_reply(packed)
     except Exception as problem:  # noqa: BLE001 - the agent is told
         error = f"{type(problem).__name__}: {problem}"
@@ -71,7 +76,7 @@ async def _run_and_tell(engine: Engine, held: Held, directive: RunInstruction) -
             engine.report(held, instruction.name, problem)
     if directive.then:
         told = Asked(directive.then, _codec.pack({"reply": reply, "error": error}))
-        engine.post(held.id, told, caller=held.id)
+        engine.post(held.id, told, caller=held.id, carried=carried)
 
 
 def _spawn(engine: Engine, held: Held, directive: Spawn) -> None:
@@ -105,9 +110,22 @@ def _stop_sensor(engine: Engine, held: Held, directive: StopSensor) -> None:
     engine.sensors.stop(held.id, directive.tag)
 
 
+def _spawn_agent(engine: Engine, held: Held, directive: SpawnAgent) -> Awaitable[None]:
+    return engine.kinship.spawn(held, directive)
+
+
+def _adopt(engine: Engine, held: Held, directive: AdoptChild) -> Awaitable[None]:
+    return engine.kinship.adopt(held, directive)
+
+
+def _stop_child(engine: Engine, held: Held, directive: StopChild) -> Awaitable[None]:
+    return engine.kinship.stop_child(held, directive)
+
+
 def follow(engine: Engine, held: Held, error: Error, cause: BaseException | None) -> None:
     """Apply the error policy of an agent's class to one error."""
     held.errors += 1
+    held.last_error = f"{error.code}: {error.message}"
     if cause is None:
         _logger.error("%s: %s: %s", held.id, error.code, error.message)
     try:
@@ -128,13 +146,16 @@ def _sync(engine: Engine, held: Held, directive: Directive) -> None:  # noqa: AR
 
 
 EXECUTORS: dict[type[Directive], Executor] = {
+    AdoptChild: _adopt,
     Emit: _emit,
     Error: _error,
     Send: _send,
     RunInstruction: _run,
     Spawn: _spawn,
+    SpawnAgent: _spawn_agent,
     StartSensor: _start_sensor,
     Stop: _stop,
+    StopChild: _stop_child,
     StopSensor: _stop_sensor,
     **dict.fromkeys(FOLDED, _sync),
 }

@@ -6,26 +6,29 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenure import errors
 from tenure._clock import Clock, SystemClock
 from tenure._context import Emission
 from tenure._exec import Pace, pace
 from tenure._instruction import Kind
-from tenure._local import records, timers, work
+from tenure._local import families, records, timers, work
+from tenure._local.carrying import NOTHING
 from tenure._local.effects import EXECUTORS, Executor, follow
-from tenure._local.held import Held, error_of
+from tenure._local.held import Held, Slept, error_of
+from tenure._local.keyed import InstanceManager, Keepers
+from tenure._local.kinship import Kinship
 from tenure._local.lives import Lives
+from tenure._local.sleeping import Sleep
+from tenure._local.tasks import Tasks
 from tenure._local.work import Asked
 from tenure._names import full_id
 from tenure._routes import router_of
 from tenure._turn import Done, Slices
 from tenure.directives import Directive, Emit, Error
 from tenure.observe import Hub, Span
-from tenure.sensors import Sensors
 from tenure.signals import Bus, Router, Signal
 from tenure.storage import Storage, StorageError
 from tenure_link import Turn
@@ -33,11 +36,12 @@ from tenure_link import Turn
 if TYPE_CHECKING:
     from tenure._local.runtime import LocalRuntime
 
+T = TypeVar("T")
 SIGNALS_KEPT = 100_000
 _logger = logging.getLogger("tenure.local")
 
 
-class Engine:
+class Engine(Tasks):
     """What is behind a `LocalRuntime`. Not for user code."""
 
     def __init__(
@@ -52,12 +56,12 @@ class Engine:
         queue_limit: int,
         hub: Hub,
     ) -> None:
+        super().__init__(clock)
         self.runtime = runtime
         self.hub = hub
         self.namespace = namespace
         self.timeout = timeout
         self.storage = storage
-        self.clock = clock
         self.queue_limit = queue_limit
         self.open = True
         self.executors: dict[type[Directive], Executor] = {**EXECUTORS, Emission: EXECUTORS[Emit], **executors}
@@ -67,81 +71,77 @@ class Engine:
         self.bus: Bus | None = None
         self.signals: list[Signal] = []
         self.timers = timers.Timers(clock, self._fire)
-        self.sensors = Sensors(clock)
         self.lives = Lives(self)
+        self.kinship = Kinship(self)
+        self.sleepers = Sleep(self)
+        self.keepers = Keepers()
         self.pace = None if isinstance(clock, SystemClock) else Pace(self._sleep)
         """Of waits between attempts; None: as the machine's clock goes."""
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._parked = 0
-        """Tasks that wait for the clock or for their turn: they do nothing until something else happens."""
-        self._progress = asyncio.Event()
         self._outbox: deque[Signal] = deque()
 
     def full_id(self, agent_id: str) -> str:
         """`namespace/name`. Raises UsageError."""
         return full_id(agent_id, self.namespace)
 
-    def held(self, agent_id: str) -> Held:
-        """An agent that is here. Raises NotFound, Unavailable."""
+    def alive(self, agent_id: str = "") -> None:
+        """Raise Unavailable once this runtime is closed."""
         if not self.open:
             raise errors.Unavailable("this local runtime is closed", agent=agent_id)
+
+    def held(self, agent_id: str) -> Held:
+        """An agent that is here. Raises NotFound, Unavailable."""
+        self.alive(agent_id)
         held = self.agents.get(agent_id)
         if held is None:
-            raise errors.NotFound(f"there is no agent {agent_id}", agent=agent_id)
+            asleep = ", but it sleeps: a call wakes it" if agent_id in self.sleepers.asleep else ""
+            raise errors.NotFound(f"there is no agent {agent_id}{asleep}", agent=agent_id)
         return held
+
+    def expected(self, agent_id: str) -> bool:
+        """Whether `reach` may find an agent that is not here."""
+        return self.sleepers.comes(agent_id) or self.keepers.of(agent_id) is not None
+
+    async def reach(self, agent_id: str) -> Held:
+        """An agent that is here, on its way, or asleep: it is waited for, or woken. In a task of the engine.
+
+        Raises NotFound, Unavailable, and why it could not begin.
+        """
+        while (held := self.agents.get(agent_id)) is None:
+            self.alive(agent_id)
+            arrival = self.lives.arriving.get(agent_id) or self.sleepers.wake(agent_id)
+            if arrival is None:
+                keeper = self.keepers.of(agent_id)
+                if keeper is None or not await self._recalled(keeper, agent_id):
+                    return self.held(agent_id)
+                continue
+            try:
+                await self.arrival(arrival)
+            except StorageError as error:
+                raise errors.Unavailable(f"{agent_id} cannot be woken: {error}", agent=agent_id) from error
+        return held
+
+    async def _recalled(self, keeper: InstanceManager[Any], agent_id: str) -> bool:
+        """Whether a manager has an agent in its storage that nobody asked for in this process yet."""
+        try:
+            return keeper.storage is not None and await self.sleepers.recall(keeper.cls, agent_id, keeper.storage)
+        except StorageError as error:
+            raise errors.Unavailable(f"{agent_id} cannot be read: {error}", agent=agent_id) from error
+
+    def storage_of(self, agent_id: str) -> Storage | None:
+        """Where an agent is to be kept."""
+        keeper = self.keepers.of(agent_id)
+        return self.storage if keeper is None else keeper.storage
 
     async def close(self) -> None:
         """Forget the agents; turns that are running are cancelled."""
         self.open = False
         self.timers.close()
+        self.sleepers.close()
         await self.sensors.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.agents.clear()
-
-    @property
-    def running(self) -> list[asyncio.Task[Any]]:
-        """What `idle` waits for; the name of each is that of an agent, and what it does."""
-        return list(self._tasks)
-
-    async def idle(self) -> None:
-        """Wait until no turn runs or waits."""
-        await self.sensors.settle()
-        while len(self._tasks) > self._parked:
-            self._progress.clear()
-            await self._progress.wait()
-            await self.sensors.settle()
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait on the runtime's clock."""
-        over = asyncio.get_running_loop().create_future()
-
-        def wake() -> None:
-            if not over.done():
-                self._parked -= 1  # at once, so that `idle` waits for what follows
-                over.set_result(None)
-
-        handle = self.clock.call_at(self.clock.now() + seconds, wake)
-        self._parked += 1
-        self._progress.set()
-        try:
-            await over
-        except BaseException:
-            self._parked -= 0 if over.done() and not over.cancelled() else 1
-            raise
-        finally:
-            handle.cancel()
-
-    @contextmanager
-    def parked(self) -> Generator[None]:
-        """Around a wait for one's turn, which `idle` is not to wait for: it waits for the turn that goes on."""
-        self._parked += 1
-        self._progress.set()
-        try:
-            yield
-        finally:
-            self._parked -= 1
 
     async def do(
         self,
@@ -153,25 +153,54 @@ class Engine:
         caller: str = "local",
         extra: tuple[Directive, ...] = (),
     ) -> bytes:
-        """Run a turn, when it is its turn. Raises CallError. Of the engine."""
+        """Run a turn, when it is its turn. Raises CallError. In a task of the engine."""
         if self.pace is not None:
             pace.set(self.pace)
+        while True:
+            try:
+                return await self._do(held, wanted, kind, timeout, caller, extra)
+            except Slept:
+                held = await self.reach(held.id)
+
+    async def ask(self, agent_id: str, wanted: Asked | Signal, *, kind: Kind = "action", timeout: float) -> bytes:  # noqa: ASYNC109
+        """`do` of an agent that need not be here yet."""
+        held = self.agents.get(agent_id) or await self.reach(agent_id)
+        return await self.do(held, wanted, kind=kind, timeout=timeout)
+
+    async def _do(
+        self,
+        held: Held,
+        wanted: Asked | Signal,
+        kind: Kind,
+        timeout: float | None,  # noqa: ASYNC109
+        caller: str,
+        extra: tuple[Directive, ...],
+    ) -> bytes:
         activation = held.activation
         until_ns = deadline_ns(self.timeout if timeout is None else timeout)
         if isinstance(wanted, Asked) and activation.is_query(wanted.name):
             turn = Turn(held.next_turn(), activation.uid, kind, wanted.name, wanted.arguments, until_ns, caller)
             done = await activation.perform(turn)
+            if held.touched is not None:
+                held.touched()
         else:
             if self.hub.on and held.waiting >= held.limit:
                 self.hub.overflowed(held.who, "mailbox", held.limit)
-            async with held.turn(self.parked):
+            async with held.turn(self.parked, always=bool(extra)):
                 number = held.next_turn()
+                held.carried = work.carried_of(wanted)
+                held.note_change()
                 if isinstance(wanted, Asked):
                     turn = Turn(number, activation.uid, kind, wanted.name, wanted.arguments, until_ns, caller)
                     body = activation.perform(turn, extra)
                 else:
                     body = activation.handle(number, wanted, deadline_ns=until_ns, caller=caller, extra=extra)
-                done = await (self._observed(held, wanted, number, body) if self.hub.on else self._settled(held, body))
+                try:
+                    done = await (
+                        self._observed(held, wanted, number, body) if self.hub.on else self._settled(held, body)
+                    )
+                finally:
+                    held.carried = NOTHING
                 if done.fault is not None and extra:
                     await self.settle(held, await activation.amend(held.next_turn(), extra))
         if done.fault is not None:
@@ -208,9 +237,9 @@ class Engine:
     async def settle(self, held: Held, done: Done) -> None:
         """Make the turn's record durable, then do what it asked for. Raises Unavailable: the turn did not happen."""
         activation = held.activation
-        if done.state is not None and self.storage is not None:
+        if done.state is not None and held.storage is not None:
             try:
-                await records.save(self.storage, held, done.state)
+                await records.save(held.storage, held, done.state)
             except StorageError as error:
                 activation.drop(done.turn)
                 raise errors.Unavailable(f"the storage did not take the state: {error}", agent=held.id) from error
@@ -225,17 +254,37 @@ class Engine:
             self.fail(held, Error(done.fault.code, done.fault.message), error_of(done.fault, held.id))
         if held.changed is not None:
             held.note_change()
+        if held.touched is not None:
+            held.touched()
+
+    async def amend(self, held: Held, extra: tuple[Directive, ...]) -> None:
+        """Commit something of the runtime's own. Raises CallError. In a task of the engine."""
+        await self.lives.amend(held, extra)
 
     def post(
-        self, agent_id: str, wanted: Asked | Signal, *, caller: str = "", extra: tuple[Directive, ...] = ()
+        self,
+        agent_id: str,
+        wanted: Asked | Signal,
+        *,
+        caller: str = "",
+        extra: tuple[Directive, ...] = (),
+        carried: Mapping[str, object] = NOTHING,
     ) -> None:
-        """Let an agent do something; nobody waits for it. What fails is logged."""
+        """Let an agent do something; nobody waits for it. What fails is logged. `carried`: of what led to it."""
         held = self.agents.get(agent_id)
         label = work.label_of(wanted)
-        if held is None:
+        wanted = work.carrying(wanted, carried)
+        if held is not None:
+            self.start(self._posted(held, wanted, caller, extra), f"{agent_id} {label}")
+        elif self.expected(agent_id):
+            self.later(self._posted_later(agent_id, wanted, caller, extra), f"{agent_id} {label}")
+        else:
             _logger.warning("%s: there is no agent %s", label, agent_id)
-            return
-        self.start(self._posted(held, wanted, caller, extra), f"{agent_id} {label}")
+
+    async def _posted_later(
+        self, agent_id: str, wanted: Asked | Signal, caller: str, extra: tuple[Directive, ...]
+    ) -> None:
+        await self._posted(await self.reach(agent_id), wanted, caller, extra)
 
     async def _posted(self, held: Held, wanted: Asked | Signal, caller: str, extra: tuple[Directive, ...]) -> None:
         try:
@@ -300,22 +349,17 @@ class Engine:
         details = getattr(error, "details", "")
         _logger.error("%s of %s failed: %s%s", what, held.id, error, f"\n{details}" if details else "")
 
-    def start(self, body: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """A task that `idle` waits for and `close` ends."""
-        task = asyncio.get_running_loop().create_task(body, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        self._progress.set()
-
-    def fold(self, slices: Slices, directives: Sequence[Directive]) -> Slices:
+    def fold(self, me: str, slices: Slices, directives: Sequence[Directive]) -> Slices:
+        """What a turn of an agent changes beside its state. Raises CallError: the turn is refused."""
         now = self.clock.now()
         for directive in directives:
             timers.fold(slices, directive, now)
+            families.fold(slices, directive, me, self)
         return slices
+
+    def known(self, agent_id: str) -> families.Known:
+        """What there is to know of an agent."""
+        return self.lives.known(agent_id)
 
     def _fire(self, held: Held, name: str, plan: Mapping[str, Any]) -> None:
         if self.hub.on and "every" in plan:

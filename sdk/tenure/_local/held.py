@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from tenure import errors
+from tenure import _codec, errors
+from tenure._local.carrying import NOTHING
 from tenure._turn import Activation
+from tenure.directives import Directive
 from tenure.errors import Busy, NotFound
 from tenure.observe import Who
+from tenure.storage import Storage
 from tenure_link import Fault
 
 Standing = Literal["idle", "processing", "stopped"]
+
+
+class Seed(NamedTuple):
+    """What an agent is made of when nothing is stored of it: initial state and config, msgpack."""
+
+    initial: bytes = _codec.EMPTY_MAP
+    config: bytes = _codec.EMPTY_MAP
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How an agent is to begin."""
+
+    storage: Storage | None
+    extra: tuple[Directive, ...] = ()
+    """To be committed with its beginning."""
+    woken: bool = False
+    """It was asleep: there must be something stored."""
+    missed: bool = True
+    """Whether nobody waited for its plans meanwhile."""
+    after: Sequence[asyncio.Task[None]] = ()
+    """What must have ended before."""
+
+
+class Slept(NotFound):
+    """It has gone to sleep since: a turn for it is to wake it. Never seen outside."""
 
 
 class Held:
@@ -22,25 +52,37 @@ class Held:
     __slots__ = (
         "_lock",
         "activation",
+        "asleep",
+        "carried",
         "changed",
         "emitted",
         "ended",
         "errors",
+        "last_error",
         "limit",
         "revision",
+        "seed",
+        "storage",
+        "touched",
         "turns",
         "waiting",
+        "watchers",
         "who",
     )
 
-    def __init__(self, activation: Activation, *, limit: int) -> None:
+    def __init__(
+        self, activation: Activation, *, limit: int, storage: Storage | None = None, seed: Seed | None = None
+    ) -> None:
         self.activation = activation
+        self.storage = storage
+        self.seed = seed or Seed()
         self.who = Who(activation.id, activation.cls.__name__, activation.epoch)
         self.turns = 0
         self.emitted = 0
         """Signals; with uid and epoch the id of the last one."""
         self.errors = 0
         """Failed turns since the activation."""
+        self.last_error = ""
         self.waiting = 0
         """Turns that wait for theirs."""
         self.limit = limit
@@ -48,6 +90,14 @@ class Held:
         """Of its checkpoint; 0: there is none."""
         self.ended: str | None = None
         """Why it was stopped; None: it was not."""
+        self.asleep = False
+        """Whether it ended here because it sleeps."""
+        self.carried: Mapping[str, object] = NOTHING
+        """What signals of the turn that runs are to have."""
+        self.watchers = 0
+        """Who waits for something to become of it."""
+        self.touched: Callable[[], None] | None = None
+        """To be called after each turn, if anybody wants to know."""
         self.changed: asyncio.Event | None = None
         """Made by who waits for a change; set, and forgotten, at the next one."""
         self._lock: asyncio.Lock | None = None
@@ -73,12 +123,14 @@ class Held:
         return self.turns
 
     @asynccontextmanager
-    async def turn(self, parked: Callable[[], AbstractContextManager[None]] = nullcontext) -> AsyncGenerator[None]:
+    async def turn(
+        self, parked: Callable[[], AbstractContextManager[None]] = nullcontext, *, always: bool = False
+    ) -> AsyncGenerator[None]:
         """Wait for one's turn, and have it. Raises Busy when the queue is full, NotFound if the agent has ended.
 
-        `parked`: around the wait.
+        `parked`: around the wait. `always`: however long the queue is, for the runtime's own.
         """
-        if self.waiting >= self.limit:
+        if self.waiting >= self.limit and not always:
             raise Busy(f"{self.waiting} turns wait for {self.id} already", agent=self.id)
         if self._lock is None:
             self._lock = asyncio.Lock()  # most agents never wait
@@ -93,7 +145,8 @@ class Held:
             self.waiting -= 1
         try:
             if self.ended is not None:
-                raise NotFound(f"{self.id} has stopped: {self.ended}", agent=self.id)
+                kind = Slept if self.asleep else NotFound
+                raise kind(f"{self.id} has stopped: {self.ended}", agent=self.id)
             yield
         finally:
             self._lock.release()

@@ -7,7 +7,7 @@ from typing import Any
 from tenure import _codec
 from tenure._local.held import Held
 from tenure.errors import StateUnreadable
-from tenure.storage import Storage
+from tenure.storage import RevisionConflict, Storage
 
 
 async def load(storage: Storage, agent_id: str) -> tuple[str, bytes, int] | None:
@@ -26,3 +26,11 @@ async def save(storage: Storage, held: Held, record: bytes) -> None:
     """Replace the record. Raises StorageError; RevisionConflict if somebody else has written it."""
     data = _codec.pack({"class": held.activation.cls.__name__, "record": record})
     held.revision = await storage.put(held.id, data, expected=held.revision)
+
+
+async def check(storage: Storage, held: Held) -> None:
+    """That what is stored is what the agent is. Raises StorageError, StateUnreadable."""
+    stored = await load(storage, held.id)
+    revision = stored[2] if stored is not None else 0
+    if stored is None or revision != held.revision or stored[1] != held.activation.committed:
+        raise RevisionConflict(held.id, held.revision, revision)

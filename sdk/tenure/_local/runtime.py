@@ -102,6 +102,8 @@ class LocalRuntime:
         """
         full = self._engine.full_id(agent_id)
         held = self._engine.agents.get(full)
+        if held is None and self._engine.sleepers.comes(full):
+            held = await asyncio.shield(self._engine.start(self._engine.reach(full), f"{full} is wanted"))
         if held is None:
             initial = state.model_dump(mode="python", round_trip=True) if isinstance(state, State) else state
             await self._engine.lives.activate(
@@ -117,13 +119,20 @@ class LocalRuntime:
 
     async def stop(self, agent: Agent[Any] | str, reason: str = "stopped") -> None:
         """End an agent, after the turns before. What its storage holds stays there."""
-        held = self._engine.agents.get(self._engine.full_id(agent if isinstance(agent, str) else agent.id))
+        full = self.full_id(agent)
+        held = self._engine.agents.get(full)
+        if held is None and self._engine.sleepers.comes(full):
+            held = await asyncio.shield(self._engine.start(self._engine.reach(full), f"{full} is wanted"))
         if held is not None:
-            await self._engine.lives.end(held, reason, failed=False)
+            await asyncio.shield(self._engine.start(self._engine.lives.end(held, reason, failed=False), f"{full} stop"))
 
     def alive(self, agent: Agent[Any] | str) -> bool:
         """Whether the agent is here."""
-        return self._engine.full_id(agent if isinstance(agent, str) else agent.id) in self._engine.agents
+        return self.full_id(agent) in self._engine.agents
+
+    def full_id(self, agent: Agent[Any] | str) -> str:
+        """`namespace/name`. Raises UsageError for what names no agent."""
+        return self._engine.full_id(agent if isinstance(agent, str) else agent.id)
 
     def state(self, agent: Agent[S]) -> S:
         """A copy of the last committed state, for the assertions of tests. Raises NotFound."""
@@ -160,11 +169,14 @@ class LocalRuntime:
 
         A plain function of an agent that is doing nothing runs in the caller's step: nothing can come between.
         """
-        held = self._engine.held(agent_id)
+        held = self._engine.agents.get(agent_id)
+        if held is None:
+            packed = await self.invoke(agent_id, target.kind, target.name, target.encode_arguments(arguments), timeout)
+            return target.decode_reply(packed)
         activation = held.activation
         method = find(activation.cls, target.name, target.kind)
         seconds = self._engine.timeout if timeout is None else timeout
-        at_once = method.immediate and method.kind == "action" and activation.direct and self._engine.storage is None
+        at_once = method.immediate and method.kind == "action" and activation.direct and held.storage is None
         if at_once and not held.busy and seconds > 0:
             turn = Turn(
                 held.next_turn(), activation.uid, "action", method.name, b"", deadline_ns(seconds), caller="local"
@@ -188,10 +200,11 @@ class LocalRuntime:
 
     async def invoke(self, agent_id: str, kind: Kind, method: str, arguments: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
         """Where references lead. Raises CallError."""
-        held = self._engine.held(agent_id)
+        if agent_id not in self._engine.agents and not self._engine.expected(agent_id):
+            self._engine.held(agent_id)  # says what is wrong
         seconds = self._engine.timeout if timeout is None else timeout
         asked = Asked(method, arguments)
-        task = self._engine.start(self._engine.do(held, asked, kind=kind, timeout=seconds), f"{agent_id} {method}")
+        task = self._engine.start(self._engine.ask(agent_id, asked, kind=kind, timeout=seconds), f"{agent_id} {method}")
         # A caller that gives up does not stop the turn, as on a cluster.
         return await asyncio.shield(task)
 
@@ -206,9 +219,11 @@ class LocalRuntime:
 
         Raises CallError; UnknownSignal if the agent's class has no route for it.
         """
-        held = self._engine.held(self._engine.full_id(agent if isinstance(agent, str) else agent.id))
+        full = self.full_id(agent)
+        if full not in self._engine.agents and not self._engine.expected(full):
+            self._engine.held(full)  # says what is wrong
         seconds = self._engine.timeout if timeout is None else timeout
-        task = self._engine.start(self._engine.do(held, signal, timeout=seconds), f"{held.id} {signal.type}")
+        task = self._engine.start(self._engine.ask(full, signal, timeout=seconds), f"{full} {signal.type}")
         return _codec.unpack(await asyncio.shield(task))
 
     async def publish(self, *signals: Signal) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from tenure._instruction import Instruction
+from tenure._local.carrying import NOTHING, carried_by, onto
 
 if TYPE_CHECKING:
     from tenure.signals import Signal
@@ -18,11 +19,25 @@ class Asked:
 
     name: str
     arguments: bytes
+    carried: Mapping[str, object] = field(default_factory=lambda: NOTHING)
+    """Of the signal that led to it."""
 
 
 def work_of(what: Instruction[Any] | Signal) -> Asked | Signal:
     """Arguments are taken as they are now. Raises InvalidArguments."""
     return Asked(what.name, what.encode()) if isinstance(what, Instruction) else what
+
+
+def carried_of(work: Asked | Signal) -> Mapping[str, object]:
+    """What signals that it leads to are to have."""
+    return work.carried if isinstance(work, Asked) else carried_by(work)
+
+
+def carrying(work: Asked | Signal, carried: Mapping[str, object]) -> Asked | Signal:
+    """The same, as a part of what led to it."""
+    if not carried:
+        return work
+    return Asked(work.name, work.arguments, carried) if isinstance(work, Asked) else onto(work, carried)
 
 
 def label_of(work: Asked | Signal) -> str:

@@ -8,6 +8,7 @@ docs/sdk/signals.md has it all with examples. Nothing here needs a runtime or an
 """
 
 from tenure.signals._bus import Bus, Overflow, Spy, Stream, Subscription
+from tenure.signals._correlation import Correlation
 from tenure.signals._extension import Extension, Policy, SignalData
 from tenure.signals._ids import Ids, new_id, sequence_of, time_of
 from tenure.signals._router import Route, Router, matches
@@ -25,6 +26,7 @@ __all__ = [
     "PAYLOAD_LIMIT",
     "SPEC_VERSION",
     "Bus",
+    "Correlation",
     "Extension",
     "Ids",
     "Overflow",
