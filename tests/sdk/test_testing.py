@@ -1,0 +1,470 @@
+"""`tenure.testing` for local agents, and its pytest plugin: what a test of agents can see, move, and break."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+
+import tenure
+from tenure import errors, sensors
+from tenure.signals import Signal
+from tenure.storage import SQLiteStorage, Storage, StorageError, StorageUnreadable
+from tenure.testing import FakeSensor, FakeStorage, LocalFaults, Recorder, SignalSpy, StorageContract, VirtualRuntime
+from tenure_pytest import RuntimeFactory
+
+
+class Work(tenure.State):
+    count: int = 0
+    starts: list[bool] = pydantic.Field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(tenure.Directive):
+    """A directive of one's own."""
+
+    number: str
+
+
+class Worker(tenure.Agent[Work], subscribes=["work.*"]):
+    """Counts, plans, and can hang."""
+
+    def on_start(self, ctx: tenure.Context) -> None:
+        self.state.starts.append(ctx.recovered)
+
+    @tenure.on("work.wanted")
+    @tenure.action
+    def work(self, ctx: tenure.Context, by: int = 1) -> int:
+        self.state.count += by
+        ctx.emit("worked", {"count": self.state.count})
+        return self.state.count
+
+    @tenure.action
+    def later(self, ctx: tenure.Context, seconds: float) -> None:
+        ctx.after(seconds, Worker.work(), name="later")
+
+    @tenure.action
+    def page(self, ctx: tenure.Context) -> None:
+        ctx.do(Page("112"))
+
+    @tenure.action
+    async def hang(self) -> None:
+        await asyncio.Event().wait()
+
+    @tenure.action(max_retries=3, backoff=30)
+    def unlucky(self) -> None:
+        raise ConnectionError("no line")
+
+    @tenure.action
+    def listen(self, ctx: tenure.Context) -> None:
+        ctx.start_sensor("beat", sensors.Heartbeat(interval=10, type="work.wanted"))
+
+    @tenure.action
+    def listen_to(self, ctx: tenure.Context) -> None:
+        ctx.start_sensor("door", FakeSensor([sensors.Report("work.wanted", {"by": 7})]))
+
+    @tenure.query
+    def count(self) -> int:
+        return self.state.count
+
+
+# --- time ---
+
+
+async def test_time_stands_still_until_it_is_moved(runtime: VirtualRuntime) -> None:
+    assert runtime.now == datetime(2024, 1, 1, tzinfo=UTC)
+    worker = await runtime.create(Worker, "w")
+    await worker.later(3600)
+    await runtime.advance(3599.5)
+    assert runtime.state(worker).count == 0
+    await runtime.advance_to(runtime.now + timedelta(hours=1))
+    assert runtime.state(worker).count == 1
+    assert runtime.now == datetime(2024, 1, 1, 1, 59, 59, 500_000, tzinfo=UTC)
+    with pytest.raises(errors.UsageError, match="is past"):
+        await runtime.advance_to(datetime(2023, 1, 1, tzinfo=UTC))
+    with pytest.raises(errors.UsageError, match="no time zone"):
+        await runtime.advance_to(datetime(2025, 1, 1))  # noqa: DTZ001
+
+
+async def test_waits_between_attempts_take_no_time(runtime: VirtualRuntime) -> None:
+    worker = await runtime.create(Worker, "w")
+    with pytest.raises(errors.ActionFailed, match="no line"):
+        await worker.unlucky()
+
+
+async def test_sensors_live_in_the_time_of_the_runtime(runtime: VirtualRuntime) -> None:
+    worker = await runtime.create(Worker, "w")
+    await worker.listen()
+    await runtime.advance(35)
+    assert runtime.state(worker).count == 3
+    await worker.listen_to()
+    await runtime.idle()
+    assert runtime.state(worker).count == 10
+
+
+async def test_waiting_for_a_condition_lets_time_go_on(runtime: VirtualRuntime) -> None:
+    worker = await runtime.create(Worker, "w")
+    await worker.later(30)
+    await runtime.until(lambda: runtime.state(worker).count == 1)
+    assert (runtime.now - datetime(2024, 1, 1, tzinfo=UTC)).total_seconds() == 30
+    await worker.later(100)
+    with pytest.raises(errors.WaitTimeout) as caught:
+        await runtime.until(lambda: runtime.state(worker).count == 2, what="a count of 2")
+    assert "a count of 2 did not come within 60 s" in str(caught.value)
+    assert "next event: in 40 s" in str(caught.value)
+    assert caught.value.diagnosis["agents"] == {"default/w": "idle, 0 waiting"}
+
+
+async def test_a_wait_for_a_turn_that_hangs_names_it() -> None:
+    async with VirtualRuntime(patience=0.05) as runtime:
+        worker = await runtime.create(Worker, "w")
+        call = asyncio.create_task(worker.hang())
+        waiting = asyncio.create_task(worker.work())
+        await asyncio.sleep(0)
+        with pytest.raises(errors.WaitTimeout, match=r"still running after 0.05 s: default/w hang, default/w work"):
+            await runtime.idle()
+        assert runtime.diagnosis()["agents"] == {"default/w": "processing, 1 waiting"}
+    results = await asyncio.gather(call, waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError, asyncio.CancelledError]
+
+
+# --- signals ---
+
+
+async def test_the_spy_sees_everything_and_waits(runtime: VirtualRuntime, signals: SignalSpy) -> None:
+    worker = await runtime.create(Worker, "w")
+    signals.assert_none()
+    await worker.later(20)
+    found = await signals.wait_for("worked", where=lambda signal: signal.data == {"count": 1})
+    assert found.source == "default/w"
+    await runtime.publish(Signal.new("work.wanted", {"by": 4}, source="test"))
+    await signals.wait_for("worked", where=lambda signal: signal.data["count"] == 5)
+    assert signals.types == ["worked", "work.wanted", "worked"]
+    with pytest.raises(AssertionError, match=r"no work\.\* was to come, and 1 did"):
+        signals.assert_none("work.*")
+    with pytest.raises(AssertionError, match=r"a signal order\.\* did not come within 5 s(?s:.*)signals seen: worked"):
+        await signals.wait_for("order.*", within=5)
+    signals.clear()
+    signals.assert_none()
+
+
+async def test_nothing_is_said_to_be_missing_while_turns_run(runtime: VirtualRuntime, signals: SignalSpy) -> None:
+    await runtime.create(Worker, "w")
+    await runtime.publish(Signal.new("work.wanted", source="test"))
+    with pytest.raises(AssertionError, match=r"nobody can tell yet: .*work\.wanted"):
+        signals.assert_none("worked")
+    await runtime.idle()
+    assert signals.seen("worked")
+
+
+# --- fakes ---
+
+
+@pytest.fixture
+def pages() -> Recorder[Page]:
+    return Recorder(Page)
+
+
+@pytest.fixture
+def runtime_options(pages: Recorder[Page]) -> Mapping[str, Any]:
+    return {"executors": pages.executors}
+
+
+async def test_executors_are_recorded(runtime: VirtualRuntime, pages: Recorder[Page], signals: SignalSpy) -> None:
+    worker = await runtime.create(Worker, "w")
+    await worker.page()
+    assert pages.seen == [("default/w", Page("112"))]
+    pages.error = OSError("no line")
+    await worker.page()
+    assert pages.directives == [Page("112"), Page("112")]
+    signals.assert_none()
+
+
+class TestFakeStorage(StorageContract):
+    """A storage that has no script is as good as any."""
+
+    durable = False
+
+    async def make(self) -> Storage:
+        return FakeStorage()
+
+
+class TestFakeStorageAroundAnother(StorageContract):
+    """So is one around another."""
+
+    @pytest.fixture(autouse=True)
+    def _path(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "agents.db"
+
+    async def make(self) -> Storage:
+        return FakeStorage(SQLiteStorage(self.path))
+
+
+async def test_a_storage_fails_by_script(runtime: VirtualRuntime, storage: FakeStorage) -> None:
+    worker = await runtime.create(Worker, "w")
+    storage.full(after=1, times=2)
+    assert await worker.work() == 1
+    for _ in range(2):
+        with pytest.raises(errors.Unavailable, match="the disk is full"):
+            await worker.work()
+    assert await worker.work() == 2
+    storage.slow(10)
+    before = runtime.now
+    call = asyncio.create_task(worker.work())
+    await runtime.advance(9)
+    assert not call.done()
+    await runtime.advance(1)
+    assert (await call, (runtime.now - before).total_seconds()) == (3, 10)
+    assert set(storage.writes) == {"default/w"}
+
+
+async def test_somebody_else_writes(runtime: VirtualRuntime, storage: FakeStorage, faults: LocalFaults) -> None:
+    """Whoever lost the race is told, and goes on only from what is stored."""
+    worker = await runtime.create(Worker, "w")
+    storage.conflict(after=1)
+    assert await worker.work() == 1
+    for _ in range(2):
+        with pytest.raises(errors.Unavailable, match="somebody else has written it"):
+            await worker.work()
+    await faults.restart()
+    assert await worker.work() == 2
+
+
+async def test_what_is_torn_is_no_empty_state(runtime: VirtualRuntime, storage: FakeStorage) -> None:
+    worker = await runtime.create(Worker, "w")
+    await worker.work()
+    storage.tear("default/w")
+    with pytest.raises(StorageUnreadable):
+        await runtime.restart()
+    assert not runtime.alive(worker)
+    storage.heal()
+    await runtime.create(Worker, "w")
+    assert await worker.count() == 1
+
+
+# --- faults ---
+
+
+async def test_a_crash_before_the_commit(runtime: VirtualRuntime, faults: LocalFaults, signals: SignalSpy) -> None:
+    """Nothing of the turn is kept; the agent begins again, and whoever waits gets there."""
+    worker = await runtime.create(Worker, "w")
+    faults.crash_turn(Worker.work, after=1)
+    results = await asyncio.gather(*(worker.work() for _ in range(4)), return_exceptions=True)
+    assert [result for result in results if isinstance(result, int)] == [1, 2, 3]
+    assert isinstance(results[1], errors.WorkerCrashed)
+    assert runtime.state(worker) == Work(count=3, starts=[False, True])
+    assert signals.types == ["worked"] * 3
+
+
+async def test_a_crash_after_the_commit(runtime: VirtualRuntime, faults: LocalFaults, signals: SignalSpy) -> None:
+    """State and signals are there, and the caller cannot know."""
+    worker = await runtime.create(Worker, "w")
+    await worker.later(10)
+    faults.crash_turn("Worker.work", when="after_commit")
+    with pytest.raises(errors.Unavailable) as caught:
+        await worker.work()
+    assert caught.value.outcome == "unknown"
+    assert (await worker.count(), signals.types) == (1, ["worked"])
+    await runtime.advance(10)
+    assert await worker.count() == 2, "its timer has outlived the crash"
+
+
+async def test_a_crash_in_the_turn_of_a_signal(runtime: VirtualRuntime, faults: LocalFaults) -> None:
+    worker = await runtime.create(Worker, "w")
+    faults.crash_turn("work.wanted")
+    with pytest.raises(errors.WorkerCrashed):
+        await runtime.signal(worker, Signal.new("work.wanted", source="test"))
+    assert await runtime.signal(worker, Signal.new("work.wanted", source="test")) == 1
+
+
+async def test_turns_take_their_time(runtime: VirtualRuntime, faults: LocalFaults) -> None:
+    worker = await runtime.create(Worker, "w")
+    faults.delay(Worker.work, 20)
+    call = asyncio.create_task(worker.work())
+    await runtime.idle()
+    assert await worker.count() == 0
+    await runtime.advance(20)
+    assert await call == 1
+    faults.delay(Worker.work, 31)
+    call = asyncio.create_task(worker.work())
+    await runtime.advance(40)
+    with pytest.raises(errors.DeadlineExceeded):
+        await call
+    assert await worker.count() == 1
+
+
+async def test_a_restart(runtime: VirtualRuntime, faults: LocalFaults, signals: SignalSpy) -> None:
+    """Agents, references, timers, spies and configuration go on; calls that were under way are told."""
+    worker = await runtime.create(Worker, "w", state={"count": 4})
+    await worker.later(10)
+    call = asyncio.create_task(worker.hang())
+    await asyncio.sleep(0)
+    await faults.restart()
+    with pytest.raises(errors.Unavailable, match="the runtime ended in the turn"):
+        await call
+    assert runtime.state(worker) == Work(count=4, starts=[False, True])
+    await runtime.advance(10)
+    assert await worker.count() == 5
+    assert signals.types == ["worked"]
+    assert [signal.type for signal in runtime.signals] == ["worked"]
+
+
+async def test_a_storage_that_cannot_be_told(runtime_factory: RuntimeFactory, tmp_path: Path) -> None:
+    runtime = runtime_factory(storage=SQLiteStorage(tmp_path / "a.db"))
+    with pytest.raises(errors.UsageError, match="FakeStorage"):
+        runtime.faults.fail_storage()
+    assert await (await runtime.create(Worker, "w")).work() == 1
+    await runtime.restart()
+    assert await runtime.agent(Worker, "w").work() == 2
+    await runtime.storage.close()
+
+
+async def test_an_error_of_ones_own_for_a_storage(runtime: VirtualRuntime, faults: LocalFaults) -> None:
+    worker = await runtime.create(Worker, "w")
+    faults.fail_storage(error=StorageError("the bank is closed"))
+    with pytest.raises(errors.Unavailable, match="the bank is closed"):
+        await worker.work()
+
+
+async def test_runtimes_are_isolated(runtime_factory: RuntimeFactory) -> None:
+    one, two = runtime_factory(), runtime_factory(namespace="shop")
+    assert await (await one.create(Worker, "w")).work() == 1
+    assert await (await two.create(Worker, "w")).work() == 1
+    assert two.alive("shop/w")
+    assert not one.alive("shop/w")
+
+
+# --- the plugin ---
+
+AGENTS = """
+import asyncio
+import tenure
+
+class Work(tenure.State):
+    count: int = 0
+
+class Worker(tenure.Agent[Work]):
+    @tenure.action
+    def work(self) -> int:
+        self.state.count += 1
+        return self.state.count
+
+    @tenure.action
+    async def hang(self) -> None:
+        await asyncio.Event().wait()
+"""
+
+
+def run_pytest(directory: Path, tests: str, *options: str) -> str:
+    """What pytest says of a file of tests, in a process of its own."""
+    (directory / "agents.py").write_text(AGENTS)
+    (directory / "test_it.py").write_text(textwrap.dedent(tests))
+    (directory / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options], cwd=directory, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+LEAKS = """
+    import asyncio, pytest, agents
+
+    async def test_leak(runtime):
+        worker = await runtime.create(agents.Worker, "w")
+        task = asyncio.ensure_future(worker.hang())
+        await asyncio.sleep(0)
+        task.cancel()
+
+    async def test_unmet(runtime, faults):
+        faults.crash_turn("Worker.wrok")
+        assert await (await runtime.create(agents.Worker, "w")).work() == 1
+
+    async def test_unmet_storage(runtime, faults):
+        faults.fail_storage(after=7)
+
+    async def test_a_failure_of_the_test_is_what_is_told(runtime):
+        worker = await runtime.create(agents.Worker, "w")
+        task = asyncio.ensure_future(worker.hang())
+        await asyncio.sleep(0)
+        assert 1 == 2
+
+    def test_without_a_loop(runtime, signals, storage):
+        async def story():
+            assert await (await runtime.create(agents.Worker, "w")).work() == 1
+        asyncio.run(story())
+        signals.assert_none()
+
+    async def test_good(runtime, signals, storage, faults, runtime_factory):
+        assert await (await runtime.create(agents.Worker, "w")).work() == 1
+        assert storage.writes == ["default/w", "default/w"]
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("-o", "asyncio_mode=auto"), ("-o", "asyncio_mode=strict"), ("-p", "no:asyncio")],
+    ids=" ".join,
+)
+def test_leaks_and_faults_that_never_happen_fail_the_test(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """With pytest-asyncio in either mode, and without it."""
+    said = run_pytest(tmp_path, LEAKS, *options)
+    assert "4 failed, 2 passed" in said
+    assert "at the end of the test a turn still runs: default/w hang" in said
+    assert "a fault that was ordered never happened: crash before_commit of Worker.wrok" in said
+    assert "a fault that was ordered never happened: storage: full, after 7 more writes" in said
+    assert "assert 1 == 2" in said
+
+
+def test_it_works_with_anyio_and_with_fixtures_of_ones_own(tmp_path: Path) -> None:
+    said = run_pytest(
+        tmp_path,
+        """
+        import pytest, agents
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.fixture
+        async def worker(runtime, anyio_backend):
+            return await runtime.create(agents.Worker, "w")
+
+        @pytest.fixture
+        def runtime_options():
+            return {"namespace": "shop"}
+
+        class TestIt:
+            @pytest.mark.anyio
+            async def test_it(self, worker, runtime, signals):
+                assert await worker.work() == 1
+                assert worker.id == "shop/w"
+        """,
+        "-p", "no:asyncio",
+    )  # fmt: skip
+    assert "1 passed" in said
+
+
+def test_the_plugin_costs_nothing_until_it_is_used(tmp_path: Path) -> None:
+    """`tenure` is imported by the first fixture that needs it."""
+    said = run_pytest(
+        tmp_path,
+        """
+        import sys
+
+        def test_before():
+            assert "tenure_pytest" in sys.modules
+            assert not {"tenure", "pydantic"} & set(sys.modules)
+
+        def test_then(runtime):
+            assert "tenure" in sys.modules
+        """,
+    )
+    assert "2 passed" in said
