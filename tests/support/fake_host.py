@@ -38,6 +38,7 @@ class FakeHost:
         self._changed = asyncio.Condition()
         self._linked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._links_changed = asyncio.Event()
         self._sealing: set[tuple[str, int]] = set()
         self.released = False
         """What is being activated then may be refused."""
@@ -112,7 +113,11 @@ class FakeHost:
         return (await self.links.request(name, frame, TIMEOUT_S)).result
 
     async def ask(self, server: str, **body: object) -> hostlink_pb2.ServerFrame:
-        """Send one frame and wait for what answers it."""
+        """Send one frame and wait for what answers it; a server that came back may have to be reached again first."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while server not in self.links.connected:
+                self._links_changed.clear()
+                await self._links_changed.wait()
         return await self.links.request(server, hostlink_pb2.HostFrame(**body), TIMEOUT_S)  # type: ignore[arg-type]
 
     async def until(self, condition: Callable[[], bool], within_s: float = 10) -> None:
@@ -123,6 +128,7 @@ class FakeHost:
             raise self.failure
 
     def _note_link(self, *_: object) -> None:
+        self._links_changed.set()
         if len(self.links.connected) == len(self.servers.servers) and self.links.leader is not None:
             self._linked.set()
 
