@@ -25,6 +25,7 @@ ATTEMPT_S = 2.0
 FRESH_S = 30.0
 """Cluster time that was read longer ago than this is read again: it stamps the birth of call ids."""
 LOG_PAUSE_S = 0.5
+_IMMUTABLE = "ImmutableField"
 
 _KINDS: dict[Kind, calls_pb2.CallKind.ValueType] = {
     "action": calls_pb2.CALL_KIND_ACTION,
@@ -280,10 +281,14 @@ class Remote:
         return found
 
     async def create(self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes) -> None:
-        """Create one agent, or leave it as it is. Raises CallError."""
+        """Create one agent, or leave it as it is. Raises Conflict if it exists with another class, CallError."""
         spec = registry_pb2.AgentSpec(id=agent_id, pool=pool, state=state, config=config, critical=True)
         setattr(spec, "class", class_name)  # a keyword of Python
-        _raise_refused(await self.apply_agents([spec]))
+        results = await self.apply_agents([spec])
+        for result in results:
+            if result.error.code == _IMMUTABLE:  # the registry's word; callers of the SDK know one for all runtimes
+                result.error.code = errors.Conflict.code
+        _raise_refused(results)
         self._routes.expect(agent_id)
 
     async def delete(self, agent_id: str) -> None:

@@ -83,9 +83,11 @@ class Conformance:
         raise NotImplementedError
 
     async def ledger(self, subject: Subject, **state: object) -> ConformingLedger:
-        """A new agent."""
+        """A new agent that serves."""
         Conformance._number += 1
-        return await subject.create(ConformingLedger, f"{self.prefix}-{Conformance._number}", state=state or None)
+        made = await subject.create(ConformingLedger, f"{self.prefix}-{Conformance._number}", state=state or None)
+        assert await made.total() == state.get("total", 0)
+        return made
 
     # --- turns ---
 

@@ -1,0 +1,53 @@
+"""Three real servers and their hosts do what every runtime of agents must."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+import tenure
+from tenure._remote import channels, sessions
+from tenure.testing import Conformance
+from tenure_proto.v1 import calls_pb2
+from tests.cluster.cluster_local import Local
+
+pytestmark = pytest.mark.cluster
+
+
+class TestCluster(Conformance):
+    """Through the client that users have."""
+
+    features = frozenset({"call_ids"})
+    prefix = "conforming"
+
+    @pytest_asyncio.fixture(loop_scope="session")
+    async def subject(self, local: Local, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tenure.AsyncClient]:
+        """It finds the cluster as it finds a running `tenure dev`."""
+        self.local = local
+        monkeypatch.setenv("XDG_STATE_HOME", local.environment["XDG_STATE_HOME"])
+        async with tenure.connect() as client:
+            yield client
+
+    async def call_twice(
+        self, subject: Any, agent: tenure.Agent[Any], instruction: tenure.Instruction[Any]
+    ) -> tuple[object, object]:
+        remote = self.local.remote.remote
+        route = await remote.resolve(agent.id)
+        here = remote.endpoint
+        channel = channels.open_channel(
+            route.address, here.host_name(route.host), here.authority_pem, here.certificate_pem, here.key_pem
+        )
+        call = calls_pb2.Call(
+            agent=agent.id, kind=calls_pb2.CALL_KIND_ACTION, method=instruction.name, arguments=instruction.encode(),
+            client_id="conformance", key=1, born=(await self.local.cluster.status()).cluster_time, timeout_ms=10_000,
+        )  # fmt: skip
+        session = sessions.Session(channel, "test")
+        try:
+            replies = [await session.send(call) for _ in range(2)]
+        finally:
+            await session.close()
+            await channel.close()
+        assert [reply.recorded for reply in replies] == [False, True]
+        return msgspec.msgpack.decode(replies[0].value), msgspec.msgpack.decode(replies[1].value)
