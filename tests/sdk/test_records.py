@@ -86,6 +86,39 @@ async def test_delays_outlive_the_process() -> None:
         assert rt.state(purse).amount == 5, "it has fired, and that was committed"
 
 
+async def test_a_delayed_action_whose_turn_could_not_be_stored_is_tried_again() -> None:
+    class Full(MemoryStorage):
+        full = False
+
+        async def put(self, key: str, data: bytes, *, expected: int | None = None) -> int:
+            if self.full:
+                raise StorageError("the disk is full")
+            return await super().put(key, data, expected=expected)
+
+    storage = Full()
+    async with at(1_700_000_000, storage) as rt:
+        purse = await rt.create(Purse, "p")
+        await purse.later(10, 5)
+        storage.full = True
+        await rt.advance(30)
+        assert rt.state(purse).amount == 0
+        storage.full = False
+        await rt.advance(30)
+        assert rt.state(purse).amount == 5
+
+
+async def test_of_two_runtimes_on_one_storage_one_ends() -> None:
+    """Whose state is older by the other's write is not written over it, and does not go on with it either."""
+    storage = MemoryStorage()
+    async with tenure.local(storage=storage) as one, tenure.local(storage=storage) as two:
+        here, there = await one.create(Purse, "p"), await two.create(Purse, "p")
+        await here.put(1)
+        with pytest.raises(errors.Fenced, match="another process has written"):
+            await there.put(10)
+        assert not two.alive(there)
+        assert await (await two.create(Purse, "p")).put(10) == 11
+
+
 @pytest.mark.parametrize(("missed", "runs"), [("once", 1), ("skip", 0), ("all", 3)])
 async def test_missed_runs(missed: str, runs: int) -> None:
     storage = MemoryStorage()

@@ -30,7 +30,7 @@ from tenure._turn import Done, Slices
 from tenure.directives import Directive, Emit, Error
 from tenure.observe import Hub, Span
 from tenure.signals import Bus, Router, Signal
-from tenure.storage import Storage, StorageError
+from tenure.storage import RevisionConflict, Storage, StorageError
 from tenure_link import Turn
 
 if TYPE_CHECKING:
@@ -240,6 +240,10 @@ class Engine(Tasks):
         if done.state is not None and held.storage is not None:
             try:
                 await records.save(held.storage, held, done.state)
+            except RevisionConflict as error:
+                activation.drop(done.turn)
+                self.lives.forget(held, "another process has written its state", failed=True)
+                raise errors.Fenced(f"another process has written the state of {held.id}", agent=held.id) from error
             except StorageError as error:
                 activation.drop(done.turn)
                 raise errors.Unavailable(f"the storage did not take the state: {error}", agent=held.id) from error
@@ -293,6 +297,9 @@ class Engine(Tasks):
             self.report(held, work.label_of(wanted), error)
         if extra:
             self.timers.sync(held)
+            for directive in extra:
+                if isinstance(directive, timers.Fired):
+                    self.timers.again(held, directive)
 
     def keep(self, signal: Signal) -> None:
         """One more for `signals`, which is bounded."""

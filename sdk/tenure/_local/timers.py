@@ -19,6 +19,8 @@ from tenure.directives import Cancel, Cron, Directive, Schedule
 from tenure.schedule import Cron as Times
 
 SLICE = "@timers"
+AGAIN_S = 5.0
+"""Until a run that could not be committed is tried again."""
 Fire = Callable[[Held, str, Mapping[str, Any]], None]
 """Agent, name and plan of what is due."""
 
@@ -101,6 +103,14 @@ class Timers:
                 waiting[name] = (plan["at"], self._clock.call_at(plan["at"], self._due(held, name, plan)))
         if not waiting:
             del self._waiting[held.id]
+
+    def again(self, held: Held, fired: Fired) -> None:
+        """Run what is still planned for that time once more, in a while: its turn could not be committed."""
+        plan = cast(Mapping[str, Any], held.activation.slices.get(SLICE, {})).get(fired.name)
+        if plan is not None and plan["at"] == fired.at and held.ended is None:
+            when = self._clock.now() + AGAIN_S
+            handle = self._clock.call_at(when, self._due(held, fired.name, plan))
+            self._waiting.setdefault(held.id, {})[fired.name] = (fired.at, handle)
 
     def forget(self, agent_id: str) -> None:
         """Wait for nothing of an agent any more."""
