@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tenure_cli.commands import about, call, change, doctor, failover, get, place, topology
+from tenure_cli.commands import about, call, change, doctor, failover, get, new, place, topology
 from tenure_cli.commands import dev as dev_commands
 from tenure_cli.connect import connect
 from tenure_cli.runtime import Runtime, runtime
@@ -66,6 +66,7 @@ app.command("doctor")(doctor.doctor)
 app.command("contexts")(about.list_contexts)
 app.command("version")(about.version)
 app.add_typer(dev_commands.app, name="dev")
+app.add_typer(new.app, name="new")
 
 
 def main() -> None:
