@@ -1,8 +1,11 @@
 """What a storage keeps of parents and children."""
 
+import pytest
 from family_agents import Boss, Worker, boss_of, fail, virtual
 
+from tenure import errors
 from tenure.storage import MemoryStorage
+from tenure.testing import VirtualRuntime
 
 
 async def test_families_outlive_the_process() -> None:
@@ -69,3 +72,20 @@ async def test_with_a_storage_a_child_begins_again_with_what_it_had() -> None:
         await rt.agent(Worker, "ann").work("sums")
         await fail(rt, "ann")
         assert rt.state(rt.agent(Worker, "ann")).log == ["sums"]
+
+
+async def test_families_survive_crashes() -> None:
+    async with VirtualRuntime() as rt:
+        boss = await rt.create(Boss, "boss")
+        rt.faults.crash_turn(Boss.hire, when="after_commit")
+        with pytest.raises(errors.Unavailable):
+            await boss.hire("ann")
+        await rt.idle()
+        ann = rt.agent(Worker, "ann")
+        rt.faults.crash_turn(Worker.work)
+        with pytest.raises(errors.WorkerCrashed):
+            await ann.work("sums")
+        await ann.work("sums")
+        await rt.idle()
+        assert await boss.team() == {"ann": "default/ann"}
+        assert await ann.whose() == ("default/boss", "ann")

@@ -176,37 +176,46 @@ class Engine(Tasks):
         caller: str,
         extra: tuple[Directive, ...],
     ) -> bytes:
-        activation = held.activation
         until_ns = deadline_ns(self.timeout if timeout is None else timeout)
-        if isinstance(wanted, Asked) and activation.is_query(wanted.name):
-            turn = Turn(held.next_turn(), activation.uid, kind, wanted.name, wanted.arguments, until_ns, caller)
-            done = await activation.perform(turn)
+        if isinstance(wanted, Asked) and held.activation.is_query(wanted.name):
+            done = await held.activation.perform(_turn(held, wanted, kind, until_ns, caller))
             if held.touched is not None:
                 held.touched()
         else:
             if self.hub.on and held.waiting >= held.limit:
                 self.hub.overflowed(held.who, "mailbox", held.limit)
             async with held.turn(self.parked, always=bool(extra)):
-                number = held.next_turn()
-                held.carried = work.carried_of(wanted)
-                held.note_change()
-                if isinstance(wanted, Asked):
-                    turn = Turn(number, activation.uid, kind, wanted.name, wanted.arguments, until_ns, caller)
-                    body = activation.perform(turn, extra)
-                else:
-                    body = activation.handle(number, wanted, deadline_ns=until_ns, caller=caller, extra=extra)
-                try:
-                    done = await (
-                        self._observed(held, wanted, number, body) if self.hub.on else self._settled(held, body)
-                    )
-                finally:
-                    held.carried = NOTHING
-                if done.fault is not None and extra:
-                    await self.settle(held, await activation.amend(held.next_turn(), extra))
+                done = await self._act(held, wanted, kind, until_ns, caller, extra)
         if done.fault is not None:
             raise error_of(done.fault, held.id)
         assert isinstance(done.reply, bytes)  # noqa: S101 - of a turn that went well
         return done.reply
+
+    async def _act(
+        self,
+        held: Held,
+        wanted: Asked | Signal,
+        kind: Kind,
+        until_ns: int,
+        caller: str,
+        extra: tuple[Directive, ...],
+    ) -> Done:
+        """A turn that may change something, to its commit and what follows it."""
+        held.note_change()  # it is processing
+        held.carried = work.carried_of(wanted)
+        if isinstance(wanted, Asked):
+            turn = _turn(held, wanted, kind, until_ns, caller)
+            number, body = turn.turn, held.activation.perform(turn, extra)
+        else:
+            number = held.next_turn()
+            body = held.activation.handle(number, wanted, deadline_ns=until_ns, caller=caller, extra=extra)
+        try:
+            done = await (self._observed(held, wanted, number, body) if self.hub.on else self._settled(held, body))
+        finally:
+            held.carried = NOTHING
+        if done.fault is not None and extra:
+            await self.settle(held, await held.activation.amend(held.next_turn(), extra))
+        return done
 
     async def _settled(self, held: Held, body: Coroutine[Any, Any, Done]) -> Done:
         done = await body
@@ -373,6 +382,10 @@ class Engine(Tasks):
             self.hub.cron_fired(held.who, name, self.clock.now() - plan["at"])
         extra = (timers.Fired(name, plan["at"]),)
         self.post(held.id, work.read(plan), caller=f"{held.id} timer {name}", extra=extra)
+
+
+def _turn(held: Held, asked: Asked, kind: Kind, until_ns: int, caller: str) -> Turn:
+    return Turn(held.next_turn(), held.activation.uid, kind, asked.name, asked.arguments, until_ns, caller)
 
 
 def deadline_ns(seconds: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from tenure import _codec, errors
 from tenure._agent import Agent, Cell, Role, make, pack_arguments, state_class
@@ -14,7 +14,9 @@ from tenure._instruction import Kind, Target
 from tenure._local.effects import Executor
 from tenure._local.engine import Engine, deadline_ns
 from tenure._local.held import error_of
+from tenure._local.keyed import InstanceManager
 from tenure._local.lives import other_class
+from tenure._local.waiting import Waits
 from tenure._local.work import Asked
 from tenure._methods import find
 from tenure._state import S, State
@@ -35,7 +37,7 @@ QUEUE_LIMIT = 10_000
 """Turns that may wait for one agent."""
 
 
-class LocalRuntime:
+class LocalRuntime(Waits):
     """Agents in this process. Their turns behave as on a cluster: committed as one, or not at all."""
 
     _engine_class: ClassVar[type[Engine]] = Engine
@@ -138,6 +140,43 @@ class LocalRuntime:
         """A copy of the last committed state, for the assertions of tests. Raises NotFound."""
         activation = self._engine.held(agent.id).activation
         return activation.committed_state(state_class(type(agent)))
+
+    async def hibernate(self, agent: Agent[Any] | str) -> None:
+        """Let an agent sleep in its storage, after the turns before, until somebody wants it or a plan of it is due.
+
+        References to it go on as before. Raises ConfigurationError without a storage, StorageError if what is stored
+        is not what the agent is: it stays here then; NotFound. One that sleeps already sleeps on.
+        """
+        full = self.full_id(agent)
+        if full not in self._engine.sleepers.asleep:
+            held = self._engine.held(full)
+            await asyncio.shield(self._engine.start(self._engine.sleepers.put(held), f"{full} sleeps"))
+
+    def keyed(
+        self,
+        cls: type[A],
+        *,
+        name: str = "",
+        namespace: str = "",
+        idle_timeout: float | None = None,
+        storage: Storage | Literal["inherit"] | None = "inherit",
+    ) -> InstanceManager[A]:
+        """A manager of agents of one class by key.
+
+        `name`: before each key in the agents' ids; the class's, if none is given. `idle_timeout`: seconds without a
+        turn after which an agent goes to sleep in its storage; None: never. `storage`: the runtime's, another one, or
+        None: in memory only, and awake for ever. Raises Conflict for a name that is in use, UsageError for no name.
+        """
+        manager = InstanceManager(
+            self._engine,
+            cls,
+            name=name or cls.__name__.lower(),
+            namespace=namespace or self._engine.namespace,
+            idle_timeout=idle_timeout,
+            storage=self._engine.storage if storage == "inherit" else storage,
+        )
+        self._engine.keepers.add(manager)
+        return manager
 
     def snapshot(self, agent: Agent[Any]) -> Snapshot:
         """Where an agent stands, as its strategy sees it. Raises NotFound."""
@@ -249,6 +288,7 @@ class LocalRuntime:
                 "this runtime runs on the machine's clock: tenure.testing has one that can be moved"
             )
         until = self._engine.clock.now() + seconds
+        await asyncio.sleep(0)  # tasks of the caller's that are about to wait for the time
         await self.idle()
         while self._engine.clock.step(until):
             await self.idle()

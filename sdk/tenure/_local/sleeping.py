@@ -13,7 +13,7 @@ from tenure._agent import Agent
 from tenure._clock import Handle
 from tenure._context import Parent
 from tenure._local import families, records, timers
-from tenure._local.held import Held, How, Seed
+from tenure._local.held import Held, How, Seed, Slept
 from tenure.errors import ConfigurationError
 from tenure.storage import Storage
 
@@ -55,22 +55,32 @@ class Sleep:
         storage = held.storage
         if storage is None:
             raise ConfigurationError(f"{held.id} has no storage: there is nowhere to sleep")
-        while True:
-            async with held.turn(self._engine.parked, always=True):
-                await records.check(storage, held)
-                if not held.waiting and not (idle_only and held.watchers):
-                    slices = held.activation.slices
-                    self._engine.lives.forget(held, "it is asleep", asleep=True)
-                    self.register(held.id, sleeper(held.activation.cls, held.seed, storage, slices))
-                    return True
-            if idle_only:
+        try:
+            while not await self._put(held, storage, idle_only=idle_only):
+                if idle_only:
+                    return False
+        except Slept:
+            pass
+        return True
+
+    async def _put(self, held: Held, storage: Storage, *, idle_only: bool) -> bool:
+        async with held.turn(self._engine.parked, always=True):
+            await records.check(storage, held)
+            if held.waiting or (idle_only and held.watchers):
                 return False
+            slices = held.activation.slices
+            self._engine.lives.forget(held, "it is asleep", asleep=True)
+            self.register(held.id, sleeper(held.activation.cls, held.seed, storage, slices))
+            return True
 
     async def stop(self, held: Held, reason: str) -> None:
         """End an agent whose storage, if it has one, holds what it is. Raises StorageError: it goes on."""
         if held.storage is not None:
-            async with held.turn(self._engine.parked, always=True):
-                await records.check(held.storage, held)
+            try:
+                async with held.turn(self._engine.parked, always=True):
+                    await records.check(held.storage, held)
+            except Slept:
+                held = await self._engine.reach(held.id)
         await self._engine.lives.end(held, reason, failed=False)
 
     async def recall(self, cls: type[Agent[Any]], agent_id: str, storage: Storage) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tenure import _routes, errors
 from tenure._agent import Agent
 from tenure._local.engine import Engine
-from tenure._local.held import Held
+from tenure._local.held import Held, How
 from tenure._local.lives import Lives
 from tenure._local.work import Asked
 from tenure._methods import methods_of
@@ -44,9 +44,11 @@ class _RememberingLives(Lives):
         super().__init__(engine)
         self._made_of = engine.made
 
-    async def activate(self, cls: type[Agent[Any]], full: str, initial: bytes, config: bytes) -> Held:
+    async def activate(
+        self, cls: type[Agent[Any]], full: str, initial: bytes, config: bytes, how: How | None = None
+    ) -> Held:
         self._made_of[full] = (cls, config)
-        return await super().activate(cls, full, initial, config)
+        return await super().activate(cls, full, initial, config, how)
 
 
 class FaultyEngine(Engine):
