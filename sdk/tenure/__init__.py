@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tenure._local import LocalRuntime, local
     from tenure._routes import on
     from tenure.signals import Signal
+    from tenure.skills import Skill
     from tenure.strategies import FSM, Strategy
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "LocalRuntime",
     "Reference",
     "Signal",
+    "Skill",
     "State",
     "Strategy",
     "TenureError",
@@ -58,6 +60,7 @@ _LAZY = {
     "LocalRuntime": "tenure._local",
     "Reference": "tenure._client",
     "Signal": "tenure.signals",
+    "Skill": "tenure.skills",
     "Strategy": "tenure.strategies",
     "connect": "tenure._client",
     "local": "tenure._local",

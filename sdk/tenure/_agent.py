@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from tenure import _codec, _state
-from tenure._body import run_one
-from tenure._context import Context, Scope, current_scope, running_scope
-from tenure._effects import Directive, Error
+from tenure._context import Context, Scope, running_scope
+from tenure._declare import declare, declare_skills, declared_state
+from tenure._effects import Directive
 from tenure._instruction import Instruction, Kind, Target
 from tenure._methods import Method, find
-from tenure._record import migrations_of
 from tenure._state import S, State
 from tenure.errors import (
-    CallError,
     CallInsideTurn,
     DefinitionError,
     InvalidArguments,
     NotInTurn,
-    NotPure,
     UsageError,
 )
 
 if TYPE_CHECKING:
     from tenure.policies import ErrorPolicy
     from tenure.signals import Router
+    from tenure.skills import Skill
+    from tenure.skills._roster import Declared, Roster
     from tenure.strategies import Strategy
 
+K = TypeVar("K", bound="Skill[Any]")
 R = TypeVar("R")
 AnyAgent = TypeVar("AnyAgent", bound="Agent[Any]")
 
@@ -65,7 +65,7 @@ class Runtime(Protocol):
 class Cell(Generic[S]):
     """What an agent instance holds. Reached as `__tenure__` by the engine and by methods; not for user code."""
 
-    __slots__ = ("config", "id", "memory", "role", "runtime", "scope", "state")
+    __slots__ = ("config", "id", "memory", "role", "runtime", "scope", "skills", "state")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Cell(Generic[S]):
         *,
         state: S | None = None,
         memory: Mapping[str, object] | None = None,
+        skills: Roster | None = None,
         scope: Scope | None = None,
         runtime: Runtime | None = None,
         config: Mapping[str, object] | None = None,
@@ -83,6 +84,8 @@ class Cell(Generic[S]):
         self.state = state
         self.memory: Mapping[str, object] | None = memory
         """Of a value, what its strategy remembers; None: nothing yet."""
+        self.skills = skills
+        """Of a value, its skills; None: those of the class."""
         self.scope = scope
         self.runtime = runtime
         self.config: Mapping[str, object] = config if config is not None else {}
@@ -98,7 +101,8 @@ class Agent(Generic[S]):
 
     An instance is one of three things: a value (`Counter.new()`), a draft (`self` inside a turn), or a reference
     (`rt.create`, `rt.agent`). `actions=[...]` in the class statement adds actions that are module functions;
-    `capabilities=["ocr"]` says what its agents offer, so that they can be found by it.
+    `capabilities=["ocr"]` says what its agents offer, so that they can be found by it. `skills=[...]`,
+    `attachable=[...]`, `schedules={...}` and `sensors={...}`: see docs/sdk/skills.md.
     """
 
     __slots__ = ("__tenure__",)
@@ -111,12 +115,14 @@ class Agent(Generic[S]):
     __tenure_strategy__: ClassVar[Strategy | None] = None
     __tenure_policy__: ClassVar[ErrorPolicy | None] = None
     __tenure_direct__: ClassVar[bool] = True
-    """No hook and no strategy: an action is its function and nothing else."""
+    """No hook, no strategy, no skills: an action is its function and nothing else."""
+    __tenure_skills__: ClassVar[Declared | None] = None
+    """Skills, schedules and sensors; None: it has none and takes none."""
     __tenure_router__: ClassVar[Router[Method[..., Any]]]
     __tenure_checkpoint__: ClassVar[Callable[[Any], Mapping[str, object]] | None] = None
     __tenure_restore__: ClassVar[Callable[[Mapping[str, Any]], Any] | None] = None
 
-    def __init_subclass__(
+    def __init_subclass__(  # noqa: PLR0913 - the class statement
         cls,
         *,
         actions: Sequence[Method[..., Any]] = (),
@@ -125,11 +131,14 @@ class Agent(Generic[S]):
         strategy: Strategy | None = None,
         on_error: ErrorPolicy | None = None,
         version: int = 0,
+        skills: Sequence[Skill[Any]] = (),
+        attachable: Sequence[type[Skill[Any]]] = (),
+        schedules: object = (),
+        sensors: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> None:
         super().__init_subclass__(**keywords)
-        cls.__tenure_capabilities__ = _capabilities(cls, capabilities)
-        _declare(cls, subscribes, strategy, on_error, version)
+        declare(cls, Agent, capabilities, subscribes, strategy, on_error, version)
         for name in ("__init__", "__new__", *_RESERVED):
             if name in vars(cls):
                 raise DefinitionError(
@@ -139,9 +148,10 @@ class Agent(Generic[S]):
             if hasattr(cls, method.name):
                 raise DefinitionError(f"{cls.__name__} has {method.name!r} already: it cannot be attached once more")
             setattr(cls, method.name, method)
-        cls.__tenure_state__ = _declared_state(cls)
+        cls.__tenure_state__ = declared_state(cls, Agent)
         overridden = any(getattr(cls, name) is not getattr(Agent, name) for name in ("before_action", "after_action"))
-        cls.__tenure_direct__ = cls.__tenure_strategy__ is None and not overridden
+        declare_skills(cls, skills, attachable, schedules, sensors)
+        cls.__tenure_direct__ = cls.__tenure_strategy__ is None and not overridden and cls.__tenure_skills__ is None
 
     def before_action(
         self,
@@ -210,6 +220,15 @@ class Agent(Generic[S]):
             raise TypeError(f"the state of {type(self).__name__} is a {kind.__name__}, not {type(state).__name__}")
         cell.state = state
 
+    def skill(self, kind: type[K], alias: str = "") -> K:
+        """A skill of this agent: in a turn with its state; of a reference, to call its actions.
+
+        `alias`: which one, where there are several of this class. Raises UsageError for one that is not attached.
+        """
+        from tenure.skills import skill_of  # noqa: PLC0415 - most agents have no skills
+
+        return skill_of(self, kind, alias)
+
     async def call(self, instruction: Instruction[R], /, *, timeout: float | None = None) -> R:  # noqa: ASYNC109
         """Run an instruction on the agent behind this reference and return its reply; on a draft, in its own turn.
 
@@ -246,29 +265,9 @@ class Agent(Generic[S]):
         An action that raises gives the agent unchanged and an `Error`. Raises NotPure when it waits for something,
         NotInTurn for anything but a value, UnknownMethod, InvalidArguments.
         """
-        if agent.__tenure__.role is not Role.VALUE or agent.__tenure__.state is None:
-            raise NotInTurn(f"cmd takes a value made by {cls.__name__}.new(), not {agent!r}")
-        method = find(type(agent), instruction.name, instruction.kind)
-        arguments = method.signature.decode(instruction.encode())
-        kind = state_class(type(agent))
-        before = agent.__tenure__
-        scope = Scope(agent.id, method.name, read_only=method.kind == "query", strategy=type(agent).__tenure_strategy__)
-        if scope.strategy is not None:
-            scope.memory = dict(before.memory if before.memory is not None else scope.strategy.initial())
-        copy = _state.decode(kind, _state.encode(cast(State, before.state)))
-        draft = make(type(agent), Cell(Role.DRAFT, agent.id, state=copy, scope=scope))
-        try:
-            _drive(method, draft, scope, arguments)
-            after = _state.decode(kind, _state.encode(draft.state))
-        except UsageError:
-            raise
-        except CallError as error:
-            return _failed(agent, Error(error.code, error.message))
-        except Exception as error:  # noqa: BLE001 - whatever the author's code raises is the result
-            return _failed(agent, Error("ActionFailed", f"{type(error).__name__} in {method.name}: {error}"))
-        finally:
-            scope.open = False
-        return make(type(agent), Cell(Role.VALUE, agent.id, state=after, memory=scope.memory)), scope.plain()
+        from tenure import _pure  # noqa: PLC0415 - runtimes need none of it
+
+        return _pure.cmd(cls, agent, instruction)
 
     @classmethod
     def checkpoint(cls, state: S) -> Mapping[str, object]:
@@ -304,7 +303,7 @@ class Agent(Generic[S]):
         return f"<{type(self).__name__} {cell.id or 'without id'}, a {cell.role.value}>"
 
 
-_RESERVED = ("call", "call_by_name", "cmd", "config", "id", "new", "runtime_for", "send", "state")
+_RESERVED = ("call", "call_by_name", "cmd", "config", "id", "new", "runtime_for", "send", "skill", "state")
 
 
 def make(cls: type[AnyAgent], cell: Cell[Any]) -> AnyAgent:
@@ -312,6 +311,12 @@ def make(cls: type[AnyAgent], cell: Cell[Any]) -> AnyAgent:
     agent = object.__new__(cls)
     agent.__tenure__ = cell
     return agent
+
+
+def around(agent: AnyAgent, cell: Cell[Any]) -> AnyAgent:
+    """The same draft, of an agent or of a skill of it, around another cell."""
+    draft: Any = agent
+    return make(type(agent), cell) if isinstance(draft, Agent) else draft.__tenure_around__(cell)
 
 
 def state_class(cls: type[Agent[S]]) -> type[S]:
@@ -328,100 +333,3 @@ def pack_arguments(label: str, arguments: Mapping[str, object] | None) -> bytes:
         return _codec.pack(dict(arguments or {}))
     except ValueError as error:
         raise InvalidArguments(f"{label}: {error}") from error
-
-
-def _capabilities(cls: type[AnyAgent], declared: Sequence[str]) -> tuple[str, ...]:
-    """Those of the class and of its bases."""
-    if isinstance(declared, str) or not all(declared):
-        raise DefinitionError(f"{cls.__name__}: capabilities is a list of names, such as ['ocr']")
-    return tuple(sorted({*declared, *cls.__tenure_capabilities__}))
-
-
-def _declared_state(cls: type[Agent[Any]]) -> type[State] | None:
-    """The state named in `Agent[...]`, or the base's."""
-    bases: tuple[Any, ...] = vars(cls).get("__orig_bases__", ())
-    for base in bases:
-        origin = get_origin(base)
-        if not (isinstance(origin, type) and issubclass(origin, Agent)):
-            continue
-        argument = get_args(base)[0]
-        if isinstance(argument, TypeVar):
-            return None
-        if not (isinstance(argument, type) and issubclass(argument, State)):
-            raise DefinitionError(f"{cls.__name__}: Agent[...] takes a subclass of tenure.State, not {argument!r}")
-        return argument
-    return cls.__tenure_state__
-
-
-def _declare(
-    cls: type[Agent[Any]],
-    subscribes: Sequence[str],
-    strategy: Strategy | None,
-    on_error: ErrorPolicy | None,
-    version: int,
-) -> None:
-    """What the class statement says beside the state. Raises DefinitionError."""
-    if isinstance(subscribes, str):
-        raise DefinitionError(f"{cls.__name__}: subscribes is a list of patterns, such as ['order.*']")
-    if subscribes:
-        from tenure.signals import Route  # noqa: PLC0415 - agents that subscribe to nothing need no signals
-
-        for pattern in subscribes:
-            Route(pattern, cls)  # says what cannot be
-    cls.__tenure_subscribes__ = tuple(dict.fromkeys([*cls.__tenure_subscribes__, *subscribes]))
-    cls.__tenure_strategy__ = strategy or cls.__tenure_strategy__
-    if on_error is not None:
-        cls.__tenure_policy__ = on_error
-    if version < 0:
-        raise DefinitionError(f"{cls.__name__}: versions begin with 1, not {version}")
-    cls.__tenure_version__ = version or cls.__tenure_version__
-    for step in migrations_of(cls):
-        if step >= cls.__tenure_version__:
-            raise DefinitionError(
-                f"{cls.__name__} is of version {cls.__tenure_version__}: a migration from version {step} leads nowhere"
-            )
-    for name in ("checkpoint", "restore"):
-        own: Any = getattr(cls, name)
-        overridden = own.__func__ is not vars(Agent)[name].__func__
-        setattr(cls, f"__tenure_{name}__", own if overridden else None)
-
-
-def _failed(agent: AnyAgent, error: Error) -> tuple[AnyAgent, tuple[Directive, ...]]:
-    """What `cmd` returns when an action raised: the agent as it was, but for what its strategy makes of it."""
-    cell = agent.__tenure__
-    strategy = type(agent).__tenure_strategy__
-    if strategy is None:
-        return agent, (error,)
-    memory = strategy.failed(dict(cell.memory if cell.memory is not None else strategy.initial()), error)
-    return make(type(agent), Cell(Role.VALUE, cell.id, state=cell.state, memory=memory)), (error,)
-
-
-class _NoLoop:
-    """Stands for the event loop while `cmd` runs an action: whatever the action wants of it, it would have to wait."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-
-    def __getattr__(self, _: str) -> NoReturn:
-        raise NotPure(f"{self._label} waits for something: cmd runs an action to its end at once; call it at a runtime")
-
-
-def _drive(method: Method[..., Any], draft: Agent[Any], scope: Scope, arguments: Mapping[str, Any]) -> None:
-    """Run the body to its end without an event loop. Raises NotPure if it would wait."""
-    import asyncio  # noqa: PLC0415 - a tenth of the time of `import tenure`, and only needed by what runs agents
-
-    token = current_scope.set(scope)
-    no_loop = _NoLoop(method.label)
-    outer = asyncio._get_running_loop()  # noqa: SLF001 - asyncio's interface for whoever drives coroutines
-    asyncio._set_running_loop(cast(Any, no_loop))  # noqa: SLF001 - the same
-    try:
-        body: Coroutine[Any, Any, object] = run_one(draft, scope, method, arguments)
-        try:
-            body.send(None)
-        except StopIteration:
-            return
-        body.close()
-        no_loop.waited()
-    finally:
-        asyncio._set_running_loop(outer)  # noqa: SLF001 - the same
-        current_scope.reset(token)

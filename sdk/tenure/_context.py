@@ -26,6 +26,9 @@ if TYPE_CHECKING:  # agents take a context
     from tenure.schedule import Cron
     from tenure.sensors import Sensor
     from tenure.signals import Signal
+    from tenure.skills import Skill
+    from tenure.skills._phases import Attach, Detach
+    from tenure.skills._roster import Roster
     from tenure.strategies import Strategy
 else:
     directives = Lazy("tenure.directives")
@@ -59,6 +62,13 @@ class Parent(NamedTuple):
     tag: str
 
 
+def emission_of(emit: Emit) -> Emission:
+    """Raises ValueError for a type or data that cannot be sent."""
+    if not _TYPE.fullmatch(emit.type):
+        raise ValueError(f"a signal type is words of letters, digits, _ and - joined by dots, not {emit.type!r}")
+    return Emission(emit.type, _codec.pack(emit.data), emit.to, emit.subject)
+
+
 EMITS: frozenset[type[Directive]] = frozenset({Emit})
 """What a worker of the cluster does as yet."""
 
@@ -88,6 +98,12 @@ class Scope:
     strategy: Strategy | None = None
     memory: dict[str, Any] | None = None
     """Of the strategy, in this turn."""
+    roster: Roster | None = None
+    """The skills of the agent; None: its class takes none, and nobody looks."""
+    skills: dict[str, Any] | None = None
+    """Their states in this turn, by alias, as far as somebody asked."""
+    changes: list[Attach | Detach] | None = None
+    """Skills to be attached and detached when the turn ends."""
     slices: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
     """What is kept beside the state, as the turn began."""
 
@@ -99,12 +115,8 @@ class Scope:
         if self.read_only:
             raise NotInTurn(f"a query only reads: make {self.method} an action to have effects ({what})")
         if isinstance(directive, Emit):
-            if not _TYPE.fullmatch(directive.type):
-                raise ValueError(
-                    f"a signal type is words of letters, digits, _ and - joined by dots, not {directive.type!r}"
-                )
             kind: type[Directive] = Emit
-            directive = Emission(directive.type, _codec.pack(directive.data), directive.to, directive.subject)
+            directive = emission_of(directive)
         else:
             kind = type(directive)
             _check(directive)
@@ -122,6 +134,15 @@ def _check(directive: Directive) -> None:
     what = getattr(directive, "what", None) or getattr(directive, "instruction", None)
     if isinstance(what, Instruction):
         what.encode()
+
+
+def _change(scope: Scope, change: str, *arguments: Any) -> None:
+    """Raises NotInTurn, and what the change raises."""
+    if not scope.open or scope.read_only:
+        raise NotInTurn(f"skills are attached and detached in the turn of an action, not in {scope.method}")
+    from tenure.skills import _phases  # noqa: PLC0415 - most agents have no skills
+
+    _phases.foresee(scope, getattr(_phases, change)(*arguments))
 
 
 current_scope: ContextVar[Scope | None] = ContextVar("tenure_scope", default=None)
@@ -268,6 +289,26 @@ class Context:
     def do(self, directive: Directive) -> None:
         """Any effect, also one of your own."""
         self._scope.do(directive)
+
+    def attach(self, skill: Skill[Any]) -> None:
+        """Give this agent one more skill, when the turn ends; one that was detached before finds its state again.
+
+        Raises DefinitionError if it cannot be: its alias is in use, it requires what is not there, or the class of the
+        agent does not name it; UsageError in an agent whose class takes no skills.
+        """
+        _change(self._scope, "Attach", skill)
+
+    def detach(self, alias: str, *, keep: bool = True) -> None:
+        """Take a skill from this agent, when the turn ends. `keep`: its state, for when it is attached again.
+
+        Raises UsageError for one that is not attached, or that another one requires.
+        """
+        _change(self._scope, "Detach", alias, keep)
+
+    @property
+    def skills(self) -> Mapping[str, str]:
+        """Keys of the skills that are attached, by alias, as things are now."""
+        return self._scope.roster.keys if self._scope.roster is not None else {}
 
     def transition(self, to: str) -> None:
         """Move the agent's machine to another state (`strategy=tenure.FSM(...)`). Raises InvalidTransition."""

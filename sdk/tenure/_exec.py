@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tenure import _codec, _deadline, _state
-from tenure._agent import Agent, Cell, make
+from tenure._agent import Agent, Cell, around
 from tenure._clock import Clock
 from tenure._context import Context, Scope, on_loop_clock
 from tenure._deadline import boot_ns
@@ -201,12 +201,14 @@ async def _in_thread(
     if cell.scope is None or is_pure():
         return await method.body(agent, context, arguments)
     own.scope = scope = copy.copy(cell.scope)
+    scope.skills = copy.deepcopy(cell.scope.skills)
     scope.deadline_ns = _deadline.until(cell.scope, scope.deadline_ns)
     try:
-        result = await method.body(make(type(agent), own), Context(scope), arguments)
+        result = await method.body(around(agent, own), Context(scope), arguments)
         replaced: State | None = own.state
     finally:
         scope.open = False
+    cell.scope.skills = scope.skills
     if replaced is not mine:
         cell.state = replaced
     elif mine is not None and cell.state is not None:

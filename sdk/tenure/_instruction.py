@@ -62,6 +62,14 @@ class Instruction(Generic[R_co]):
         """Parameter names and values, as they were given. A copy."""
         return dict(self._arguments)
 
+    def of(self, alias: str) -> Instruction[R_co]:
+        """The same, of the skill that is attached under this alias. Raises UsageError for what is of no skill."""
+        from tenure.skills import SkillMethod  # noqa: PLC0415 - most agents have no skills
+
+        if not isinstance(self._target, SkillMethod):
+            raise UsageError(f"{self!r} is no action of a skill: it has no alias")
+        return Instruction(cast("Target[R_co]", self._target.of(alias)), self._arguments)
+
     def encode(self) -> bytes:
         """The arguments for the wire. Raises InvalidArguments, naming the parameter and what was expected."""
         return self._target.encode_arguments(self._arguments)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from tenure import _deadline
-from tenure._context import Context
+from tenure._context import Context, current_scope
 from tenure._instruction import Instruction, Kind
 from tenure._signature import CheckedSignature, Signature
 from tenure.errors import DeadlineExceeded, DefinitionError, UnknownMethod
@@ -22,11 +22,12 @@ from tenure.errors import DeadlineExceeded, DefinitionError, UnknownMethod
 if TYPE_CHECKING:  # Agent has methods, methods take an agent: only the annotations go round
     from tenure._agent import Agent
     from tenure._options import About, ActionOptions, Checks, Options, QueryOptions
+    from tenure.skills import Skill
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-A = TypeVar("A", bound="Agent[Any]")
+A = TypeVar("A", bound="Agent[Any] | Skill[Any]")
 
 
 class Method(Generic[P, R_co]):
@@ -89,13 +90,17 @@ class Method(Generic[P, R_co]):
     @overload
     def __get__(self, instance: None, owner: type[Any]) -> Self: ...
     @overload
-    def __get__(self, instance: Agent[Any], owner: type[Any]) -> Callable[P, Coroutine[Any, Any, R_co]]: ...
-    def __get__(self, instance: Agent[Any] | None, owner: type[Any]) -> Self | Callable[P, Coroutine[Any, Any, R_co]]:
+    def __get__(
+        self, instance: Agent[Any] | Skill[Any], owner: type[Any]
+    ) -> Callable[P, Coroutine[Any, Any, R_co]]: ...
+    def __get__(
+        self, instance: Agent[Any] | Skill[Any] | None, owner: type[Any]
+    ) -> Self | Callable[P, Coroutine[Any, Any, R_co]]:
         if instance is None:
             return self
         return functools.partial(self._on, instance)
 
-    async def _on(self, agent: Agent[Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def _on(self, agent: Any, /, *args: Any, **kwargs: Any) -> Any:
         arguments = self.signature.bind(args, kwargs)
         cell = agent.__tenure__
         if cell.runtime is not None:
@@ -227,6 +232,9 @@ def find(cls: type[Any], name: str, kind: Kind) -> Method[..., Any]:
     method = methods.get(name)
     if method is not None and kind in {"by_name", method.kind}:
         return method
+    scope = current_scope.get() if "." in name else None
+    if scope is not None and scope.roster is not None:
+        return scope.roster.find(name, kind)
     if method is not None:
         raise UnknownMethod(f"{cls.__name__}.{name} is a {method.kind}, and was called as a {kind}")
     raise UnknownMethod(f"{cls.__name__} has no action or query {name!r}; {near(name, methods)}")

@@ -16,9 +16,15 @@ from tenure.errors import DefinitionError, StateInvalid, StateUnreadable, Versio
 
 if TYPE_CHECKING:
     from tenure._agent import Agent
+    from tenure.skills import Skill
+    from tenure.skills._roster import Roster
 
 Content = dict[str, Any]
 VERSION = "@version"
+SKILLS = "@skills/"
+"""How the names of entries of skills begin."""
+SCHEDULES = "@schedules"
+"""Schedules that a class or its skills declare, as they stand."""
 
 
 @dataclass(slots=True)
@@ -27,6 +33,8 @@ class Record(Generic[S]):
 
     state: S
     slices: dict[str, Any] = field(default_factory=dict[str, Any])
+    skills: Roster | None = None
+    """None: the class takes none, and there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ def encode(cls: type[Agent[S]], record: Record[S], *, checked: bool) -> bytes:
     slices = record.slices
     version = cls.__tenure_version__
     hook = cls.__tenure_checkpoint__
+    if record.skills is not None:
+        slices = {**slices, **record.skills.entries()}
     if not slices and version == 1 and hook is None:
         return _state.encode(record.state, checked=checked)
     content = _codec.unpack_map(_state.encode(record.state, checked=checked))
@@ -78,26 +88,51 @@ def encode(cls: type[Agent[S]], record: Record[S], *, checked: bool) -> bytes:
     return _codec.pack({**content, **slices, **extra})
 
 
-def decode(cls: type[Agent[S]], kind: type[S], data: bytes) -> Record[S]:
+def first_roster(cls: type[Agent[Any]]) -> Roster | None:
+    """The skills of a new agent; None: its class takes none."""
+    if cls.__tenure_skills__ is None:
+        return None
+    from tenure.skills import _roster  # noqa: PLC0415 - most agents have no skills
+
+    return _roster.first(cls.__tenure_skills__)
+
+
+def decode(cls: type[Agent[S]], kind: type[S], data: bytes, skills: Roster | None = None) -> Record[S]:
     """A record from committed bytes, brought to the present version of the class.
+
+    `skills`: those that it is known to have, which are not read again.
 
     Raises StateUnreadable (no msgpack), StateInvalid (does not fit, or there is no migration), VersionSkew (written by
     a later version of the class: it is never cut down).
     """
     if cls.__tenure_version__ == 1 and cls.__tenure_restore__ is None and b"@" not in data:
-        return Record(_state.decode(kind, data))
+        return Record(_state.decode(kind, data), skills=skills or first_roster(cls))
     try:
         content = _codec.unpack_map(data)
     except ValueError as error:
         raise StateUnreadable(f"the stored state of {cls.__name__} cannot be read: {error}") from error
     slices = {name: content.pop(name) for name in list(content) if name.startswith("@")}
-    content = _migrated(cls, content, slices.pop(VERSION, 1))
+    content = migrated(cls, content, slices.pop(VERSION, 1))
+    skills = _take_skills(cls, slices, skills)
     if cls.__tenure_restore__ is not None:
-        return Record(cls.__tenure_restore__(content), slices)
-    return Record(_state.of_content(kind, content), slices)
+        return Record(cls.__tenure_restore__(content), slices, skills)
+    return Record(_state.of_content(kind, content), slices, skills)
 
 
-def _migrated(cls: type[Agent[Any]], content: Content, version: object) -> Content:
+def _take_skills(cls: type[Agent[Any]], slices: dict[str, Any], known: Roster | None) -> Roster | None:
+    """Those of a record, out of its slices. Raises StateInvalid, VersionSkew."""
+    own = [name for name in slices if name.startswith(SKILLS) or name == SCHEDULES]
+    if known is None and (own or cls.__tenure_skills__ is not None):
+        from tenure.skills import _roster  # noqa: PLC0415 - as above
+
+        return _roster.thaw(cls.__tenure_skills__ or _roster.Declared(cls), slices)
+    for name in own:
+        del slices[name]
+    return known
+
+
+def migrated(cls: type[Agent[Any] | Skill[Any]], content: Content, version: object) -> Content:
+    """The fields of a state of some version as those of the present one. Raises what `decode` raises."""
     wanted = cls.__tenure_version__
     if not isinstance(version, int):
         raise StateUnreadable(f"the stored state of {cls.__name__} has the version {version!r}")

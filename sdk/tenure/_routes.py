@@ -13,7 +13,7 @@ from tenure.errors import DefinitionError, InvalidArguments, UnknownSignal
 
 if TYPE_CHECKING:
     from tenure._agent import Agent
-    from tenure.signals import Router, Signal
+    from tenure.signals import Route, Router, Signal
 
 M = TypeVar("M", bound=Method[..., Any])
 
@@ -38,7 +38,7 @@ def on(pattern: str, *, priority: int = 0, match: Callable[[Signal], bool] | Non
     """
 
     def route(method: M) -> M:
-        if not isinstance(method, Method) or method.kind != "action":
+        if not isinstance(cast(object, method), Method) or method.kind != "action":
             name = getattr(method, "__name__", repr(method))
             raise DefinitionError(f"@tenure.on goes above @tenure.action, and {name} is no action")
         from tenure.signals import Route  # noqa: PLC0415 - agents without routes need no signals
@@ -60,7 +60,14 @@ def router_of(cls: type[Agent[Any]]) -> Router[Method[..., Any]]:
 
 
 def _build(cls: type[Agent[Any]]) -> Router[Method[..., Any]]:
-    from tenure.signals import Route, Router  # noqa: PLC0415 - as above
+    from tenure.signals import Router  # noqa: PLC0415 - as above
+
+    return Router(routes_of(cls))
+
+
+def routes_of(cls: type[Agent[Any]]) -> list[Route[Method[..., Any]]]:
+    """Routes of a class without its skills. Raises DefinitionError."""
+    from tenure.signals import Route  # noqa: PLC0415 - as above
 
     methods = methods_of(cls)
     routes: list[Route[Method[..., Any]]] = []
@@ -78,12 +85,17 @@ def _build(cls: type[Agent[Any]]) -> Router[Method[..., Any]]:
                     "of them another, or a `match`"
                 )
             routes.append(Route(wanted.pattern, method, wanted.priority, wanted.match))
-    return Router(routes)
+    return routes
 
 
-def targets(cls: type[Agent[Any]], signal: Signal) -> list[Method[..., Any]]:
-    """The actions that a signal leads to, in order, each once. Raises UnknownSignal, listing the patterns."""
-    router = router_of(cls)
+def targets(
+    cls: type[Agent[Any]], signal: Signal, router: Router[Method[..., Any]] | None = None
+) -> list[Method[..., Any]]:
+    """The actions that a signal leads to, in order, each once. Raises UnknownSignal, listing the patterns.
+
+    `router`: routes in place of those of the class alone.
+    """
+    router = router or router_of(cls)
     found = list(dict.fromkeys(router.route(signal)))
     if not found:
         patterns = ", ".join(sorted({route.pattern for route in router.routes()})) or "none"
@@ -98,7 +110,7 @@ def arguments(method: Method[..., Any], signal: Signal) -> Mapping[str, Any]:
         return {name: signal}
     if way == "data":
         return {name: kind.of(signal)}
-    data = _codec.unpack(_codec.pack(signal.data)) if signal.data is not None else {}
+    data: object = _codec.unpack(_codec.pack(signal.data)) if signal.data is not None else {}
     if not isinstance(data, Mapping):
         names = method.signature.names
         if len(names) != 1:

@@ -10,34 +10,30 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tenure import _codec, _record, _routes, _state, _watch
 from tenure._agent import Agent, Cell, Role, make, state_class
-from tenure._body import run_one, settled
-from tenure._context import EMITS, Context, Emission, Scope, current_scope, on_loop_clock
+from tenure._context import EMITS, Context, Emission, Scope, current_scope
 from tenure._effects import Directive, Error
+from tenure._faults import fault_of
+from tenure._instruction import Kind
 from tenure._methods import Method, find
+from tenure._order import Order, execute
 from tenure._record import Record
 from tenure._state import S, State
-from tenure.errors import Busy, CallError, DeadlineExceeded, StateInvalid
+from tenure.errors import Busy, CallError, StateInvalid
 from tenure_link import Fault, Signal, Turn, TurnDone
 
 if TYPE_CHECKING:
     from tenure.signals import Signal as Envelope
     from tenure.strategies import Snapshot
 
-MESSAGE_LIMIT = 2_000
-"""Characters of a fault's message; its traceback may have ten times as many."""
 MEMORY = "@strategy"
 """The slice of the agent's strategy."""
 Hook = Literal["on_start", "on_stop"]
-Call = tuple[Method[..., Any], Mapping[str, Any]]
-"""An action and its checked arguments."""
 Slices = dict[str, Any]
 Fold = Callable[[Slices, Sequence[Directive]], Slices]
 """What a turn's directives change in the slices that are committed with it. Raises CallError to refuse the turn."""
@@ -56,20 +52,6 @@ class Done:
     fault: Fault | None = None
     ended: bool = True
     """False, of `run_now` only: the function is to be awaited, nothing has happened."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What a turn is to do: actions one after the other, as one."""
-
-    number: int
-    label: str
-    calls: Sequence[Call]
-    deadline_ns: int = 0
-    caller: str = ""
-    signal: Envelope | None = None
-    extra: tuple[Directive, ...] = ()
-    reason: str = ""
 
 
 class Activation:
@@ -106,12 +88,14 @@ class Activation:
         if stored is None:
             state = _state.initial(self._kind, self._map(initial, "initial state"))
             memory = cls.__tenure_strategy__.initial() if cls.__tenure_strategy__ is not None else {}
-            self._record = Record(state, {MEMORY: memory} if memory else {})
+            self._record = Record(state, {MEMORY: memory} if memory else {}, _record.first_roster(cls))
             stored = self.first = _record.encode(cls, self._record, checked=False)
         else:
             self._record = _record.decode(cls, self._kind, stored)
         self._config: Mapping[str, object] = self._map(config, "config")
         self._committed = stored
+        self._roster = self._record.skills
+        """Skills as of the last commit, their states in bytes: the undo of what is not in `_committed` too."""
         self._running: int | None = None
         self._dropped = False
         self._pending: tuple[int, bytes | None] | None = None
@@ -124,7 +108,7 @@ class Activation:
 
     def committed_state(self, kind: type[S]) -> S:
         """A copy of the last committed state."""
-        return _record.decode(cast("type[Agent[S]]", self.cls), kind, self._committed).state
+        return _record.decode(cast("type[Agent[S]]", self.cls), kind, self._committed, self._roster).state
 
     @property
     def slices(self) -> Mapping[str, Any]:
@@ -146,13 +130,27 @@ class Activation:
     def is_query(self, method: str) -> bool:
         """Whether it may run beside an action."""
         found = getattr(self.cls, method, None)
+        if found is None and self._roster is not None:
+            return self._roster.is_query(method)
         return isinstance(found, Method) and found.kind == "query"
+
+    def find(self, name: str, kind: Kind) -> Method[..., Any]:
+        """The method of that name, also of a skill (`cart.add`). Raises UnknownMethod, listing near ones."""
+        if "." in name and self._roster is not None:
+            return self._roster.find(name, kind)
+        return find(self.cls, name, kind)
+
+    @property
+    def skills(self) -> Mapping[str, str]:
+        """Keys of the skills that are attached, by alias."""
+        return self._roster.keys if self._roster is not None else {}
 
     def commit(self, turn: int) -> None:
         """The turn's state is durable: it is the new undo. Ignored for any turn but the pending one."""
         if self._pending is not None and self._pending[0] == turn:
             state = self._pending[1]
             self._pending = None
+            self._roster = self._record.skills
             if state is not None:
                 self._committed, self._view = state, None
 
@@ -220,7 +218,7 @@ class Activation:
         `extra`: directives of the runtime's own, folded into the record with the turn.
         """
         try:
-            method = find(self.cls, turn.method, turn.kind)
+            method = self.find(turn.method, turn.kind)
             arguments = method.signature.decode(turn.arguments)
             if method.kind == "query":
                 return await self._query(turn, method, arguments)
@@ -228,7 +226,7 @@ class Activation:
         except CallError as error:
             return Done(turn.turn, fault=fault_of(error, turn.method))
         calls = [(method, arguments)]
-        return await self._act(_Order(turn.turn, method.name, calls, turn.deadline_ns, turn.caller, extra=extra))
+        return await self._act(Order(turn.turn, method.name, calls, turn.deadline_ns, turn.caller, extra=extra))
 
     async def handle(
         self,
@@ -240,35 +238,39 @@ class Activation:
         extra: tuple[Directive, ...] = (),
     ) -> Done:
         """Run the actions that a signal leads to, in one turn. Else as `perform`; the reply is that of the first."""
+        if self._roster is not None:  # its skills see the signal first
+            return await self._act(Order(number, signal.type, (), deadline_ns, caller, signal, extra))
         try:
             methods = _routes.targets(self.cls, signal)
             calls = [(method, _routes.arguments(method, signal)) for method in methods]
             self._refuse_second(number)
         except Exception as error:  # noqa: BLE001 - checks of the signal's data may be the author's
             return Done(number, fault=fault_of(error, signal.type))
-        return await self._act(_Order(number, calls[0][0].name, calls, deadline_ns, caller, signal, extra))
+        return await self._act(Order(number, calls[0][0].name, calls, deadline_ns, caller, signal, extra))
 
     def has_hook(self, hook: Hook) -> bool:
-        """Whether the class has a hook of its own."""
+        """Whether there is something to do then: a hook of the class's own, or skills to begin with."""
+        if hook == "on_start" and self._roster is not None:
+            return True
         return getattr(self.cls, hook) is not getattr(Agent, hook)
 
     async def hook(self, number: int, hook: Hook, reason: str = "") -> Done:
         """Run a hook of the class as a turn. Else as `perform`."""
-        return await self._act(_Order(number, hook, (), reason=reason))
+        return await self._act(Order(number, hook, (), reason=reason))
 
     async def amend(self, number: int, extra: tuple[Directive, ...]) -> Done:
         """A turn of the runtime's own: it folds directives into the record and runs nothing."""
-        return await self._act(_Order(number, "amend", (), extra=extra))
+        return await self._act(Order(number, "amend", (), extra=extra, bare=True))
 
-    async def _act(self, order: _Order) -> Done:
+    async def _act(self, order: Order) -> Done:
         scope = self._scope(order.number, order.label, order.deadline_ns, order.caller)
         scope.signal, scope.extra = order.signal, order.extra
-        if not order.calls and self._fold is None:
+        if not order.calls and order.signal is None and self._fold is None:
             scope.supports = frozenset()  # a daemon commits the state that a hook leaves, and nothing else
         draft = self._draft(self._record.state, scope)
         self._running, self._dropped = order.number, False
         try:
-            reply = await _execute(order, draft, scope)
+            reply = await execute(order, draft, scope)
             after, state = self._after(draft, scope, order.calls[0][0].label if order.calls else order.label)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
             self._undo()
@@ -288,12 +290,13 @@ class Activation:
 
     async def _query(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Done:
         scope = self._scope(turn.turn, method.name, turn.deadline_ns, turn.caller)
-        scope.read_only = True
-        if self._view is None:
-            self._view = _record.decode(self.cls, self._kind, self._committed).state
-        order = _Order(turn.turn, method.name, [(method, arguments)], turn.deadline_ns, turn.caller)
+        scope.read_only, scope.roster = True, self._roster
+        view = self._view
+        if view is None:
+            self._view = view = _record.decode(self.cls, self._kind, self._committed, self._roster).state
+        order = Order(turn.turn, method.name, [(method, arguments)], turn.deadline_ns, turn.caller)
         try:
-            reply = await _execute(order, self._draft(self._view, scope), scope)
+            reply = await execute(order, self._draft(view, scope), scope)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
             return Done(turn.turn, fault=fault_of(error, method.name))
         finally:
@@ -316,6 +319,8 @@ class Activation:
         if self.cls.__tenure_strategy__ is not None:
             scope.strategy = self.cls.__tenure_strategy__
             scope.memory = dict(self._record.slices.get(MEMORY) or scope.strategy.initial())
+        if self._record.skills is not None:
+            scope.roster, scope.skills, scope.changes = self._record.skills, {}, []
         return scope
 
     def _draft(self, state: State, scope: Scope) -> Agent[Any]:
@@ -328,7 +333,7 @@ class Activation:
             slices = {**slices, MEMORY: scope.memory}
         if self._fold is not None and (scope.directives or scope.extra):
             slices = self._fold(dict(slices), [*scope.extra, *scope.directives])
-        record = Record(state, slices)
+        record = Record(state, slices, scope.roster)
         try:
             data = _record.encode(self.cls, record, checked=state is self._record.state)
         except StateInvalid as error:
@@ -344,7 +349,7 @@ class Activation:
         memory = strategy.failed(before, Error(fault.code, fault.message))
         if memory == before:
             return Done(number, fault=fault)
-        self._record = Record(self._record.state, {**self._record.slices, MEMORY: memory})
+        self._record = Record(self._record.state, {**self._record.slices, MEMORY: memory}, self._roster)
         state = _record.encode(self.cls, self._record, checked=False)
         self._pending = (number, state)
         return Done(number, state=state, fault=fault)
@@ -357,66 +362,10 @@ class Activation:
 
     def _undo(self) -> None:
         self._pending = None
-        self._record = _record.decode(self.cls, self._kind, self._committed)
+        self._record = _record.decode(self.cls, self._kind, self._committed, self._roster)
 
     def _map(self, data: bytes, what: str) -> dict[str, object]:
         try:
             return _codec.unpack_map(data)
         except ValueError as error:
             raise StateInvalid(f"{what} of {self.id}: {error}") from error
-
-
-async def _execute(order: _Order, draft: Agent[Any], scope: Scope) -> bytes:
-    """Run the bodies within the deadline; the first one's reply. Raises DeadlineExceeded and what the bodies raise."""
-    token = current_scope.set(scope)
-    limit = asyncio.timeout_at(on_loop_clock(order.deadline_ns) if order.deadline_ns else None)
-    try:
-        if order.deadline_ns and time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= order.deadline_ns:
-            raise DeadlineExceeded(f"the deadline passed before {order.label} began")
-        async with limit:
-            if not order.calls:
-                return await _hook(order, draft, Context(scope))
-            replies = [
-                await _watch.watched(run_one(draft, scope, method, arguments), method.label, scope.agent_id)
-                for method, arguments in order.calls
-            ]
-    except TimeoutError as error:
-        if limit.expired():
-            raise DeadlineExceeded(
-                f"the deadline passed in {order.label}; it was cancelled and changed nothing"
-            ) from error
-        raise
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or not task.cancelling():  # raised by the body itself: nobody asked this task to end
-            raise RuntimeError("the action raised CancelledError") from error
-        raise
-    finally:
-        current_scope.reset(token)
-    return order.calls[0][0].signature.encode_reply(replies[0])
-
-
-async def _hook(order: _Order, draft: Agent[Any], context: Context) -> bytes:
-    if order.label == "on_start":
-        await settled(draft.on_start(context))
-    elif order.label == "on_stop":
-        await settled(draft.on_stop(context, order.reason))
-    return _codec.pack(None)
-
-
-def fault_of(error: BaseException, method: str) -> Fault:
-    """An exception in words for the author of the code; the traceback begins at the author's first frame."""
-    if isinstance(error, CallError):
-        return Fault(error.code, error.message[:MESSAGE_LIMIT], error.details[: 10 * MESSAGE_LIMIT])
-    text = str(error) or "no message"
-    message = f"{type(error).__name__} in {method}: {text}"
-    lines = traceback.format_exception(type(error), error, _author_frames(error.__traceback__))
-    return Fault("ActionFailed", message[:MESSAGE_LIMIT], "".join(lines)[-10 * MESSAGE_LIMIT :])
-
-
-def _author_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of this package at its start."""
-    first = trace
-    while first is not None and first.tb_frame.f_globals.get("__name__", "").split(".")[0] in {"tenure", "asyncio"}:
-        first = first.tb_next
-    return first or trace

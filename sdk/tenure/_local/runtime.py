@@ -18,7 +18,6 @@ from tenure._local.keyed import InstanceManager
 from tenure._local.lives import other_class
 from tenure._local.waiting import Waits
 from tenure._local.work import Asked
-from tenure._methods import find
 from tenure._state import S, State
 from tenure.directives import Directive
 from tenure.observe import Hub
@@ -213,7 +212,7 @@ class LocalRuntime(Waits):
             packed = await self.invoke(agent_id, target.kind, target.name, target.encode_arguments(arguments), timeout)
             return target.decode_reply(packed)
         activation = held.activation
-        method = find(activation.cls, target.name, target.kind)
+        method = activation.find(target.name, target.kind)
         seconds = self._engine.timeout if timeout is None else timeout
         at_once = method.immediate and method.kind == "action" and activation.direct and held.storage is None
         if at_once and not held.busy and seconds > 0:

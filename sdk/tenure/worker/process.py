@@ -15,8 +15,9 @@ import msgspec
 
 import tenure
 from tenure._agent import Agent
+from tenure._faults import fault_of
 from tenure._methods import near
-from tenure._turn import Activation, fault_of
+from tenure._turn import Activation
 from tenure.errors import ClassNotFound, TenureError
 from tenure.worker import linux, output
 from tenure.worker.config import Config
