@@ -17,7 +17,7 @@ from tenure.errors import CallError, TenureError
 
 if TYPE_CHECKING:
     from tenure._client import AsyncClient, Client, Reference, connect
-    from tenure._local import LocalRuntime, local
+    from tenure._local import AgentStatus, InstanceManager, LocalRuntime, local
     from tenure._routes import on
     from tenure.signals import Signal
     from tenure.skills import Skill
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FSM",
     "Agent",
+    "AgentStatus",
     "AsyncClient",
     "CallError",
     "Client",
@@ -35,6 +36,7 @@ __all__ = [
     "Directive",
     "Emit",
     "Error",
+    "InstanceManager",
     "Instruction",
     "LocalRuntime",
     "Reference",
@@ -54,9 +56,11 @@ __all__ = [
 
 # What runs agents brings asyncio along; a module that only defines agents is imported without it.
 _LAZY = {
+    "AgentStatus": "tenure._local",
     "AsyncClient": "tenure._client",
     "Client": "tenure._client",
     "FSM": "tenure.strategies",
+    "InstanceManager": "tenure._local",
     "LocalRuntime": "tenure._local",
     "Reference": "tenure._client",
     "Signal": "tenure.signals",
