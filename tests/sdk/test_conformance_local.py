@@ -1,6 +1,6 @@
 """The local runtime does what every runtime must: without a storage, with one in memory, with one on a disk."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import tenure
 from tenure._clock import VirtualClock
 from tenure.signals import Signal
 from tenure.storage import SQLiteStorage, Storage
-from tenure.testing import Conformance, VirtualRuntime
+from tenure.testing import Conformance, FakeStorage, VirtualRuntime
 from tenure.testing._conformance import FEATURES
 
 
@@ -61,6 +61,43 @@ class TestOnADisk(_Stored):
         async with VirtualRuntime(storage=storage) as runtime:
             yield runtime
         await storage.close()
+
+
+class Forgetful(FakeStorage):
+    """Says that it has written."""
+
+    async def put(self, key: str, data: bytes, *, expected: int | None = None) -> int:
+        return await super().put(key, data, expected=expected) if expected == 0 else (expected or 0) + 1
+
+
+def doubles(runtime: VirtualRuntime) -> None:
+    """Each signal leaves twice."""
+    engine = runtime._engine
+    keep = engine.keep
+    engine.keep = lambda signal: (keep(signal), keep(signal))[0]  # type: ignore[method-assign]
+
+
+def ignores(runtime: VirtualRuntime) -> None:
+    """Directives are taken, and nothing comes of them."""
+    runtime._engine.executors = dict.fromkeys(runtime._engine.executors, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "sabotage"),
+    [
+        ("what_was_acknowledged_survives", lambda _: None),
+        ("signals_leave_with_the_commit", doubles),
+        ("instructions_follow_the_commit", ignores),
+        ("a_delay_fires_once_in_its_time", ignores),
+        ("an_agent_can_end_itself", ignores),
+    ],
+)
+async def test_the_suite_finds_what_is_wrong(name: str, sabotage: Callable[[VirtualRuntime], None]) -> None:
+    """A runtime that does not do as it says fails."""
+    async with VirtualRuntime(storage=Forgetful()) as runtime:
+        sabotage(runtime)
+        with pytest.raises(AssertionError):
+            await getattr(_Stored(), f"test_{name}")(runtime)
 
 
 class TestWithoutSomeFeatures(_Local):

@@ -225,15 +225,15 @@ async def test_a_storage_fails_by_script(runtime: VirtualRuntime, storage: FakeS
     assert set(storage.writes) == {"default/w"}
 
 
-async def test_somebody_else_writes(runtime: VirtualRuntime, storage: FakeStorage, faults: LocalFaults) -> None:
+async def test_somebody_else_writes(runtime: VirtualRuntime, storage: FakeStorage) -> None:
     """Whoever lost the race is told, and goes on only from what is stored."""
     worker = await runtime.create(Worker, "w")
     storage.conflict(after=1)
     assert await worker.work() == 1
-    for _ in range(2):
-        with pytest.raises(errors.Unavailable, match="somebody else has written it"):
-            await worker.work()
-    await faults.restart()
+    with pytest.raises(errors.Fenced, match="another process has written"):
+        await worker.work()
+    assert not runtime.alive(worker)
+    await runtime.create(Worker, "w")
     assert await worker.work() == 2
 
 
@@ -314,6 +314,38 @@ async def test_a_restart(runtime: VirtualRuntime, faults: LocalFaults, signals: 
     assert await worker.count() == 5
     assert signals.types == ["worked"]
     assert [signal.type for signal in runtime.signals] == ["worked"]
+
+
+class Boss(tenure.Agent[Work]):
+    """Has a child."""
+
+    @tenure.action
+    def hire(self, ctx: tenure.Context) -> None:
+        ctx.spawn(Worker, "child", tag="worker", state={"count": 10})
+
+    @tenure.on("tenure.child.**")
+    @tenure.action
+    def told(self, signal: Signal) -> None:
+        self.state.count += signal.type == "tenure.child.ended"
+
+
+async def test_a_crash_is_no_end(runtime: VirtualRuntime, faults: LocalFaults) -> None:
+    """Parents are not told of crashes and restarts: a child that begins again has not ended."""
+    boss = await runtime.create(Boss, "boss")
+    await boss.hire()
+    await runtime.idle()
+    child = runtime.agent(Worker, "child")
+    faults.crash_turn(Worker.work)
+    with pytest.raises(errors.WorkerCrashed):
+        await child.work()
+    assert await child.work() == 11
+    await faults.restart()
+    assert await child.work() == 12
+    await runtime.idle()
+    assert runtime.state(boss).count == 0
+    await runtime.stop(boss)
+    await runtime.idle()
+    assert not runtime.alive(child), "they still belong together"
 
 
 async def test_a_storage_that_cannot_be_told(runtime_factory: RuntimeFactory, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tenure import _routes, errors
 from tenure._agent import Agent
 from tenure._local.engine import Engine
-from tenure._local.held import Held, How
-from tenure._local.lives import Lives
+from tenure._local.held import Held, How, Seed
 from tenure._local.work import Asked
 from tenure._methods import methods_of
 from tenure._turn import Done
@@ -20,6 +19,7 @@ from tenure.signals import Signal
 if TYPE_CHECKING:
     from tenure._instruction import Kind
     from tenure.directives import Directive
+    from tenure.storage import Storage
     from tenure.testing._faults import LocalFaults
 
 CRASHED = "its process crashed"
@@ -37,20 +37,6 @@ class _Call:
 _call: ContextVar[_Call | None] = ContextVar("tenure_testing_call", default=None)
 
 
-class _RememberingLives(Lives):
-    """Knows of each agent what it takes to begin it again."""
-
-    def __init__(self, engine: FaultyEngine) -> None:
-        super().__init__(engine)
-        self._made_of = engine.made
-
-    async def activate(
-        self, cls: type[Agent[Any]], full: str, initial: bytes, config: bytes, how: How | None = None
-    ) -> Held:
-        self._made_of[full] = (cls, config)
-        return await super().activate(cls, full, initial, config, how)
-
-
 class FaultyEngine(Engine):
     """See `VirtualRuntime`."""
 
@@ -60,9 +46,6 @@ class FaultyEngine(Engine):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.made: dict[str, tuple[type[Agent[Any]], bytes]] = {}
-        """Class and config of each agent, by id."""
-        self.lives = _RememberingLives(self)
         self._kept: Signal | None = None
 
     def names(self) -> list[str]:
@@ -73,6 +56,10 @@ class FaultyEngine(Engine):
     def standing_still(self) -> bool:
         """Whether everything that runs waits for the time to go on."""
         return len(self._tasks) <= self._parked
+
+    async def begin(self, cls: type[Agent[Any]], agent_id: str, seed: Seed, storage: Storage | None) -> None:
+        """An agent that was here goes on from its storage. Raises what `LocalRuntime.create` raises."""
+        await self.lives.activate(cls, agent_id, seed.initial, seed.config, How(storage))
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the runtime's clock."""
@@ -128,11 +115,10 @@ class FaultyEngine(Engine):
 
     async def _again(self, held: Held) -> None:
         """The agent's process ends, and it begins again from what is stored."""
-        cls, config = self.made[held.id]
         self.lives.forget(held, CRASHED, failed=True)
         token = _call.set(None)  # its first turn is not the caller's
         try:
-            await self.lives.activate(cls, held.id, b"", config)
+            await self.begin(held.activation.cls, held.id, held.seed, held.storage)
         except errors.CallError as error:
             self.report(held, "its next activation", error)
         finally:

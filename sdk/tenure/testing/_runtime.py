@@ -128,16 +128,18 @@ class VirtualRuntime(LocalRuntime):
     async def restart(self) -> None:
         """End it as `kill -9` would and begin anew on the same storage; agents, references and spies go on.
 
-        Calls that are under way end with Unavailable, whose outcome is "unknown".
+        Calls that are under way end with Unavailable, whose outcome is "unknown". Agents that slept are awake then, and
+        managers of keyed agents are to be made again.
         """
         before = self._faulty
-        alive = [(agent, *before.made[agent]) for agent in before.agents]
+        alive = [(held.activation.cls, held.id, held.seed, held.storage) for held in before.agents.values()]
+        alive += [(one.cls, agent, one.seed, one.storage) for agent, one in before.sleepers.asleep.items()]
         await before.close()
         LocalRuntime.__init__(self, clock=self._clock, storage=self.storage, **self._options)
         self._adjust()
         self._faulty.signals, self._faulty.bus = before.signals, before.bus
-        for agent, cls, config in alive:
-            await self._faulty.lives.activate(cls, agent, b"", config)
+        for one in alive:
+            await self._faulty.begin(*one)
 
     @property
     def open(self) -> bool:
