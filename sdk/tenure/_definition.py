@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, TypeGuard, cast
 
 from tenure._agent import Agent, state_class
-from tenure._methods import methods_of
+from tenure._methods import Method, methods_of
 from tenure.errors import DefinitionError
 from tenure_link import AgentClass
 from tenure_link import Method as MethodInfo
@@ -24,9 +24,13 @@ def describe(cls: type[Agent[Any]]) -> AgentClass:
             description=method.description,
             parameters=method.signature.schema(),
         )
-        for name, method in sorted(methods_of(cls).items())
+        for name, method in sorted([*methods_of(cls).items(), *_of_skills(cls)])
     )
     schema = cast(dict[str, object], kind.model_json_schema())
+    if cls.__tenure_skills__ is not None and cls.__tenure_skills__.skills:
+        schema["skills"] = {
+            skill.alias: type(skill).__tenure_state__.model_json_schema() for skill in cls.__tenure_skills__.skills
+        }
     description = cls.__doc__ if cls.__doc__ != Agent.__doc__ else ""
     return AgentClass(
         cls.__name__,
@@ -35,6 +39,13 @@ def describe(cls: type[Agent[Any]]) -> AgentClass:
         state_schema=schema,
         capabilities=cls.__tenure_capabilities__,
     )
+
+
+def _of_skills(cls: type[Agent[Any]]) -> Iterator[tuple[str, Method[..., Any]]]:
+    """Actions and queries of the skills that the class gives to its agents, by their full names."""
+    for skill in cls.__tenure_skills__.skills if cls.__tenure_skills__ is not None else ():
+        for name, method in methods_of(type(skill)).items():
+            yield f"{skill.alias}.{name}", method
 
 
 def collect(modules: Iterable[ModuleType]) -> dict[str, type[Agent[Any]]]:

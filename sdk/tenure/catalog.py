@@ -142,7 +142,25 @@ def find(modules: Iterable[ModuleType]) -> Catalog:
             if isinstance(value, Method) and not name.startswith("_"):
                 method = cast(Method[..., Any], value)
                 found |= _method(method, method.function.__module__)
-    return Catalog([*found.values(), *_sensors(modules)])
+    return Catalog([*found.values(), *_skills(modules), *_sensors(modules)])
+
+
+def _skills(modules: Iterable[ModuleType]) -> Iterator[Entry]:
+    from tenure import skills  # noqa: PLC0415 - a catalogue of none needs none of it
+
+    def is_skill(value: object) -> TypeGuard[type[skills.Skill[Any]]]:
+        """Not one without a key, which is a base for others."""
+        return isinstance(value, type) and issubclass(value, skills.Skill) and bool(value.key)
+
+    for module in modules:
+        for name, kind in vars(module).items():
+            if name.startswith("_") or not is_skill(kind):
+                continue
+            where = f"{kind.__module__}.{kind.__qualname__}"
+            text = "" if kind.__doc__ == skills.Skill.__doc__ else inspect.cleandoc(kind.__doc__ or "")
+            yield Entry(where, "skill", kind.key, text, tags=kind.__tenure_capabilities__, target=kind)
+            for short, method in methods_of(kind).items():
+                yield from _method(method, where, short).values()
 
 
 def _sensors(modules: Iterable[ModuleType]) -> Iterator[Entry]:
@@ -165,10 +183,10 @@ def _owner(cls: type[Agent[Any]], name: str) -> str:
     return f"{method.function.__module__}.{method.function.__qualname__}".rpartition(".")[0]
 
 
-def _method(method: Method[..., Any], owner: str) -> dict[str, Entry]:
+def _method(method: Method[..., Any], owner: str, short: str = "") -> dict[str, Entry]:
     about = method.about
     entry = Entry(
-        f"{owner}.{method.name}",
+        f"{owner}.{short or method.name}",
         "query" if method.kind == "query" else "action",
         method.name,
         inspect.cleandoc(method.description),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_origin
 
 from tenure import _codec, _routes
 from tenure._body import settled
@@ -25,6 +25,7 @@ from tenure.skills._times import sensor_for
 if TYPE_CHECKING:
     from tenure._agent import Agent
 
+T = TypeVar("T")
 Call = tuple[Method[..., Any], Mapping[str, Any]]
 
 
@@ -114,7 +115,7 @@ async def incoming(draft: Agent[Any], scope: Scope, signal: Signal) -> list[Call
         if patterns and not _filter(patterns).route(signal):
             continue
         changed = await settled(skill.prepare_signal(Context(scope), signal))
-        signal = signal if changed is None else cast(Signal, changed)
+        signal = signal if changed is None else _checked(changed, Signal, f"{alias}.prepare_signal")
     scope.signal = signal
     router = router_with(type(draft), cast(Roster, scope.roster).shape)
     methods = _routes.targets(type(draft), signal, router)
@@ -128,7 +129,8 @@ async def prepared(
     for alias in _with(cast(Roster, scope.roster), "prepare_action"):
         instruction = Instruction(method, arguments)
         changed = await settled(seated(draft, alias).prepare_action(Context(scope), instruction))
-        if isinstance(changed, Instruction):
+        if changed is not None:
+            changed = _checked(changed, Instruction[Any], f"{alias}.prepare_action")
             if scope.read_only and changed.kind != "query":
                 raise UsageError(f"the skill {alias} put the action {changed.name} in the place of a query")
             method = find(type(draft), changed.name, changed.kind)
@@ -152,16 +154,13 @@ async def transformed(
 async def finish(draft: Agent[Any], scope: Scope) -> None:
     """Attach and detach what the turn asked for, then make its signals and states ready for the commit."""
     assert scope.changes is not None  # noqa: S101 - for the type checkers
-    done = 0
-    while done < len(scope.changes):  # hooks may ask for more
-        change = scope.changes[done]
+    while scope.changes:  # hooks may ask for more
+        change = scope.changes.pop(0)
         if isinstance(change, Attach):
             scope.roster = change.apply(cast(Roster, scope.roster))
             await _mount(draft, scope, change.skill.alias, new=True)
         else:
             await _detach(draft, scope, change)
-        done += 1
-    scope.changes.clear()
     await _outgoing(draft, scope)
     for alias in list(scope.skills or ()):
         await _keep(draft, scope, alias)
@@ -190,7 +189,7 @@ async def _outgoing(draft: Agent[Any], scope: Scope) -> None:
         emit = directive.plain()
         for alias in aliases:
             changed = await settled(seated(draft, alias).prepare_emit(Context(scope), emit))
-            emit = emit if changed is None else cast(Emit, changed)
+            emit = emit if changed is None else _checked(changed, Emit, f"{alias}.prepare_emit")
         scope.directives[n] = emission_of(emit)
 
 
@@ -237,6 +236,13 @@ def _plan(draft: Agent[Any], scope: Scope) -> None:
     planned = {name: row for name, (row, _) in wanted.items()}
     if planned != roster.planned:
         scope.roster = replace(roster, planned=planned)
+
+
+def _checked(value: object, kind: type[T], hook: str) -> T:
+    """What a hook returned. Anything else, such as False, may have meant a refusal: raises UsageError."""
+    if not isinstance(value, get_origin(kind) or kind):
+        raise UsageError(f"{hook} returned {value!r}; it returns None, or another {kind.__name__}, or raises")
+    return cast(T, value)
 
 
 def _with(roster: Roster, hook: str) -> list[str]:

@@ -88,10 +88,11 @@ class Seat:
         content: dict[str, Any] = {"key": kind.key, "version": kind.__tenure_version__}
         if not self.of_class:
             content["config"] = config_of(self.skill)
-        if kind.__tenure_persist__ == "keep":
-            content["state"] = msgspec.Raw(cast(bytes, self.state))
-        elif kind.__tenure_persist__ == "externalize" and self.pointer is not None:
+        elsewhere = self.state is None or kind.__tenure_persist__ == "externalize"
+        if self.pointer is not None and elsewhere:
             content["pointer"] = msgspec.Raw(self.pointer)
+        elif self.state is not None and kind.__tenure_persist__ != "drop":
+            content["state"] = msgspec.Raw(self.state)
         return content
 
 
@@ -276,7 +277,7 @@ def _seat(skill: Skill[Any], entry: Content, *, of_class: bool) -> Seat:
     """A skill with what is stored of it. Raises StateInvalid, VersionSkew."""
     kind = type(skill)
     mounted = bool(entry) and not entry.get("off")
-    if kind.__tenure_persist__ == "externalize" and "pointer" in entry:
+    if kind.__tenure_persist__ != "drop" and "pointer" in entry:  # also of a class that externalized before
         return Seat(skill, of_class, None, _codec.pack(entry["pointer"]), mounted)
     state_class = kind.__tenure_state__
     if kind.__tenure_persist__ == "drop" or "state" not in entry:
