@@ -248,6 +248,14 @@ class Activation:
             return Done(number, fault=fault_of(error, signal.type))
         return await self._act(Order(number, calls[0][0].name, calls, deadline_ns, caller, signal, extra))
 
+    def leads(self, signal: Envelope) -> int:
+        """To how many actions a signal leads, as things are now."""
+        if self._roster is None:
+            return len(_routes.router_of(self.cls).route(signal))
+        from tenure.skills._phases import router_with  # noqa: PLC0415 - agents without skills need none of it
+
+        return len(router_with(self.cls, self._roster.shape).route(signal))
+
     def has_hook(self, hook: Hook) -> bool:
         """Whether there is something to do then: a hook of the class's own, or skills to begin with."""
         if hook == "on_start" and self._roster is not None:

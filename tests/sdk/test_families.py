@@ -147,6 +147,37 @@ async def test_an_agent_without_routes_hears_nothing_and_that_is_no_error(caplog
     assert caplog.text == ""
 
 
+class Clerk(tenure.Skill[Notes], key="clerk"):
+    """Keeps the list."""
+
+    @tenure.on("tenure.child.ended")
+    @tenure.action
+    def ended(self, tag: str, reason: str) -> None:
+        self.state.log.append(f"{tag}: {reason}")
+
+    @tenure.query
+    def listed(self) -> list[str]:
+        return self.state.log
+
+
+class Office(tenure.Agent[Notes], skills=[Clerk()]):
+    """Its skill hears of its children."""
+
+    @tenure.action
+    def hire(self, ctx: tenure.Context, name: str) -> None:
+        ctx.spawn(Worker, name)
+
+
+async def test_skills_hear_of_children_too() -> None:
+    async with virtual() as rt:
+        office = await rt.create(Office, "office")
+        await office.hire("ann")
+        await rt.idle()
+        await rt.stop("ann", "retired")
+        await rt.idle()
+        assert await rt.call_by_name("office", "clerk.listed") == ["ann: retired"]
+
+
 # --- restarts ---
 
 

@@ -150,7 +150,7 @@ async def test_what_cannot_be_waited_for() -> None:
         runtimes[:] = [rt]
         with pytest.raises(errors.NotFound, match="no agent default/nobody"):
             await rt.wait("nobody")
-        with pytest.raises(errors.ActionFailed, match="CallInsideTurn in wait_within: default/r waits for 'r' inside of its"):
+        with pytest.raises(errors.ActionFailed, match="CallInsideTurn in wait_within: default/r waits"):
             await runner.wait_within()
         task = await waiting(rt.wait(runner, lambda state: bool(state.done)))
         await runner.leave()
@@ -185,6 +185,18 @@ async def test_waiting_for_a_child() -> None:
         assert (await rt.wait_child(boss, "ann")).standing == "stopped", "also when it is gone"
         found = await timed_out(rt, rt.wait_child(boss, "bob"), 30)
         assert "the child 'bob' of default/boss did not come in 30 s" in found["text"]
+
+
+async def test_a_child_that_begins_again_is_waited_for_still() -> None:
+    async with virtual(storage=MemoryStorage()) as rt:
+        boss = await boss_of(rt, "ann")
+        ann = rt.agent(Worker, "ann")
+        task = await waiting(rt.wait_child(boss, "ann", lambda state: state.log == ["sums"]))
+        with pytest.raises(errors.ActionFailed):
+            await ann.work("fail")
+        await rt.idle()
+        await ann.work("sums")
+        assert (await task).log == ["sums"]
 
 
 async def test_waiting_for_all_and_for_any() -> None:

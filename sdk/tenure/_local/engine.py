@@ -25,7 +25,6 @@ from tenure._local.sleeping import Sleep
 from tenure._local.tasks import Tasks
 from tenure._local.work import Asked
 from tenure._names import full_id
-from tenure._routes import router_of
 from tenure._turn import Done, Slices
 from tenure.directives import Directive, Emit, Error
 from tenure.observe import Hub, Span
@@ -226,7 +225,7 @@ class Engine(Tasks):
         """A turn that somebody watches, to its commit and what follows it."""
         signal = wanted if isinstance(wanted, Signal) else None
         if signal is not None:
-            self.hub.routed(held.who, signal, len(router_of(held.activation.cls).route(signal)))
+            self.hub.routed(held.who, signal, held.activation.leads(signal))
         span = self.hub.begin("tenure.turn", held.who, work.label_of(wanted), turn=number, cause=signal)
         try:
             done = await self._settled(held, body)

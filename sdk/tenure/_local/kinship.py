@@ -14,7 +14,6 @@ from tenure._local import families
 from tenure._local.carrying import NOTHING
 from tenure._local.families import ENDED, ORPHANED, STARTED, Bound, Gone, Row, Unbound
 from tenure._local.held import Held, How, Seed
-from tenure._routes import router_of
 from tenure.directives import AdoptChild, Directive, SpawnAgent, StopChild
 from tenure.signals import Signal
 
@@ -228,7 +227,7 @@ class Kinship:
         self._deliver(await self._engine.reach(agent_id), signal, extra, carried)
 
     def _deliver(self, held: Held, signal: Signal, extra: tuple[Directive, ...], carried: Mapping[str, object]) -> None:
-        if router_of(held.activation.cls).route(signal):
+        if held.activation.leads(signal):
             self._engine.post(held.id, signal, caller=signal.source, extra=extra, carried=carried)
         elif extra:
             self._engine.later(self._engine.amend(held, extra), f"{held.id} {signal.type}")

@@ -288,14 +288,13 @@ async def _changes(engine: Engine, full: str, wanted: Callable[[Held], T | None]
     """Look at an agent after each of its changes until `wanted` finds something. Raises WaitTimeout, NotFound."""
     held = await _present(engine, full)
     while True:
+        if held.ended is not None and (held.asleep or full in engine.agents or full in engine.lives.arriving):
+            held = await _present(engine, full)  # it was woken, or began again
         changed = _changed(held)
         found = wanted(held)
         if found is not None:
             return found
-        if held.asleep:
-            held = await _present(engine, full)
-            continue
-        if held.ended is not None:
+        if held.ended is not None and not held.asleep:
             raise errors.AgentUnavailable(f"{full} has stopped: {held.ended}", agent=full)
         with _watching(held):
             if not await until.first(changed):
