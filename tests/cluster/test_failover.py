@@ -126,11 +126,15 @@ async def test_silence_is_shown_before_the_failover_and_recorded_after_it(whole:
 
 
 async def test_hosts_that_fall_silent_together_are_waited_for(whole: Local) -> None:
-    """A switch is restarted: most hosts are gone at once, and are back before that was confirmed. Nothing moved."""
+    """A switch is restarted: most hosts are gone at once, and are back before that was confirmed. Nothing moved.
+
+    On a machine that is busy enough the thaw comes after that time: then the leader has said so of the host first.
+    """
     names = [await whole.running_agent() for _ in range(3)]
     for name in names:
         await count_on(whole, name, 2)
-    epochs = [(await whole.until(name, lambda row: row.ready, "Ready")).epoch for name in names]
+    rows = [await whole.until(name, lambda row: row.ready, "Ready") for name in names]
+    first = len(whole.log)
     victims = [whole.running.process(host) for host in good_hosts(whole.running)]
     for victim in victims:
         victim.freeze()
@@ -138,9 +142,10 @@ async def test_hosts_that_fall_silent_together_are_waited_for(whole: Local) -> N
         await whole.until(name, lambda row: row.reason == "FailoverHeld", "held back")
     for victim in victims:  # at once: what is held back is confirmed by three more ends of a lease
         victim.thaw()
-    for name, epoch in zip(names, epochs, strict=True):
+    for name, before in zip(names, rows, strict=True):
         row = await whole.until(name, lambda row: row.ready and row.reason == "Running", "Running again")
-        assert row.epoch == epoch
+        confirmed = any(f"host {before.host} is expired" in line for _, line in whole.log[first:])
+        assert row.epoch == before.epoch or confirmed
         assert await whole.call(name, "value") == 2
 
 
