@@ -87,4 +87,4 @@ async def sends(cluster: Simulation) -> None:
 
 def test_attempts_and_plans_hold_on_a_cluster() -> None:
     """In three worlds."""
-    simulate(sends, seeds=range(3))
+    simulate(sends, seeds=range(3), timeout=30)
