@@ -7,8 +7,9 @@ import pydantic
 import pytest
 
 import tenure
-from tenure import directives, errors
+from tenure import directives, errors, plan
 from tenure._clock import VirtualClock
+from tenure._turn import Activation
 from tenure.sensors import Heartbeat
 from tenure.signals import Signal
 from tenure.skills import Identity, Journal, Memory, Persist
@@ -324,7 +325,25 @@ def test_there_are_three_ways() -> None:
     assert Keep.__tenure_persist__ == mode
 
 
-# --- attempts ---
+class Peeking(Elsewhere, key="peeking"):
+    async def load(self, pointer: str) -> Count:
+        return Count(n=self.state.n)
+
+
+async def test_a_state_that_is_being_loaded_is_not_there_yet() -> None:
+    class Asking(tenure.Agent[tenure.State], skills=[Peeking()]):
+        pass
+
+    assert Peeking.__tenure_persist__ == "externalize"
+    storage = MemoryStorage()
+    async with tenure.local(storage=storage) as rt:
+        await (await rt.create(Asking, "a")).skill(Peeking).up()
+    async with tenure.local(storage=storage) as rt:
+        with pytest.raises(errors.ActionFailed, match="not loaded yet"):
+            await rt.create(Asking, "a")
+
+
+# --- attempts, plans, strategies ---
 
 
 class Flaky(tenure.Skill[Count], key="flaky"):
@@ -362,6 +381,26 @@ async def test_each_attempt_begins_with_the_state_before() -> None:
         assert await desk.skill(Flaky).in_thread() == 11
         assert await desk.skill(Flaky).n() == 11
     assert TRIES == [1, 1]
+
+
+class Planner(tenure.Skill[Count], key="planner"):
+    @tenure.action
+    async def run(self, ctx: tenure.Context) -> int:
+        work = plan.chain(Keep.up(), Keep.up().of("second"), Keep.up())
+        return cast("int", await work.run(self.agent, ctx))
+
+
+async def test_plans_and_strategies_take_actions_of_skills() -> None:
+    skills = [Keep(), Keep(alias="second"), Planner()]
+
+    class Machine(tenure.Agent[tenure.State], skills=skills, strategy=tenure.FSM()):
+        pass
+
+    async with tenure.local() as rt:
+        machine = await rt.create(Machine, "m")
+        assert await machine.skill(Planner).run() == 2
+        assert await machine.skill(Keep, "second").up() == 2
+        assert rt.snapshot(machine).details["processed"] == 2
 
 
 # --- schedules and sensors ---
@@ -482,6 +521,13 @@ def test_schedules_are_effects_in_the_pure_form_and_once() -> None:
 def test_schedules_that_cannot_be(schedules: object, why: str) -> None:
     with pytest.raises(errors.DefinitionError, match=why):
         type("Bad", (Daily,), {}, key="bad", schedules=schedules)
+
+
+async def test_a_runtime_that_can_plan_nothing_refuses_the_agent() -> None:
+    activation = Activation(Office, uid="u", agent_id="default/o", epoch=1, stored=None)
+    done = await activation.hook(0, "on_start")
+    assert done.fault is not None
+    assert (done.fault.code, "Cron" in done.fault.message) == ("NotSupported", True)
 
 
 def _virtual() -> tenure.LocalRuntime:

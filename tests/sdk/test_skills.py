@@ -1,12 +1,14 @@
 """Skills: what an agent gets from a class, or while it runs, with a state that is committed with the agent's."""
 
+import sys
 from typing import Any
 
 import pydantic
 import pytest
 
 import tenure
-from tenure import errors
+from tenure import catalog, errors
+from tenure._definition import describe
 from tenure._turn import Activation
 from tenure.skills import Identity, Journal, Memory
 from tenure.storage import MemoryStorage
@@ -437,6 +439,29 @@ async def test_both_instances_of_one_class_hear_a_signal() -> None:
 
     async with tenure.local() as rt:
         await rt.signal(await rt.create(Two, "t"), tenure.Signal.new("order.paid", source="t"))
+
+
+def test_what_others_are_told_of_a_class_includes_its_skills() -> None:
+    told = describe(Shopper)
+    assert {"both", "cart.add", "cart.items", "wishlist.add"} <= {method.name for method in told.methods}
+    assert [method.query for method in told.methods if method.name == "cart.items"] == [True]
+    assert set(told.state_schema["skills"]) == {"identity", "cart", "wishlist"}  # type: ignore[call-overload]
+    assert told.capabilities == ("human", "shopping")
+    known = catalog.find([sys.modules[__name__]])
+    assert {"Cart", "Promo"} <= {one.id.rpartition(".")[2] for one in known.list(kind="skill")}
+    assert known.get(f"{__name__}.Cart.add").description == ""
+
+
+def test_a_skill_inherits_from_another() -> None:
+    class Later(New, key="later"):
+        pass
+
+    class Shopping(tenure.Agent[tenure.State], skills=[New(), Later()]):
+        pass
+
+    one, _ = Shopping.cmd(Shopping.new(), Later.lines())
+    assert one.skill(Later).state == NewNotes()
+    assert (Later.lines().name, New.lines().name) == ("later.lines", "notes.lines")
 
 
 def test_skills_are_values() -> None:

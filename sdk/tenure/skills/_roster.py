@@ -352,7 +352,9 @@ def live(scope: Scope, alias: str) -> State:
         raise NotInTurn(f"the skill {alias!r} is not attached any more")
     if alias not in states:
         seat = roster.seats[alias]
-        states[alias] = _state.decode(type(seat.skill).__tenure_state__, seat.state or _codec.EMPTY_MAP)
+        if seat.state is None:
+            raise NotInTurn(f"the state of the skill {alias!r} is not loaded yet")
+        states[alias] = _state.decode(type(seat.skill).__tenure_state__, seat.state)
     state: State = states[alias]
     return state
 

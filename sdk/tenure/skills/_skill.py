@@ -91,8 +91,8 @@ class Skill(_Configured, Generic[S]):
         requires: Sequence[str] = (),
         capabilities: Sequence[str] = (),
         singleton: bool = False,
-        version: int = 1,
-        persist: Persist = "keep",
+        version: int = 0,
+        persist: Persist | None = None,
         signals: Sequence[str] = (),
         schedules: object = (),
         sensors: Mapping[str, Any] | None = None,
@@ -106,7 +106,8 @@ class Skill(_Configured, Generic[S]):
         cls.__tenure_requires__ = _words(cls, "requires", requires) or cls.__tenure_requires__
         cls.__tenure_capabilities__ = _words(cls, "capabilities", capabilities) or cls.__tenure_capabilities__
         cls.__tenure_singleton__ = singleton or cls.__tenure_singleton__
-        cls.__tenure_version__, cls.__tenure_persist__ = version, persist
+        cls.__tenure_version__ = version or cls.__tenure_version__
+        cls.__tenure_persist__ = persist or cls.__tenure_persist__
         _check_class(cls)
         cls.__tenure_config__ = _config_of(cls)
         cls.__tenure_hooks__ = frozenset(name for name in HOOKS if _overrides(cls, name))
