@@ -37,7 +37,7 @@ def runtime_factory(request: pytest.FixtureRequest) -> Generator[RuntimeFactory]
     from tenure.testing import VirtualRuntime  # noqa: PLC0415 - see above
 
     node: pytest.Item = request.node
-    made = node.stash.setdefault(_made, [])
+    made = node.stash[_made] = []  # each time that the test is run
 
     def make(*, storage: Storage | None = None, **options: Any) -> VirtualRuntime:
         runtime = VirtualRuntime(storage=storage, **options)
@@ -91,9 +91,14 @@ def faults(runtime: VirtualRuntime) -> LocalFaults:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Let tests that are coroutines look after their runtimes at their end, in their own event loop."""
     made = item.stash.get(_made, None)
-    if made is not None and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = _checked(item.obj, made)
-    return (yield)
+    if made is None or not isinstance(item, pytest.Function) or not inspect.iscoroutinefunction(item.obj):
+        return (yield)
+    test = item.obj
+    item.obj = _checked(test, made)
+    try:
+        return (yield)
+    finally:
+        item.obj = test
 
 
 @pytest.hookimpl
