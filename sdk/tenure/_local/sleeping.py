@@ -50,28 +50,23 @@ class Sleep:
     async def put(self, held: Held, *, idle_only: bool = False) -> bool:
         """Let an agent sleep, after the turns before; `idle_only`: unless others want it meanwhile. False: it did not.
 
-        It leaves the memory only if the storage holds what it is. Raises StorageError, ConfigurationError, NotFound.
+        Turns that wait behind wake it again. It leaves the memory only if the storage holds what it is. Raises
+        StorageError, ConfigurationError, NotFound.
         """
         storage = held.storage
         if storage is None:
             raise ConfigurationError(f"{held.id} has no storage: there is nowhere to sleep")
         try:
-            while not await self._put(held, storage, idle_only=idle_only):
-                if idle_only:
+            async with held.turn(self._engine.parked, always=True):
+                await records.check(storage, held)
+                if idle_only and (held.waiting or held.watchers):
                     return False
+                slices = held.activation.slices
+                self._engine.lives.forget(held, "it is asleep", asleep=True)
+                self.register(held.id, sleeper(held.activation.cls, held.seed, storage, slices))
         except Slept:
-            pass
+            pass  # already
         return True
-
-    async def _put(self, held: Held, storage: Storage, *, idle_only: bool) -> bool:
-        async with held.turn(self._engine.parked, always=True):
-            await records.check(storage, held)
-            if held.waiting or (idle_only and held.watchers):
-                return False
-            slices = held.activation.slices
-            self._engine.lives.forget(held, "it is asleep", asleep=True)
-            self.register(held.id, sleeper(held.activation.cls, held.seed, storage, slices))
-            return True
 
     async def stop(self, held: Held, reason: str) -> None:
         """End an agent whose storage, if it has one, holds what it is. Raises StorageError: it goes on."""
