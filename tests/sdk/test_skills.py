@@ -1,112 +1,16 @@
 """Skills: what an agent gets from a class, or while it runs, with a state that is committed with the agent's."""
 
-import sys
 from typing import Any
 
-import pydantic
 import pytest
+from skill_agents import Cart, Promo, Shopper, ShopperState
 
 import tenure
-from tenure import catalog, errors
-from tenure._definition import describe
+from tenure import errors
 from tenure._turn import Activation
-from tenure.skills import Identity, Journal, Memory
+from tenure.skills import Identity, Memory
 from tenure.storage import MemoryStorage
 from tenure_link import Turn
-
-
-class CartState(tenure.State):
-    items: list[str] = pydantic.Field(default_factory=list)
-
-
-class Cart(tenure.Skill[CartState], key="cart", requires=["identity"], capabilities=["shopping"]):
-    """Things to buy."""
-
-    limit: int = 10
-
-    @tenure.action
-    def add(self, ctx: tenure.Context, item: str) -> int:
-        self.state.items.append(item)
-        self.agent.state.touched += 1
-        ctx.emit("cart.added", {"item": item})
-        if len(self.state.items) > self.limit:
-            raise ValueError(f"{self.alias} is full")
-        return len(self.state.items)
-
-    @tenure.action
-    async def twice(self, item: str) -> int:
-        await self.add(item=item)
-        return await self.add(item=item)
-
-    @tenure.query
-    def items(self) -> list[str]:
-        return self.state.items
-
-    @tenure.on("cart.wanted")
-    @tenure.action
-    async def wanted(self, item: str) -> int:
-        return await self.add(item=item)
-
-
-class Promo(tenure.Skill[tenure.State], key="promo"):
-    """Has no state."""
-
-    percent: int = pydantic.Field(default=5, ge=0, le=100)
-
-    @tenure.query
-    def off(self, price: int) -> int:
-        return price * self.percent // 100
-
-
-class ShopperState(tenure.State):
-    touched: int = 0
-
-
-class Shopper(
-    tenure.Agent[ShopperState],
-    skills=[Identity(), Cart(limit=3), Cart(limit=1, alias="wishlist")],
-    attachable=[Memory, Promo],
-    capabilities=["human"],
-):
-    """Buys."""
-
-    @tenure.action
-    def attach_promo(self, ctx: tenure.Context, percent: int = 10, alias: str = "") -> None:
-        ctx.attach(Promo(percent=percent, alias=alias))
-
-    @tenure.action
-    def attach_memory(self, ctx: tenure.Context) -> None:
-        ctx.attach(Memory())
-
-    @tenure.action
-    def attach_cart(self, ctx: tenure.Context, limit: int) -> None:
-        ctx.attach(Cart(limit=limit))
-
-    @tenure.action
-    def attach_stranger(self, ctx: tenure.Context) -> None:
-        ctx.attach(Journal())
-
-    @tenure.action
-    def detach(self, ctx: tenure.Context, alias: str, keep: bool = True) -> None:
-        ctx.detach(alias, keep=keep)
-
-    @tenure.action
-    async def both(self) -> int:
-        """Its own skills, within its own turn."""
-        count = await self.skill(Cart).add(item="tea")
-        return count + len(self.skill(Cart, "wishlist").state.items)
-
-    @tenure.action
-    async def dispatch(self, fail: bool = False) -> int:
-        count = await self.call(Cart.add(item="tea").of("wishlist"))
-        if fail:
-            raise ValueError("no")
-        return count
-
-    @tenure.query
-    def attached(self, ctx: tenure.Context) -> dict[str, str]:
-        return dict(ctx.skills)
-
 
 # --- calls ---
 
@@ -224,6 +128,45 @@ async def test_what_an_agent_has_survives_a_restart() -> None:
             await shopper.skill(Cart).add(item="pot")
 
 
+async def test_the_order_of_skills_is_the_same_after_a_restart() -> None:
+    storage = MemoryStorage()
+    async with tenure.local(storage=storage) as rt:
+        shopper = await rt.create(Shopper, "s")
+        await shopper.attach_promo()
+        await shopper.detach("cart", keep=False)
+        await shopper.attach_cart(limit=1)
+        before = list(await shopper.attached())
+        assert before == ["identity", "cart", "wishlist", "promo"]
+    async with tenure.local(storage=storage) as rt:
+        assert list(await (await rt.create(Shopper, "s")).attached()) == before
+
+
+async def test_another_skill_in_the_place_of_one_that_is_gone() -> None:
+    storage = MemoryStorage()
+    async with tenure.local(storage=storage) as rt:
+        shopper = await rt.create(Shopper, "s")
+        await shopper.skill(Cart, "wishlist").add(item="pot")
+        await shopper.detach("wishlist")
+        with pytest.raises(errors.ActionFailed, match="keeps what a skill 'cart' left"):
+            await shopper.attach_promo(alias="wishlist")
+        await shopper.detach("wishlist", keep=False)
+        await shopper.attach_promo(percent=20, alias="wishlist")
+    async with tenure.local(storage=storage) as rt:
+        shopper = await rt.create(Shopper, "s")
+        assert await shopper.call(Promo.off(10).of("wishlist")) == 2
+
+
+async def test_only_actions_attach() -> None:
+    class Asking(Shopper):
+        @tenure.query
+        def sneak(self, ctx: tenure.Context) -> None:
+            ctx.attach(Promo())
+
+    async with tenure.local() as rt:
+        with pytest.raises(errors.ActionFailed, match="in the turn of an action"):
+            await (await rt.create(Asking, "a")).sneak()
+
+
 async def test_a_turn_that_fails_attaches_nothing() -> None:
     class Torn(Shopper):
         @tenure.action
@@ -315,162 +258,3 @@ async def test_a_class_that_does_not_know_a_skill_any_more_says_so() -> None:
     for cls in (Forgetful, Plain):
         with pytest.raises(errors.StateInvalid, match=r"has the skill 'promo' .* does not know any more|'identity'"):
             _activate(cls, activation.committed)
-
-
-# --- versions ---
-
-
-class OldNotes(tenure.State):
-    text: str = ""
-
-
-class Old(tenure.Skill[OldNotes], key="notes"):
-    @tenure.action
-    def write(self, text: str) -> None:
-        self.state.text = text
-
-
-class NewNotes(tenure.State):
-    lines: list[str] = pydantic.Field(default_factory=list)
-
-
-class New(tenure.Skill[NewNotes], key="notes", version=2):
-    @tenure.migration(from_version=1)
-    @staticmethod
-    def split(content: dict[str, Any]) -> dict[str, Any]:
-        return {"lines": content["text"].splitlines()}
-
-    @tenure.query
-    def lines(self) -> list[str]:
-        return self.state.lines
-
-
-async def test_the_state_of_a_skill_is_brought_to_its_version() -> None:
-    class Before(tenure.Agent[tenure.State], skills=[Old()]):
-        pass
-
-    class After(tenure.Agent[tenure.State], skills=[New()]):
-        pass
-
-    before = _activate(Before)
-    await _turn(before, 1, Old.write("a\nb"))
-    before.commit(1)
-    after = _activate(After, before.committed)
-    assert (await _turn(after, 1, New.lines())).reply == b"\x92\xa1a\xa1b"
-    written = await _turn(after, 2, tenure.Instruction(New.lines, {}))
-    assert written.fault is None
-    await after.hook(3, "on_start")
-    after.commit(3)
-    with pytest.raises(errors.VersionSkew, match="version 2 of Old"):
-        _activate(Before, after.committed)
-
-
-# --- definitions ---
-
-
-def test_wrong_skills_are_refused_where_they_are_written() -> None:
-    with pytest.raises(errors.DefinitionError, match="a key is lower case"):
-        type("Bad", (tenure.Skill,), {}, key="No Good")
-    with pytest.raises(errors.DefinitionError, match="the name is taken"):
-
-        class Taken(tenure.Skill[CartState], key="taken"):
-            @tenure.action
-            def on_start(self) -> None: ...  # type: ignore[override]
-
-    class Needy(tenure.State):
-        need: int
-
-    with pytest.raises(errors.DefinitionError, match="its state needs defaults: `need` is missing"):
-
-        class Demanding(tenure.Skill[Needy], key="demanding"):
-            pass
-
-    with pytest.raises(errors.DefinitionError, match="one priority"):
-
-        class Torn(tenure.Skill[CartState], key="torn"):
-            @tenure.on("a.*")
-            @tenure.action
-            def one(self) -> None: ...
-
-            @tenure.on("a.*")
-            @tenure.action
-            def two(self) -> None: ...
-
-    with pytest.raises(errors.DefinitionError, match="needs `save` and `load`"):
-        type("Bad", (tenure.Skill,), {}, key="bad", persist="externalize")
-    with pytest.raises(errors.DefinitionError, match="has no key"):
-        type("Bad", (tenure.Skill,), {})()
-    with pytest.raises(errors.UsageError, match="`limit` should be a valid integer"):
-        Cart(limit="many")  # type: ignore[arg-type]
-    with pytest.raises(errors.DefinitionError, match="is a singleton"):
-        Identity(alias="me")
-
-
-class Loud(tenure.Skill[tenure.State], key="loud"):
-    @tenure.on("order.paid")
-    @tenure.action
-    def shout(self) -> None: ...
-
-
-class Louder(tenure.Skill[tenure.State], key="louder"):
-    @tenure.on("order.paid")
-    @tenure.action
-    def shout(self) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("skills", "why"),
-    [
-        ([Promo(), Promo()], "two skills 'promo'"),
-        ([Promo(), Loud(alias="promo")], "two skills 'promo'"),
-        ([Cart()], "cart requires 'identity'"),
-        ([Loud(), Louder()], "leads to the skills loud and louder with one priority"),
-        ([Promo], "such as \\[Cart\\(\\)\\]"),
-    ],
-)
-def test_wrong_sets_of_skills_are_refused_where_they_are_written(skills: list[Any], why: str) -> None:
-    with pytest.raises(errors.DefinitionError, match=why):
-        type("Bad", (tenure.Agent,), {}, skills=skills)
-
-
-async def test_both_instances_of_one_class_hear_a_signal() -> None:
-    class Two(tenure.Agent[tenure.State], skills=[Loud(), Loud(alias="other")]):
-        pass
-
-    async with tenure.local() as rt:
-        await rt.signal(await rt.create(Two, "t"), tenure.Signal.new("order.paid", source="t"))
-
-
-def test_what_others_are_told_of_a_class_includes_its_skills() -> None:
-    told = describe(Shopper)
-    assert {"both", "cart.add", "cart.items", "wishlist.add"} <= {method.name for method in told.methods}
-    assert [method.query for method in told.methods if method.name == "cart.items"] == [True]
-    assert set(told.state_schema["skills"]) == {"identity", "cart", "wishlist"}  # type: ignore[call-overload]
-    assert told.capabilities == ("human", "shopping")
-    known = catalog.find([sys.modules[__name__]])
-    assert {"Cart", "Promo"} <= {one.id.rpartition(".")[2] for one in known.list(kind="skill")}
-    assert known.get(f"{__name__}.Cart.add").description == ""
-
-
-def test_a_skill_inherits_from_another() -> None:
-    class Later(New, key="later"):
-        pass
-
-    class Shopping(tenure.Agent[tenure.State], skills=[New(), Later()]):
-        pass
-
-    one, _ = Shopping.cmd(Shopping.new(), Later.lines())
-    assert one.skill(Later).state == NewNotes()
-    assert (Later.lines().name, New.lines().name) == ("later.lines", "notes.lines")
-
-
-def test_skills_are_values() -> None:
-    assert repr(Cart(limit=3)) == "Cart(limit=3)"
-    assert repr(Cart(limit=3, alias="wishlist")) == "Cart(alias='wishlist', limit=3)"
-    assert Cart(limit=3) == Cart(limit=3) != Cart(limit=4)
-    assert len({Cart(), Cart(), Cart(alias="x")}) == 2
-    assert Shopper.__tenure_capabilities__ == ("human", "shopping")
-    with pytest.raises(errors.UsageError, match="declare `limit` in the state"):
-        Cart().limit = 4
-    with pytest.raises(errors.NotInTurn, match="attached to no agent"):
-        Cart().state  # noqa: B018

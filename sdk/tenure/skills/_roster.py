@@ -171,15 +171,18 @@ class Roster:
                 f"{declared.owner} cannot be given {kind.__name__}: after a restart nobody would know its class; "
                 f"class {declared.owner}(..., attachable=[{kind.__name__}])"
             )
-        entry = self.kept.get(alias)
-        if entry is not None and entry["key"] != kind.key:
+        entry: Content = self.kept.get(alias) or {}
+        if entry and entry["key"] != kind.key and not {"state", "pointer"} & set(entry):
+            entry = {}  # it says only that the class's own is not to come back
+        if entry and entry["key"] != kind.key:
             raise DefinitionError(
                 f"{declared.owner} keeps what a skill {entry['key']!r} left as {alias!r}: give the new one an alias, "
                 f"or ctx.detach({alias!r}, keep=False)"
             )
-        seat = _seat(skill, entry or {}, of_class=False)
+        seats = {**self.seats, alias: _seat(skill, entry, of_class=False)}
+        of_class = {one.alias: seats[one.alias] for one in declared.skills if one.alias in seats}
         kept = {name: content for name, content in self.kept.items() if name != alias}
-        made = replace(self, seats={**self.seats, alias: seat}, kept=kept)
+        made = replace(self, seats={**of_class, **seats}, kept=kept)  # in the order that it will have when thawed
         check(declared.owner, made.seats)
         return made
 
