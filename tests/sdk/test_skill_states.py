@@ -19,6 +19,10 @@ class Keep(tenure.Skill[Count], key="keep"):
             raise ValueError("no")
         return self.state.n
 
+    @tenure.action
+    def look(self) -> int:
+        return self.state.n
+
 
 class Drop(Keep, key="drop", persist="drop"):
     pass
@@ -49,6 +53,7 @@ async def test_three_ways_to_keep_a_state(kind: type[Keep], goes_on_with: int) -
         keeping = await rt.create(Keeping, "k")
         for _ in range(2):
             await keeping.skill(kind).up()
+            assert await keeping.skill(kind).look() > 0
             with pytest.raises(errors.ActionFailed):
                 await keeping.skill(kind).up(fail=True)
     stored = await storage.get("default/k")

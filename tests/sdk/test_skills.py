@@ -237,6 +237,9 @@ async def test_skills_are_in_the_committed_bytes_of_a_worker() -> None:
     activation.drop(3)
     assert activation.is_query("cart.items")
     assert (await _turn(activation, 4, Cart.items())).reply == b"\x91\xa3tea"
+    again = await _turn(activation, 5, Cart.add(item="cup"))
+    assert (again.reply, again.fault) == (b"\x02", None), "what was dropped is not in the next turn"
+    activation.drop(5)
     other = _activate(Shopper, added.state)
     assert other.skills == activation.skills
     assert other.committed == added.state != done.state
