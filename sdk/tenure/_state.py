@@ -48,7 +48,7 @@ def encode(state: State, *, checked: bool = False) -> bytes:
             return _codec.pack_native(state.__dict__)
     try:
         content = state.model_dump(mode="python", round_trip=True, warnings="error")
-        if not _only_scalars(kind):
+        if not only_scalars(kind):
             kind.model_validate(content, by_name=True, by_alias=False)
         return _codec.pack(_ordered(content) if _has_sets(kind) else content)
     except pydantic.ValidationError as error:
@@ -128,7 +128,7 @@ def _excluded(info: FieldInfo) -> bool:
     return bool(info.exclude) or any(hasattr(item, "__get_pydantic_core_schema__") for item in info.metadata)
 
 
-def _only_scalars(kind: type[State]) -> bool:
+def only_scalars(kind: type[State]) -> bool:
     """True if validated assignment sees every change: no field can be changed in place."""
     known = _scalar_states.get(kind)
     if known is None:

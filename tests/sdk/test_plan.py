@@ -339,12 +339,12 @@ async def test_errors_can_be_collected(order: Order) -> None:
 @pytest.mark.parametrize(
     ("work", "what"),
     [
-        (plan.Plan([plan.Step("wait", plan.pure(never, "x"), timeout=0.02)]), "step 'wait' did not end"),
-        (plan.Plan([plan.Step("wait", plan.pure(never, "x"))], timeout=0.02), "the plan did not end"),
-        (plan.chain(plan.pure(never, "x"), timeout=0.02), "the chain did not end"),
-        (plan.chain(plan.Branch(plan.pure(never, "x"), Order.log(), timeout=0.02)), "the branch did not end"),
+        (plan.Plan([plan.Step("wait", plan.pure(never, "x"), timeout=0.25)]), "step 'wait' did not end"),
+        (plan.Plan([plan.Step("wait", plan.pure(never, "x"))], timeout=0.25), "the plan did not end"),
+        (plan.chain(plan.pure(never, "x"), timeout=0.25), "the chain did not end"),
+        (plan.chain(plan.Branch(plan.pure(never, "x"), Order.log(), timeout=0.25)), "the branch did not end"),
         (
-            plan.chain(plan.Parallel({"x": plan.pure(never, "x"), "y": plan.pure(never, "y")}, timeout=0.02)),
+            plan.chain(plan.Parallel({"x": plan.pure(never, "x"), "y": plan.pure(never, "y")}, timeout=0.25)),
             "the parallel work did not end",
         ),
     ],

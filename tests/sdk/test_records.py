@@ -133,6 +133,23 @@ async def test_missed_runs(missed: str, runs: int) -> None:
         assert rt.state(purse).amount == runs + 1
 
 
+class Shouting(tenure.Agent[Money]):
+    """Says how much it has."""
+
+    @tenure.action
+    def shout(self, ctx: tenure.Context) -> None:
+        ctx.emit("money.is", self.state.amount)
+
+
+async def test_signals_of_a_later_process_have_ids_of_their_own() -> None:
+    storage, seen = MemoryStorage(), set[str]()
+    for _ in range(2):
+        async with tenure.local(storage=storage) as rt:
+            await (await rt.create(Shouting, "s")).shout()
+            seen |= {signal.id for signal in rt.signals}
+    assert len(seen) == 2
+
+
 class MoneyOfTwo(tenure.State):
     cents: int = 0
 

@@ -40,7 +40,7 @@ def _emit(engine: Engine, held: Held, directive: Emission) -> None:
     activation = held.activation
     held.emitted += 1
     signal = Signal(
-        id=f"{activation.uid}.{activation.epoch}.{held.emitted}",
+        id=f"{engine.run}.{activation.uid}.{held.emitted}",
         source=held.id,
         type=directive.type,
         data=_codec.unpack(directive.data),

@@ -28,7 +28,7 @@ from tenure._names import full_id
 from tenure._turn import Done, Slices
 from tenure.directives import Directive, Emit, Error
 from tenure.observe import Hub, Span
-from tenure.signals import Bus, Router, Signal
+from tenure.signals import Bus, Router, Signal, new_id
 from tenure.storage import RevisionConflict, Storage, StorageError
 from tenure_link import Turn
 
@@ -63,6 +63,8 @@ class Engine(Tasks):
         self.storage = storage
         self.queue_limit = queue_limit
         self.open = True
+        self.run = new_id()
+        """Part of the ids of its signals: those of another runtime on the same storage differ."""
         self.executors: dict[type[Directive], Executor] = {**EXECUTORS, Emission: EXECUTORS[Emit], **executors}
         self.supports = frozenset(self.executors)
         self.agents: dict[str, Held] = {}

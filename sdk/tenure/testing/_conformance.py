@@ -150,6 +150,7 @@ class Conformance:
         await refused(ledger.sneak(), errors.ActionFailed)
         await refused(ledger.shout(), errors.ActionFailed)
         await ledger.sneak_in_place()
+        assert await ledger.lines() == []
         assert await ledger.write(text="a") == 2
         assert (await ledger.total(), await ledger.lines()) == (0, ["a begins", "a ends"])
 
