@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tenure._methods import Method, find
 from tenure._order import Order, execute
 from tenure._record import Record
 from tenure._state import S, State
+from tenure._view import View
 from tenure.errors import Busy, CallError, StateInvalid
 from tenure_link import Fault, Signal, Turn, TurnDone
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 MEMORY = "@strategy"
 """The slice of the agent's strategy."""
-_logger = logging.getLogger("tenure.agent")
 Hook = Literal["on_start", "on_stop"]
 Slices = dict[str, Any]
 Fold = Callable[[Slices, Sequence[Directive]], Slices]
@@ -101,10 +100,7 @@ class Activation:
         self._running: int | None = None
         self._dropped = False
         self._pending: tuple[int, bytes | None] | None = None
-        self._view: State | None = None
-        """What queries see, when one has been asked since the last commit."""
-        self._seen = b""
-        """Its bytes; empty: nobody could change it."""
+        self._view = View(self._kind)
 
     @property
     def committed(self) -> bytes:
@@ -157,7 +153,8 @@ class Activation:
             self._pending = None
             self._roster = self._record.skills
             if state is not None:
-                self._committed, self._view = state, None
+                self._committed = state
+                self._view.forget()
 
     def drop(self, turn: int) -> None:
         """The turn did not happen: undo it, when it ends if it still runs. Ignored for any turn but the last."""
@@ -202,7 +199,8 @@ class Activation:
             _watch.note(method.label, self.id, time.monotonic() - began)
         self._record = after
         if state is not None:
-            self._committed, self._view = state, None
+            self._committed = state
+            self._view.forget()
         return Done(turn.turn, reply, state, tuple(scope.directives) if scope.directives else ())
 
     async def run(self, turn: Turn) -> TurnDone:
@@ -304,7 +302,7 @@ class Activation:
     async def _query(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Done:
         scope = self._scope(turn.turn, method.name, turn.deadline_ns, turn.caller)
         scope.read_only, scope.roster = True, self._roster
-        view = self._viewed(method)
+        view = self._view.take(self._decoded, at_once=method.immediate)
         order = Order(turn.turn, method.name, [(method, arguments)], turn.deadline_ns, turn.caller)
         try:
             reply = await execute(order, self._draft(view, scope), scope)
@@ -312,33 +310,11 @@ class Activation:
             return Done(turn.turn, fault=fault_of(error, method.name))
         finally:
             scope.open = False
-            self._forget_changed(view, method)
+            self._view.give_back(view, method.label, self.id)
         return Done(turn.turn, reply)
 
-    def _viewed(self, method: Method[..., Any]) -> State:
-        """A copy of the committed state for a query; shared, but with nobody who could see it changed in place."""
-        shared = method.immediate or _state.only_scalars(self._kind)
-        if shared and self._view is not None:
-            return self._view
-        view: State = _record.decode(self.cls, self._kind, self._committed, self._roster).state
-        if shared:
-            self._view = view
-            self._seen = b"" if _state.only_scalars(self._kind) else _state.encode(view)
-        return view
-
-    def _forget_changed(self, view: State, method: Method[..., Any]) -> None:
-        """What a query did to a list of the state in place was done to its copy: the next one gets another."""
-        if view is not self._view or not self._seen:
-            return
-        try:
-            same = _state.encode(view) == self._seen
-        except StateInvalid:
-            same = False
-        if not same:
-            self._view = None
-            _logger.warning(
-                "%s of %s changed the state in place: a query only reads, and this is lost", method.label, self.id
-            )
+    def _decoded(self) -> State:
+        return cast(State, _record.decode(self.cls, self._kind, self._committed, self._roster).state)
 
     def _scope(self, turn: int, label: str, deadline_ns: int, caller: str) -> Scope:
         scope = Scope(
