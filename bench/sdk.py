@@ -2,15 +2,14 @@
 
     python -m bench.sdk [--json] [--runs N]
 
-Peers, in the same run and interleaved with ours, where they are installed (`pip install pykka xoscar`; they are no
+Peers, in the same run and interleaved with ours, where they are installed (`pip install pykka xoscar ray`; they are no
 dependency of the project): Pykka, threads in one process, `proxy.inc(1).get()`; xoscar, one pool process of its own,
-`await ref.inc(1)` from the process beside it. Neither validates arguments or can undo a call; ours does both. Rates are
-also given by the processor time of this process, which a busy machine changes less.
+`await ref.inc(1)` from the process beside it; Ray, a process for each actor. None validates arguments or can undo a
+call; ours does both. Rates are also given by the processor time of this process, which a busy machine changes less.
 """
 
 import asyncio
 import gc
-import importlib.util
 import random
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 import tenure
 from bench.harness import Line, arguments, emit, percentile, say
+from bench.sdk_peers import RAY, XOSCAR, across_processes, pykka_or_none
 from tenure.signals import Route, Router, Signal
 
 CALLS = 3_000
@@ -94,100 +94,6 @@ async def rate(calls: list[Call], count: int) -> tuple[float, float]:
     return total / (time.perf_counter() - wall), total / (time.process_time() - cpu)
 
 
-# --- peers ------------------------------------------------------------------------------------------------------------
-
-
-class Pykka:
-    """Threads in one process."""
-
-    def __init__(self) -> None:
-        import pykka  # noqa: PLC0415 - a peer, which need not be there
-
-        class Actor(pykka.ThreadingActor):  # type: ignore[misc]
-            def __init__(self) -> None:
-                super().__init__()
-                self.count = 0
-
-            def inc(self, by: int) -> int:
-                self.count += by
-                return self.count
-
-        self.actor: Any = Actor
-
-    def create_and_call(self) -> float:
-        """Create to first reply, in us."""
-        began = time.perf_counter()
-        ref = self.actor.start()
-        ref.proxy().inc(1).get()
-        took = (time.perf_counter() - began) * 1e6
-        ref.stop()
-        return took
-
-    def calls(self, count: int) -> list[float]:
-        """Each of `count` calls, in us."""
-        ref = self.actor.start()
-        proxy = ref.proxy()
-        times = []
-        for _ in range(count):
-            began = time.perf_counter()
-            proxy.inc(1).get()
-            times.append((time.perf_counter() - began) * 1e6)
-        ref.stop()
-        return times
-
-
-def pykka_or_none() -> Pykka | None:
-    """Pykka, if it is installed."""
-    return Pykka() if importlib.util.find_spec("pykka") else None
-
-
-XOSCAR = """
-import asyncio, sys, time
-import xoscar as xo
-class Counter(xo.Actor):
-    def __init__(self): self.count = 0
-    def inc(self, by):
-        self.count += by
-        return self.count
-async def main():
-    pool = await xo.create_actor_pool("127.0.0.1:0", n_process=1)
-    where = pool.external_address
-    from xoscar.backends.allocate_strategy import ProcessIndex
-    made, calls = [], []
-    for number in range(int(sys.argv[1])):
-        began = time.perf_counter()
-        ref = await xo.create_actor(Counter, address=where, uid=f"c{number}", allocate_strategy=ProcessIndex(1))
-        await ref.inc(1)
-        made.append((time.perf_counter() - began) * 1e6)
-    for _ in range(int(sys.argv[2])):
-        began = time.perf_counter()
-        await ref.inc(1)
-        calls.append((time.perf_counter() - began) * 1e6)
-    print(sorted(made)[len(made) // 2], sorted(calls)[len(calls) // 2])
-    await pool.stop()
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
-
-
-def xoscar_p50s(creations: int, calls: int) -> tuple[float, float] | None:
-    """Create to first reply, and a call, in us, across processes; None where it is not installed."""
-    if not importlib.util.find_spec("xoscar"):
-        return None
-    ended = subprocess.run(
-        [sys.executable, "-c", XOSCAR, str(creations), str(calls)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    if ended.returncode:
-        say(f"xoscar failed: {ended.stderr[-500:]}")
-        return None
-    made, called = ended.stdout.split()[-2:]
-    return float(made), float(called)
-
-
 # --- lines ------------------------------------------------------------------------------------------------------------
 
 
@@ -220,18 +126,21 @@ async def calling(runs: int) -> list[Line]:
             note("create", percentile(await each(create_and_call, 1_000), 0.5))
             if pykka is not None:
                 note("pykka create", percentile([pykka.create_and_call() for _ in range(200)], 0.5))
-        if (peer := xoscar_p50s(50, 500)) is not None:
-            note("xoscar create", peer[0])
-            note("xoscar", peer[1])
+        for peer, code, creations in (("xoscar", XOSCAR, 50), ("ray", RAY, 5)):
+            if (theirs := across_processes(peer, code, creations, 500)) is not None:
+                note(f"{peer} create", theirs[0])
+                note(peer, theirs[1])
         say(f"run {run + 1} of {runs}")
     return [
         line("call of a plain action, p50 of each run", found, "plain", "us", "pykka", "Pykka"),
         line("call of a plain action (peer across processes)", found, "plain", "us", "xoscar", "xoscar"),
+        line("call of a plain action (peer across processes and nodes)", found, "plain", "us", "ray", "Ray"),
         line("call of a coroutine action, p50 of each run", found, "coroutine", "us"),
         line("calls a second over 8 agents", found, "rate", "1/s"),
         line("calls a second over 8 agents, by processor time", found, "rate by processor time", "1/s"),
         line("create to first reply, p50 of each run", found, "create", "us", "pykka create", "Pykka"),
         line("create to first reply (peer across processes)", found, "create", "us", "xoscar create", "xoscar"),
+        line("create to first reply (a process each)", found, "create", "us", "ray create", "Ray"),
     ]
 
 
