@@ -24,6 +24,7 @@ _ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
+_FORM = f"it is minute, hour, day of month, month, day of week, such as '0 9 * * MON-FRI', or {', '.join(_ALIASES)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Cron:
         try:
             next(CronSim(self._fields(), datetime(2024, 1, 1, tzinfo=zone)))
         except CronSimError as error:
-            raise DefinitionError(f"cron {self.expression!r}: {error}") from error
+            raise DefinitionError(f"cron {self.expression!r}: {error}; {_FORM}") from error
         except StopIteration as error:
             raise DefinitionError(f"cron {self.expression!r} never comes") from error
 

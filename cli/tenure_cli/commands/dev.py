@@ -124,7 +124,9 @@ def _run(shell: Runtime, options: Options, setup: Setup, files: Sequence[str], n
 def _detach(directory: Path) -> None:
     """Start ourselves in a session of its own, and wait until it serves. Raises CliError when it does not."""
     if state.is_running(directory):
-        raise CliError(f"The local cluster {directory.name!r} runs already.", "Stop it with `tenure dev stop`.")
+        raise CliError(
+            f"The local cluster {directory.name!r} runs already.", f"Stop it with `{state.stop_command(directory)}`."
+        )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = directory / "dev.log"
     words = [word for word in sys.argv[1:] if word not in ("--detach", "-d", "--fresh")]
@@ -146,7 +148,8 @@ def _detach(directory: Path) -> None:
     if sentence:
         raise CliError(sentence, step or f"The cluster still runs; its log is {log}.")
     print(f"The local cluster {directory.name!r} is up. Its log: {log}")
-    print("  tenure get agents     tenure dev status     tenure dev stop")
+    stopping = state.stop_command(directory)
+    print(f"  tenure get agents     {stopping.replace(' stop', ' status', 1)}     {stopping}")
 
 
 def _notify(sentence: str, step: str) -> None:

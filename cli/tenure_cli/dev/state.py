@@ -35,12 +35,17 @@ class DirectoryLock:
             os.close(self._descriptor)
             raise CliError(
                 f"A local cluster already runs in {directory}.",
-                "Stop it with `tenure dev stop`, or start another with `--name`.",
+                f"Stop it with `{stop_command(directory)}`, or start another with `--name`.",
             ) from None
 
     def release(self) -> None:
         """Let another cluster start here."""
         os.close(self._descriptor)
+
+
+def stop_command(directory: Path) -> str:
+    """What ends the cluster that runs in `directory`."""
+    return "tenure dev stop" if directory.name == "dev" else f"tenure dev stop --name {directory.name}"
 
 
 def is_running(directory: Path) -> bool:

@@ -336,7 +336,7 @@ def _timeout(engine: Engine, full: str, what: str, until: _Until) -> errors.Wait
         "waited_ms": round(until.waited_s * 1000),
         "last_error": status.last_error,
     }
-    return errors.WaitTimeout(f"{what} did not come in {until.waited_s:g} s: {diagnosis['hint']}", diagnosis)
+    return errors.WaitTimeout(f"{what} did not come in {round(until.waited_s, 3):g} s: {diagnosis['hint']}", diagnosis)
 
 
 def _refuse_in_turn(agent: Agent[Any] | str) -> None:
