@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tenure_cli.dev import processes
+from tenure_cli.dev import processes, state
+from tenure_cli.dev.cluster import DevCluster, Options
+from tenure_cli.errors import CliError
 
 Make = Callable[..., processes.Process]
 Lines = list[tuple[str, str]]
@@ -143,3 +145,16 @@ def test_a_log_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.log", "a.log.1"]
     assert all(file.stat().st_size < 150 for file in tmp_path.iterdir())
     assert (tmp_path / "a.log").read_text().endswith("line 99\n")
+
+
+async def test_a_second_cluster_in_a_directory_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    """The files by which the first one is found stay its own."""
+    lock = state.DirectoryLock(tmp_path)
+    files = [tmp_path / name for name in (state.CLUSTER_FILE, state.PROCESSES_FILE)]
+    for file in files:
+        file.write_text("{}")
+    with pytest.raises(CliError, match="already runs"):
+        async with DevCluster(Options(tmp_path, "shop", "other", ()), lambda _name, _line: None):
+            pass
+    assert all(file.exists() for file in files)
+    lock.release()

@@ -87,8 +87,15 @@ async def test_all_are_killed_at_once_and_come_back_with_everything(own: LocalSe
     async with FakeHost(own, "reader", activates=False) as host:
         await host.until(lambda: uid in host.mine)  # the next holder; nobody else may read
         for server in own.servers:
-            records = (await host.ask(server, read=host.reading(1, [uid]))).records
-            assert dict(records.items[0].entries) == {"state": b"kept"}
+            answers: list[hostlink_pb2.Record] = []
+
+            async def readable(server: str = server, answers: list[hostlink_pb2.Record] = answers) -> bool:
+                """It may not know yet whom the agent is assigned to: then it refuses, and is asked again."""
+                answers += (await host.ask(server, read=host.reading(1, [uid]))).records.items
+                return bool(answers)
+
+            await until(readable, 10, lambda: "its record is not to be read")
+            assert dict(answers[0].entries) == {"state": b"kept"}
 
 
 async def test_sigterm_hands_leadership_over_and_ends_with_status_zero(own: LocalServers) -> None:

@@ -104,10 +104,10 @@ class DevCluster:
         if self._dog is not None:
             self._dog.close()
             self._dog = None
-        for name in (state.CLUSTER_FILE, state.PROCESSES_FILE):
-            with contextlib.suppress(FileNotFoundError):
-                (self.options.directory / name).unlink()
-        if self._lock is not None:
+        if self._lock is not None:  # without it, the files are another cluster's
+            for name in (state.CLUSTER_FILE, state.PROCESSES_FILE):
+                with contextlib.suppress(FileNotFoundError):
+                    (self.options.directory / name).unlink()
             self._lock.release()
             self._lock = None
 

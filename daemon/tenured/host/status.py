@@ -19,6 +19,8 @@ from tenured.transport.serverlinks import ServerLinks
 
 log = logging.getLogger("tenured.host.status")
 
+LOOK_EVERY_S = 1.0
+"""Between two looks at this host's row."""
 LOAD_EVERY_S = 1.0
 """Load is measured anew so often, whatever the pace of heartbeats."""
 
@@ -48,14 +50,19 @@ class HostStatus:
             await self._wake.wait()
 
     async def run(self) -> None:
-        """Reports until cancelled. Only once the incarnation is registered."""
+        """Reports until cancelled. Only once the incarnation is registered.
+
+        An older report may be applied after a newer one: it was on its way when its answer was given up. So the row is
+        looked at too, and what differs from what was taken is said again.
+        """
         sent: ReportHost | None = None
         pause = FIRST_PAUSE_S
         while True:
             self._wake.clear()
             report = self._report()
             if report == sent:
-                await self._wake.wait()
+                if not await self._woken() and self._differs(report):
+                    sent = None
                 continue
             if await self._send(report):
                 sent, pause = report, FIRST_PAUSE_S
@@ -80,6 +87,22 @@ class HostStatus:
             worker_error=fault.message if fault is not None else "",
             worker_reason=fault.code if fault is not None else "",
         )
+
+    async def _woken(self) -> bool:
+        """Something may have changed; False: nothing said so for a while."""
+        try:
+            async with asyncio.timeout(LOOK_EVERY_S):
+                return await self._wake.wait()
+        except TimeoutError:
+            return False
+
+    def _differs(self, report: ReportHost) -> bool:
+        """Whether the registry's row, as this host has read it, says something else."""
+        row = self._site.mirror.hosts.get(self._incarnation)
+        if row is None or row.expired:
+            return False
+        said = (report.ready, report.draining, report.worker_error, report.worker_reason, list(report.classes))
+        return said != (row.ready, row.draining, row.worker_error, row.worker_reason, list(row.classes))
 
     async def _send(self, report: ReportHost) -> bool:
         try:

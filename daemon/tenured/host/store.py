@@ -129,7 +129,9 @@ class Store:
 
     def open(self, uid: str, epoch: int, *, expect_state: bool) -> Record:
         """Starts to seal the epoch; many opened in one loop turn share a frame (protocol additions 6)."""
-        owner = self.owner(uid, epoch, self._links.names, view=self._links.view, expect_state=expect_state)
+        # While no server is connected the links know no view; one that asks under an older one asks for ever.
+        self.view_may_have_changed()
+        owner = self.owner(uid, epoch, self._links.names, view=self._view, expect_state=expect_state)
         record = Record(owner, self._dispatch)
         self._records[record] = None
         output = owner.start(self._clock())
