@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 
 from tenure import _codec, _state
 from tenure._context import Context, Scope, running_scope
-from tenure._declare import declare, declare_skills, declared_state
+from tenure._declare import declare, declare_skills, declared_state, refuse_unknown
 from tenure._effects import Directive
-from tenure._instruction import Instruction, Kind, Target
+from tenure._instruction import Instruction, Kind, Target, checked
 from tenure._methods import Method, find
 from tenure._state import S, State
 from tenure.errors import (
@@ -137,7 +137,8 @@ class Agent(Generic[S]):
         sensors: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> None:
-        super().__init_subclass__(**keywords)
+        refuse_unknown(cls, keywords)
+        super().__init_subclass__()
         declare(cls, Agent, capabilities, subscribes, strategy, on_error, version)
         for name in ("__init__", "__new__", *_RESERVED):
             if name in vars(cls):
@@ -234,6 +235,7 @@ class Agent(Generic[S]):
 
         `timeout` in seconds; None: the runtime's own (30). Raises CallError, CallInsideTurn, NotInTurn.
         """
+        checked(instruction, "call")
         context = self.__tenure__.context()
         if context is not None:
             method = find(type(self), instruction.name, instruction.kind)
@@ -243,6 +245,7 @@ class Agent(Generic[S]):
 
     async def send(self, instruction: Instruction[Any], /, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """As `call`, without the reply: returns when the effect is committed. Raises what `call` raises."""
+        checked(instruction, "send")
         runtime = self.runtime_for(instruction.name)
         await runtime.invoke(self.id, instruction.kind, instruction.name, instruction.encode(), timeout)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tenure import _codec, _deadline
 from tenure._effects import Directive, Emit, Error
-from tenure._instruction import Instruction
+from tenure._instruction import Instruction, checked
 from tenure._lazy import Lazy
 from tenure.errors import InvalidTransition, NotInTurn, NotSupported, UsageError
 
@@ -130,10 +130,16 @@ class Scope:
 
 
 def _check(directive: Directive) -> None:
-    """Arguments of an instruction that is run later are wrong now. Raises InvalidArguments."""
-    what = getattr(directive, "what", None) or getattr(directive, "instruction", None)
-    if isinstance(what, Instruction):
-        what.encode()
+    """What is run later is wrong now. Raises InvalidArguments, UsageError."""
+    if isinstance(directive, directives.RunInstruction):
+        checked(directive.instruction, "run").encode()
+    elif isinstance(directive, (directives.Send, directives.Schedule, directives.Cron)):
+        from tenure.signals import Signal  # noqa: PLC0415 - most agents need none of it
+
+        if not isinstance(directive.what, Signal):
+            checked(directive.what, type(directive).__name__).encode()
+    elif isinstance(directive, directives.StartSensor) and isinstance(directive.sensor, type):
+        raise UsageError(f"a sensor is made with its configuration: {directive.sensor.__name__}(...)")
 
 
 def _change(scope: Scope, change: str, *arguments: Any) -> None:
@@ -163,7 +169,10 @@ class Addressed(Protocol):
 
 
 def _id(agent: Addressed | str) -> str:
-    return agent if isinstance(agent, str) else agent.id
+    found: object = agent if isinstance(agent, str) else getattr(agent, "id", None)
+    if not isinstance(found, str):
+        raise UsageError(f"an agent is a reference or an id such as shop/cart-1, not {agent!r}")
+    return found
 
 
 class Context:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin
 
-from tenure._methods import methods_of
+from tenure._methods import methods_of, near
 from tenure._record import migrations_of
 from tenure._state import State
 from tenure.errors import DefinitionError
@@ -34,6 +34,27 @@ def declared_state(cls: type[Agent[Any]], root: type[Any]) -> type[State] | None
     return cls.__tenure_state__
 
 
+KEYWORDS = (
+    "actions",
+    "attachable",
+    "capabilities",
+    "on_error",
+    "schedules",
+    "sensors",
+    "skills",
+    "strategy",
+    "subscribes",
+    "version",
+)
+"""What a class statement may say."""
+
+
+def refuse_unknown(cls: type[Any], keywords: Mapping[str, object]) -> None:
+    """Raise DefinitionError for the first keyword that means nothing."""
+    for name in keywords:
+        raise DefinitionError(f"{cls.__name__}: {name}= means nothing in the class statement; {near(name, KEYWORDS)}")
+
+
 def declare(
     cls: type[Agent[Any]],
     root: type[Any],
@@ -52,9 +73,10 @@ def declare(
         for pattern in subscribes:
             Route(pattern, cls)  # says what cannot be
     cls.__tenure_subscribes__ = tuple(dict.fromkeys([*cls.__tenure_subscribes__, *subscribes]))
-    cls.__tenure_strategy__ = strategy or cls.__tenure_strategy__
+    if strategy is not None:
+        cls.__tenure_strategy__ = _strategy(cls, strategy)
     if on_error is not None:
-        cls.__tenure_policy__ = on_error
+        cls.__tenure_policy__ = _policy(cls, on_error)
     if version < 0:
         raise DefinitionError(f"{cls.__name__}: versions begin with 1, not {version}")
     cls.__tenure_version__ = version or cls.__tenure_version__
@@ -113,3 +135,22 @@ def _capabilities(cls: type[Agent[Any]], declared: Sequence[str]) -> tuple[str, 
     if isinstance(declared, str) or not all(declared):
         raise DefinitionError(f"{cls.__name__}: capabilities is a list of names, such as ['ocr']")
     return tuple(sorted({*declared, *cls.__tenure_capabilities__}))
+
+
+def _strategy(cls: type[Any], given: object) -> Strategy:
+    from tenure.strategies import Strategy  # noqa: PLC0415 - agents without one need none of it
+
+    if not isinstance(given, Strategy):
+        raise DefinitionError(f"{cls.__name__}: strategy is a value such as tenure.FSM(), not {given!r}")
+    return given
+
+
+def _policy(cls: type[Any], given: object) -> ErrorPolicy:
+    from tenure import policies  # noqa: PLC0415 - as above
+
+    known = policies.LogOnly | policies.StopOnError | policies.EmitOnError | policies.MaxErrors
+    if isinstance(given, type) or not (isinstance(given, known) or callable(given)):
+        raise DefinitionError(
+            f"{cls.__name__}: on_error is a policy such as tenure.policies.StopOnError(), or a function, not {given!r}"
+        )
+    return cast("ErrorPolicy", given)

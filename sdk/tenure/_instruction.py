@@ -131,3 +131,12 @@ def _one(what: Shape[Any]) -> Instruction[Any]:
             return method(**parameters)
         case _:
             raise UsageError(f"an instruction is an action, (action, parameters) or Action(...), not {what!r}")
+
+
+def checked(value: object, where: str) -> Instruction[Any]:
+    """The instruction. Raises UsageError, with the way out, for anything else."""
+    if isinstance(value, Instruction):
+        return value  # pyright: ignore[reportUnknownVariableType] - of whatever reply
+    name = getattr(value, "label", "")  # of a method that was not called
+    way = f"call it: {name}(...)" if name else "names as text are for call_by_name"
+    raise UsageError(f"{where} takes an instruction, such as Counter.increment(by=1), not {value!r}; {way}")

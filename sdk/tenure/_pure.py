@@ -10,7 +10,7 @@ from tenure._agent import Agent, Cell, Role, make, state_class
 from tenure._body import run_one
 from tenure._context import Scope, current_scope
 from tenure._effects import Directive, Error
-from tenure._instruction import Instruction
+from tenure._instruction import Instruction, checked
 from tenure._methods import Method, find
 from tenure._state import State
 from tenure.errors import CallError, NotInTurn, NotPure, UsageError
@@ -22,6 +22,7 @@ def cmd(cls: type[AnyAgent], agent: AnyAgent, instruction: Instruction[Any]) -> 
     """See `Agent.cmd`."""
     if agent.__tenure__.role is not Role.VALUE or agent.__tenure__.state is None:
         raise NotInTurn(f"cmd takes a value made by {cls.__name__}.new(), not {agent!r}")
+    checked(instruction, "cmd")
     roster = agent.__tenure__.skills or _record.first_roster(type(agent))
     if roster is not None and "." in instruction.name:
         method: Method[..., Any] = roster.find(instruction.name, instruction.kind)

@@ -221,6 +221,7 @@ class Step:
             raise PlanInvalid("a step needs a name")
         if isinstance(self.after, str):
             raise PlanInvalid(f"step {self.name!r}: after is a list of names, such as [{self.after!r}]", (self.name,))
+        _check_work(self.work, self.name)
         object.__setattr__(self, "after", tuple(self.after))
         _check_timeout(self.timeout, f"step {self.name!r}")
 
@@ -265,6 +266,11 @@ class Plan:
 
 Work: TypeAlias = "Instruction[Any] | Pure | Chain[Any] | Branch | Parallel | Plan"
 """What can be a part of a plan."""
+
+
+def _check_work(work: object, name: str) -> None:
+    if not isinstance(work, (Instruction, Pure, Chain, Branch, Parallel, Plan)):
+        raise PlanInvalid(f"step {name!r}: its work is an instruction or a part of a plan, not {work!r}", (name,))
 
 
 def references(value: object) -> Iterator[Output | Given]:

@@ -101,6 +101,7 @@ class LocalRuntime(Waits):
         With a storage, one that is stored there goes on with its state. `state`: initial values, the class's defaults
         for the rest. Raises StateInvalid, StateUnreadable, VersionSkew, Conflict, DefinitionError, StorageError.
         """
+        _check_class(cls)
         full = self._engine.full_id(agent_id)
         held = self._engine.agents.get(full)
         if held is None and self._engine.sleepers.comes(full):
@@ -267,6 +268,8 @@ class LocalRuntime(Waits):
     async def publish(self, *signals: Signal) -> None:
         """Hand signals to the bus and to the agents that subscribe to their types."""
         for signal in signals:
+            if not isinstance(signal, Signal):  # pyright: ignore[reportUnnecessaryIsInstance] - not everybody checks
+                raise errors.UsageError(f"publish takes signals, Signal.new(type, data, source=...), not {signal!r}")
             self._engine.spread(self._engine.hub.incoming(signal) if self._engine.hub.on else signal)
 
     @property
@@ -286,11 +289,18 @@ class LocalRuntime(Waits):
             raise errors.UsageError(
                 "this runtime runs on the machine's clock: tenure.testing has one that can be moved"
             )
+        if seconds < 0:
+            raise errors.UsageError(f"time goes on and not back: advance({seconds:g})")
         until = self._engine.clock.now() + seconds
         await asyncio.sleep(0)  # tasks of the caller's that are about to wait for the time
         await self.idle()
         while self._engine.clock.step(until):
             await self.idle()
+
+
+def _check_class(cls: object) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Agent)):
+        raise errors.UsageError(f"create takes a class of agents, class Counter(tenure.Agent[...]), not {cls!r}")
 
 
 def _of_user(function: UserExecutor) -> Executor:
