@@ -191,6 +191,21 @@ async def test_kill_and_spawn(tmp_path: Path) -> None:
         assert report.pids == (second.hello.pid,)
 
 
+async def test_a_worker_that_comes_when_it_is_wanted_no_more_is_ended(tmp_path: Path) -> None:
+    """It was being forked when the daemon changed its mind."""
+    async with running(tmp_path) as daemon:
+        supervisor, worker = await daemon.welcome()
+        slow = fork_server(daemon, {worker.hello.pid})
+        os.kill(slow, signal.SIGSTOP)
+        for number, wanted in enumerate((2, 1)):
+            supervisor.send(Spawn(wanted))
+            supervisor.send(Ping(number))
+            await supervisor.next(Pong)
+        os.kill(slow, signal.SIGCONT)
+        report = await supervisor.next(Workers, sdk_daemon.ended)
+        assert (report.status, report.pids) == ("fewer workers are wanted", (worker.hello.pid,))
+
+
 async def test_workers_end_with_the_lease_and_come_back_with_the_next(tmp_path: Path) -> None:
     """Protocol additions 4: PID 1 kills running turns when the lease passes."""
     async with running(tmp_path) as daemon:

@@ -184,6 +184,8 @@ class Supervisor:
         now = boot_ns()
         if self._fleet.lapsed(now):
             self._kill_surplus("lease lapsed")
+        elif self._fleet.surplus(now):  # one was being forked when fewer were wanted, or the daemon went
+            self._kill_surplus("fewer workers are wanted" if self._fleet.connected else "the daemon is gone")
         if self._nursery.retry_at is not None and now >= self._nursery.retry_at and self._nursery.pid == 0:
             self._begin_import()
         for _ in range(self._fleet.missing(now)):
