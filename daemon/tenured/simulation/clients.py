@@ -170,13 +170,21 @@ class Operator:
         self.process = Process(world, machine, machine.name)
         self.open = 0
         self._numbers = itertools.count(1)
+        self._nodes = asyncio.Lock()
+        """What it says of the nodes replaces what it said before, so it is decided in that order."""
 
     def want(self, command: commands.Command) -> None:
         """Propose it at one server after the other, under one command id."""
-        self.process.spawn(self._until_done(msgspec.structs.replace(command, command_id=f"op-{next(self._numbers)}")))
+        self.open += 1
+        wanted = msgspec.structs.replace(command, command_id=f"op-{next(self._numbers)}")
+        decide = self._in_order if isinstance(command, commands.SetNodes) else self._until_done
+        self.process.spawn(decide(wanted))
+
+    async def _in_order(self, command: commands.Command) -> None:
+        async with self._nodes:
+            await self._until_done(command)
 
     async def _until_done(self, command: commands.Command) -> None:
-        self.open += 1
         encoded = commands.encode(command)
         while True:
             server = self.world.rng.choice(self.world.server_names)
