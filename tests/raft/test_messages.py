@@ -253,8 +253,9 @@ def lead(bench: Bench) -> int:
         bench.engine.connected(peer)
     bench.time += 1
     turn(bench)
-    assert bench.engine.current_term == 0, "no term is burnt before a majority would vote"
-    bench.hear("b", PreVote(term=1))
+    assert bench.engine.current_term == 0, "no term is burnt before the others would vote"
+    for peer in ("b", "c"):
+        bench.hear(peer, PreVote(term=1))
     bench.time += 0.01
     said = turn(bench)
     assert ("b", RequestVote(term=1, last_index=1, last_term=0)) in said
@@ -285,8 +286,8 @@ def test_a_copy_of_a_vote_is_no_second_voter_k4() -> None:
     bench.engine.connected("b")
     bench.time += 1
     turn(bench)
-    bench.hear("b", PreVote(term=1))
-    bench.hear("c", PreVote(term=1))
+    for peer in ("b", "c", "d", "e"):
+        bench.hear(peer, PreVote(term=1))
     bench.time += 0.01
     turn(bench)
     bench.hear("b", Vote(term=1), Vote(term=1), Vote(term=1))

@@ -94,7 +94,7 @@ class Elections(Replication):
         if not self.peers or self.transferring:
             return True
         term = self.current_term + 1
-        if self.poll_term == term and self.majority(len(self.poll_yes) + 1):
+        if self.poll_term == term and self.enough(len(self.poll_yes) + 1):
             self.poll_term = 0
             return True
         if self.poll_term != term or self.now() - self.poll_since > self.config.election_min_s:
@@ -102,6 +102,10 @@ class Elections(Replication):
             last = self.log.last
             self.say_to_all(RequestPreVote(term=term, last_index=last.index, last_term=last.term))
         return False
+
+    def enough(self, yes: int) -> bool:
+        """Whether so many, with this server, are enough to stand."""
+        return self.majority(yes)
 
     def on_request_pre_vote(self, peer: Peer, message: RequestPreVote) -> None:
         """Yes, if this server misses its leader as well and would vote for that log."""

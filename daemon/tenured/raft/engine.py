@@ -135,6 +135,7 @@ class Engine(Rejoining):
         if peer is not None:
             self.enter()
             self.connected_peers.discard(peer)
+            self.poll_yes.discard(peer_name)  # what comes back may be another disk, without a vote
             if peer == self.leader:
                 self.forget_forwarded()
                 self.lost_link_to_leader()

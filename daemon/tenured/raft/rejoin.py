@@ -53,6 +53,14 @@ class Rejoining(Elections):
         """Every other server said in this life of ours that it has seen nothing."""
         return self.is_untouched() and self.untouched == set(self.peers)
 
+    def enough(self, yes: int) -> bool:
+        """For the first election everybody: each has its vote on its disk by then.
+
+        Once somebody has stood, an empty disk finds a member and founds no more. If those with a vote were no majority
+        then, nobody would ever lead.
+        """
+        return yes == self.voters if self.is_untouched() else super().enough(yes)
+
     def may_acknowledge(self) -> bool:
         """Whether an ack of this server can do no harm (see the top)."""
         return self.log.voter or self.settled

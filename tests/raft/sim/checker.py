@@ -193,9 +193,6 @@ class Check:
     def final(self, level: bool) -> None:
         if self.fatal:
             return
-        if not level and self.unfounded():
-            self.world.coverage["founding cut short"] += 1
-            return
         if not level:
             states = [(h.name, h.engine and h.engine.role()) for h in self.world.hosts.values()]
             self.bad("no progress after heal", *states)
@@ -204,14 +201,6 @@ class Check:
         for host in self.world.alive():
             if host.machine.commands != self.order:
                 self.bad("a server lacks commands", host.name)
-
-    def unfounded(self) -> bool:
-        """Servers died while the cluster was being founded, before anybody led: it may wait for ever (docs/status.md).
-
-        Nothing was ever acknowledged in it. With a leader once, or with too few deaths, it is no excuse.
-        """
-        died = [host for host in self.world.hosts.values() if host.incarnation > 1]
-        return not self.leaders and not self.order and 2 * len(died) > len(self.world.hosts)
 
     def outcomes_are_true(self) -> None:
         """Applied: in the history, with the result of a replay, in real-time order. Not applied: not in it."""

@@ -132,6 +132,13 @@ class FoundsFromOldAnswers(Engine):
         super().on_rejoin_reply(peer, msgspec.structs.replace(message, nonce=self.nonce))
 
 
+class FirstElectionByMajority(Engine):
+    """ADR 0005: the first candidate needs no more consent than any later one."""
+
+    def enough(self, yes: int) -> bool:
+        return self.majority(yes)
+
+
 class AcksEarly(Engine):
     """K11: a disk without a vote acknowledges before it knows which terms it may have promised."""
 
@@ -203,6 +210,7 @@ MUTANTS: dict[str, type[Engine]] = {
         ForgetsDisks,
         FoundsWithOne,
         FoundsFromOldAnswers,
+        FirstElectionByMajority,
         AcksEarly,
         VotesBeforeItsLeaderKnows,
         NoPreVote,

@@ -18,8 +18,9 @@ from tests.raft.sim.stage import Stage
 def a_vote_arrives_twice(stage: Stage) -> None:
     """K4, needs a link that doubles. b's vote for a comes twice; c is elected by the others in the same term."""
     stage.found()
-    stage.poll("a", "b", "c")  # b and c would vote for a
-    stage.poll("c", "d", "e")  # before they are asked to, c asks the others
+    stage.ask("a")  # all would vote for a
+    stage.ask("c")  # before they are asked to, c asks as well
+    stage.ticks("a", "c")
     stage.deliver("a", "b")
     (vote,) = [said for said in stage.copy("b", "a") if isinstance(said, Vote)]
     stage.deliver("b", "a")
@@ -54,6 +55,8 @@ def a_deposed_leaders_acks_come_late(stage: Stage) -> None:
     """K3, in FIFO order. b's acks in term 1 stall, a is deposed and elected anew in term 3; then they arrive."""
     stage.found()
     stage.elect("a", "b", "c")
+    stage.deliver("a", "d", count=1)  # its request for a vote; of its entries d and e see nothing
+    stage.deliver("a", "e", count=1)
     for _ in range(3):
         stage.write("a")
     stage.deliver("a", "b")  # b holds entries 2 to 5 of term 1, and says so; the way from b to a stalls
@@ -87,8 +90,26 @@ def answers_to_a_former_life(stage: Stage) -> None:
         stage.inject(peer, "a", said)
     stage.ticks("a")
     stage.reconnect("a", "c")
+    stage.deliver("b", "c", count=1)  # b's request for a vote: now c knows of term 1, and nothing of b's entry
     stage.poll("c", "a")
     stage.deliver("c", "a")
+    stage.deliver("a", "c")
+
+
+def a_disk_is_lost_while_it_founds(stage: Stage) -> None:
+    """ADR 0005. a and b have their votes, c has not yet; a would stand with b's consent, and b loses its disk."""
+    for name in ("a", "b", "c"):
+        stage.boot(name)
+    stage.ticks("a", "b", "c")
+    for source, target in (("a", "b"), ("a", "c"), ("b", "c"), ("b", "a"), ("c", "a"), ("c", "b"), ("a", "b")):
+        stage.deliver(source, target)
+    stage.ticks("a", "b")
+    assert stage.hosts["a"].engine.log.voter
+    assert stage.hosts["b"].engine.log.voter
+    stage.poll("a")
+    assert not stage.hosts["c"].engine.log.voter
+    stage.lose_disk("b")
+    stage.boot("b")
 
 
 def one_server_that_has_seen_nothing(stage: Stage) -> None:
@@ -103,7 +124,10 @@ def one_server_that_has_seen_nothing(stage: Stage) -> None:
     stage.deliver("b", "c")
     stage.deliver("c", "b")
     stage.ticks("b")
-    stage.poll("b", "c")
+    stage.deliver("a", "c", count=1)  # a's request for a vote: c has still seen no entry
+    stage.poll("c", "b")
+    stage.deliver("c", "b")
+    stage.deliver("b", "c")
 
 
 def an_empty_disk_hears_a_deposed_leader(stage: Stage) -> None:
@@ -130,6 +154,7 @@ def a_leader_does_not_know_that_a_disk_is_new(stage: Stage) -> None:
     """K11, in FIFO order, one disk lost. a's first entry is acknowledged by c, which loses its disk and votes again."""
     stage.found()
     stage.elect("a", "b", "d", "c")
+    stage.deliver("a", "e", count=1)  # its request for a vote
     stage.deliver("a", "c")
     stage.deliver("c", "a")  # entry 2 is on a and c, two of five; now the way from c to a stalls
     stage.lose_disk("c")
@@ -141,12 +166,12 @@ def a_leader_does_not_know_that_a_disk_is_new(stage: Stage) -> None:
     stage.ticks("c")  # with its vote back before a forgets the old disk, it could elect e
     stage.reconnect("c", "e")
     stage.poll("e", "d", "c")
+    stage.deliver("a", "b")
+    stage.deliver("b", "a")
+    stage.ticks("a")  # with b's ack and that of c's lost disk, a commits entry 2
     for voter in ("d", "c"):
         stage.deliver("e", voter)
         stage.deliver(voter, "e")
-    stage.deliver("a", "b")
-    stage.deliver("b", "a")
-    stage.ticks("a")
     if stage.leads("e"):
         stage.deliver("e", "d")
         stage.deliver("d", "e")
@@ -285,8 +310,9 @@ DIRECTED = (
     Directed(a_vote_arrives_twice, {"CountsVotesTwice": "two leaders in one term"}, {"size": 5}),
     Directed(a_reply_to_a_former_life, {"NumbersFromOne": "acknowledged command lost"}),
     Directed(a_deposed_leaders_acks_come_late, {"AcksOfAnyTerm": "leader lacks a committed entry"}, {"size": 5}),
-    Directed(answers_to_a_former_life, {"FoundsFromOldAnswers": "two votes in one term"}),
-    Directed(one_server_that_has_seen_nothing, {"FoundsWithOne": "two votes in one term"}),
+    Directed(answers_to_a_former_life, {"FoundsFromOldAnswers": "leader lacks a committed entry"}),
+    Directed(a_disk_is_lost_while_it_founds, {"FirstElectionByMajority": "no progress after heal"}),
+    Directed(one_server_that_has_seen_nothing, {"FoundsWithOne": "leader lacks a committed entry"}),
     Directed(an_empty_disk_hears_a_deposed_leader, {"AcksEarly": "two different entries committed"}),
     Directed(
         a_leader_does_not_know_that_a_disk_is_new,

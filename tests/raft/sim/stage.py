@@ -189,13 +189,20 @@ class Stage(World):
         engine = self.hosts[name].engine
         return engine is not None and engine.state == State.LEADER
 
-    def poll(self, name: str, *voters: str) -> None:
-        """`name` misses its leader, asks these, and stands for election: its requests for votes are in the boxes."""
+    def ask(self, name: str, *voters: str) -> None:
+        """`name` misses its leader and asks these whether it may stand; it has their answers, and does not yet."""
         self.wait(LONG_S)
         self.ticks(name)
+        engine = self.hosts[name].engine
+        if engine is not None and engine.current_term == 0:  # then everybody must agree that somebody stands
+            voters = tuple(other for other in self.names if other != name)
         for voter in voters:
             self.deliver(name, voter)
             self.deliver(voter, name)
+
+    def poll(self, name: str, *voters: str) -> None:
+        """`name` asks these, and stands for election: its requests for votes are in the boxes."""
+        self.ask(name, *voters)
         self.ticks(name)
 
     def elect(self, name: str, *voters: str) -> None:
@@ -215,6 +222,7 @@ class Stage(World):
             self.boot(name)
         self.reconnect(*self.names)
         probes: list[Operation] = []
+        answered = False
         for _ in range(ROUNDS):
             self.wait(0.05)
             self.ticks(*self.names)
@@ -223,9 +231,10 @@ class Stage(World):
             ready = all(host.engine.role().ready for host in self.alive())
             if ready and leaders and not probes:
                 probes = [self.call(host) for host in self.alive()]
-            if probes and all(isinstance(p.outcome, Applied) for p in probes) and self.check.level():
+            answered = bool(probes) and all(isinstance(p.outcome, Applied) for p in probes)
+            if answered and self.check.level():
                 break
-        self.check.final(self.check.level())
+        self.check.final(answered and self.check.level())
         self.look()
 
 
