@@ -20,6 +20,7 @@ from tenure_operator.registry.values import (
     Outcome,
     PoolRow,
     RegistryError,
+    RegistryRefused,
     ServerState,
     Spread,
     Taint,
@@ -128,7 +129,8 @@ async def _guarded(call: Any) -> Any:
     try:
         return await call
     except grpc.RpcError as error:
-        raise RegistryError(_sentence(error)) from error
+        refused = error.code() is grpc.StatusCode.INVALID_ARGUMENT if isinstance(error, aio.AioRpcError) else False
+        raise (RegistryRefused if refused else RegistryError)(_sentence(error)) from error
 
 
 def _sentence(error: grpc.RpcError) -> str:

@@ -23,6 +23,7 @@ from tenure_operator.registry.values import (
     PoolRow,
     Registry,
     RegistryError,
+    RegistryRefused,
 )
 
 RECONNECT_S = 1.0
@@ -85,8 +86,14 @@ class Session:
     `changed` is called with the ids of agents whose row may have changed, with None when the servers came or went.
     """
 
-    def __init__(self, connect: Callable[[], Registry], changed: Callable[[set[str] | None], None]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Registry],
+        changed: Callable[[set[str] | None], None],
+        reconnect_s: float = RECONNECT_S,
+    ) -> None:
         self._connect = connect
+        self._reconnect_s = reconnect_s
         self._changed = changed
         self.mirror = Mirror()
         self.state: ClusterState | None = None
@@ -101,6 +108,8 @@ class Session:
         self._pools: list[PoolRow] | None = None
         self._nodes: list[NodeRow] | None = None
         self._sent_nodes: list[NodeRow] | None = None
+        self._saying: tuple[list[NodeRow], str] | None = None
+        """Nodes that were said, with the command's id, and not answered: they may still be applied."""
         self._batch = MAX_BATCH
         self._wake = asyncio.Event()
 
@@ -130,7 +139,7 @@ class Session:
     # --- the conversation -------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Talk until cancelled; a failure is followed by a new connection after RECONNECT_S."""
+        """Talk until cancelled; a failure is followed by a new connection after `reconnect_s`."""
         while True:
             try:
                 registry = self._connect()
@@ -142,7 +151,7 @@ class Session:
                 finally:
                     with contextlib.suppress(RegistryError):
                         await registry.close()
-            await asyncio.sleep(RECONNECT_S)
+            await asyncio.sleep(self._reconnect_s)
 
     async def _talk(self, registry: Registry) -> None:
         """Until one part fails. Raises what is no RegistryError: a defect.
@@ -203,10 +212,24 @@ class Session:
         pools = self._pools
         if pools is not None and {pool.name: pool for pool in pools} != self.mirror.pools:
             await registry.apply_cluster(pools, _command())
-        nodes = self._nodes
-        if nodes is not None and nodes != self._sent_nodes:
-            await registry.set_nodes(nodes, _command())
-            self._sent_nodes = nodes
+        await self._send_nodes(registry)
+
+    async def _send_nodes(self, registry: Registry) -> None:
+        """The nodes are not in the watch, so nothing would tell that an older word came after a newer one.
+
+        So there is one word at a time: what was not answered is said again with its command's id, which has one effect
+        however often it arrives, before anything newer is said.
+        """
+        while self._saying is not None or (self._nodes is not None and self._nodes != self._sent_nodes):
+            if self._saying is None:
+                self._saying = (list(self._nodes or ()), _command())
+            nodes, command = self._saying
+            try:
+                await registry.set_nodes(nodes, command)
+            except RegistryRefused:
+                self._saying = None
+                raise
+            self._sent_nodes, self._saying = nodes, None
 
     async def _send_applies(self, registry: Registry) -> None:
         while self._applies:

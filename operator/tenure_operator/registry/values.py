@@ -194,6 +194,10 @@ class RegistryError(Exception):
     """The servers did not answer, or not with what was asked for. The message is a sentence."""
 
 
+class RegistryRefused(RegistryError):
+    """A server decided against it: it has no effect, and none later."""
+
+
 class Registry(Protocol):
     """A cluster's servers. Every method raises RegistryError; requests may be repeated with the same command id."""
 
