@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
+import msgspec
+
 from tenure import _codec, _state
 from tenure._context import Context, Scope, running_scope
 from tenure._declare import declare, declare_skills, declared_state, refuse_unknown
@@ -62,33 +64,19 @@ class Runtime(Protocol):
         ...
 
 
-class Cell(Generic[S]):
+class Cell(msgspec.Struct, Generic[S], eq=False):
     """What an agent instance holds. Reached as `__tenure__` by the engine and by methods; not for user code."""
 
-    __slots__ = ("config", "id", "memory", "role", "runtime", "scope", "skills", "state")
-
-    def __init__(
-        self,
-        role: Role,
-        agent_id: str,
-        *,
-        state: S | None = None,
-        memory: Mapping[str, object] | None = None,
-        skills: Roster | None = None,
-        scope: Scope | None = None,
-        runtime: Runtime | None = None,
-        config: Mapping[str, object] | None = None,
-    ) -> None:
-        self.role = role
-        self.id = agent_id
-        self.state = state
-        self.memory: Mapping[str, object] | None = memory
-        """Of a value, what its strategy remembers; None: nothing yet."""
-        self.skills = skills
-        """Of a value, its skills; None: those of the class."""
-        self.scope = scope
-        self.runtime = runtime
-        self.config: Mapping[str, object] = config if config is not None else {}
+    role: Role
+    id: str
+    state: S | None = None
+    memory: Mapping[str, object] | None = None
+    """Of a value, what its strategy remembers; None: nothing yet."""
+    skills: Roster | None = None
+    """Of a value, its skills; None: those of the class."""
+    scope: Scope | None = None
+    runtime: Runtime | None = None
+    config: Mapping[str, object] = {}
 
     def context(self) -> Context | None:
         """The turn that this draft is in; None: it is no draft, or its turn has ended."""
@@ -297,7 +285,7 @@ class Agent(Generic[S]):
         return cell.runtime
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name not in {"state", "__tenure__"}:
+        if name != "state":
             raise UsageError(f"self.{name} would be lost: declare `{name}` in the state of {type(self).__name__}")
         super().__setattr__(name, value)
 
@@ -312,7 +300,7 @@ _RESERVED = ("call", "call_by_name", "cmd", "config", "id", "new", "runtime_for"
 def make(cls: type[AnyAgent], cell: Cell[Any]) -> AnyAgent:
     """An instance around a cell. The only constructor: `Agent()` itself is refused."""
     agent = object.__new__(cls)
-    agent.__tenure__ = cell
+    object.__setattr__(agent, "__tenure__", cell)
     return agent
 
 

@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import msgspec
 
 from tenure import _codec, _deadline
 from tenure._effects import Directive, Emit, Error
@@ -73,8 +75,7 @@ EMITS: frozenset[type[Directive]] = frozenset({Emit})
 """What a worker of the cluster does as yet."""
 
 
-@dataclass(slots=True, eq=False)
-class Scope:
+class Scope(msgspec.Struct, eq=False):
     """One turn: what it may do and what it has done. Belongs to the engine; user code holds a `Context`."""
 
     agent_id: str
@@ -87,7 +88,7 @@ class Scope:
     """CLOCK_BOOTTIME; 0: none."""
     read_only: bool = False
     open: bool = True
-    directives: list[Directive] = field(default_factory=list[Directive])
+    directives: list[Directive] = []
     extra: tuple[Directive, ...] = ()
     """Of the runtime's own, to be committed with the turn: such as that a timer has fired."""
     supports: frozenset[type[Directive]] | None = None
@@ -104,7 +105,7 @@ class Scope:
     """Their states in this turn, by alias, as far as somebody asked."""
     changes: list[Attach | Detach] | None = None
     """Skills to be attached and detached when the turn ends."""
-    slices: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    slices: Mapping[str, Any] = _NOTHING
     """What is kept beside the state, as the turn began."""
 
     def do(self, directive: Directive) -> None:

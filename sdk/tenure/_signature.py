@@ -45,10 +45,12 @@ class Signature:
         self.positional = [p.name for p in rest if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
         self.names = [p.name for p in rest]
         self.required = [p.name for p in rest if p.default is inspect.Parameter.empty]
+        self._known, self._required = frozenset(self.names), frozenset(self.required)
         typed = [p.replace(annotation=hints.get(p.name, inspect.Parameter.empty)) for p in rest]
         self.text = ", ".join(str(p) for p in typed) or "no parameters"
         try:
             self._parameters = _model(rest, hints, label)
+            self._validator = self._parameters.validator  # half the time of the adapter's own method
             self._native_parameters = all(_codec.is_native(hints.get(name)) for name in self.names)
             self._native_reply = _codec.native_types(hints.get("return", Any))
             self._reply: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(hints.get("return", Any))
@@ -57,6 +59,8 @@ class Signature:
 
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Arguments by name. Raises InvalidArguments for a missing, unknown or doubled one."""
+        if not args and self._required <= kwargs.keys() <= self._known:
+            return dict(kwargs)
         if len(args) > len(self.positional):
             raise self._wrong(f"{len(args)} positional arguments were given, {len(self.positional)} fit")
         bound = dict(zip(self.positional, args, strict=False))
@@ -127,7 +131,7 @@ class Signature:
 
     def _validate(self, arguments: Mapping[str, object]) -> object:
         try:
-            return self._parameters.validate_python(dict(arguments))
+            return cast(object, self._validator.validate_python(dict(arguments)))
         except pydantic.ValidationError as error:
             raise self._wrong(_codec.explain(error)) from error
 

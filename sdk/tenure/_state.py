@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import types
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -43,9 +42,11 @@ def encode(state: State, *, checked: bool = False) -> bytes:
     """
     kind = type(state)
     # Cached properties live in the same place as the fields, and are no part of the state.
-    if checked and _is_native(kind) and len(state.__dict__) == len(kind.model_fields):
-        with contextlib.suppress(ValueError):  # the long way says it better
+    if checked and len(state.__dict__) == _native_fields(kind):
+        try:
             return _codec.pack_native(state.__dict__)
+        except ValueError:  # the long way says it better
+            pass
     try:
         content = state.model_dump(mode="python", round_trip=True, warnings="error")
         if not only_scalars(kind):
@@ -83,20 +84,21 @@ def initial(kind: type[S], content: dict[str, object]) -> S:
 
 
 _scalar_states: dict[type[State], bool] = {}
-_native_states: dict[type[State], bool] = {}
+_native_states: dict[type[State], int] = {}
 
 
-def _is_native(kind: type[State]) -> bool:
-    """True if msgpack has a word for every field, assignment checks it, and nobody asked for another form of it."""
+def _native_fields(kind: type[State]) -> int:
+    """How many fields; -1 unless msgpack has words for all, assignment checks them, and none has a form of its own."""
     known = _native_states.get(kind)
     if known is None:
         decorators = kind.__pydantic_decorators__
-        known = _native_states[kind] = (
+        native = (
             bool(kind.model_config.get("validate_assignment"))
             and kind.model_config.get("extra") == "forbid"
             and not (decorators.field_serializers or decorators.model_serializers or decorators.computed_fields)
             and all(_codec.is_native(info.annotation) and not _excluded(info) for info in kind.model_fields.values())
         )
+        known = _native_states[kind] = len(kind.model_fields) if native else -1
     return known
 
 

@@ -11,8 +11,9 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+import msgspec
 
 from tenure import _codec, _record, _routes, _state, _watch
 from tenure._agent import Agent, Cell, Role, make, state_class
@@ -40,8 +41,7 @@ Fold = Callable[[Slices, Sequence[Directive]], Slices]
 """What a turn's directives change in the slices that are committed with it. Raises CallError to refuse the turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """How a turn ended: with a fault, or with a reply and what is to be committed and done."""
 
     turn: int

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
+from grpc import aio
 from sdk_cluster import TOKEN, Calls, FakeCluster, error, fake_cluster, silent, value
 
 from tenure import errors
@@ -275,6 +276,23 @@ async def test_a_stranger_is_refused(cluster: FakeCluster) -> None:
     async with Remote(stranger) as remote:
         with pytest.raises((errors.Unavailable, errors.Unauthenticated)):
             await remote.status(timeout_s=1)
+
+
+async def test_what_is_left_of_the_time_hides_no_reason(cluster: FakeCluster) -> None:
+    """The last attempt may have a few milliseconds only: that these were too few is not what the user is told."""
+    foreign = cluster.endpoint(authority=identity.make_authority("main.shop"))
+    async with Remote(foreign) as remote:
+
+        async def slow_at_last(stub: object, seconds: float) -> object:
+            code = grpc.StatusCode.UNAVAILABLE if len(asked) < 2 else grpc.StatusCode.DEADLINE_EXCEEDED
+            asked.append(seconds)
+            raise aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details="nobody listens there")
+
+        asked: list[float] = []
+        with pytest.raises(errors.Unavailable, match="nobody listens there"):
+            await remote._ask("status", slow_at_last, timeout_s=0.2)
+    assert len(asked) > 2
+    assert asked[-1] < asked[0]
 
 
 async def test_an_apply_is_repeated_under_one_command_id(cluster: FakeCluster) -> None:

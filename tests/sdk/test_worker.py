@@ -209,7 +209,7 @@ async def test_a_worker_that_comes_when_it_is_wanted_no_more_is_ended(tmp_path: 
 async def test_workers_end_with_the_lease_and_come_back_with_the_next(tmp_path: Path) -> None:
     """Protocol additions 4: PID 1 kills running turns when the lease passes."""
     async with running(tmp_path) as daemon:
-        supervisor, worker = await daemon.welcome(lease_s=1.0)
+        supervisor, worker = await daemon.welcome(lease_s=3.0)
         await worker.activate()
         worker.turn("block", seconds=60)
         await worker.ended()

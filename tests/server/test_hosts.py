@@ -211,6 +211,7 @@ async def test_requests_of_another_view_or_of_unknown_agents_are_refused(
 
         assert await verdict(view + 1, uid) == hostlink_pb2.STORE_VERDICT_OTHER_VIEW
         assert await verdict(view, "999999999") == hostlink_pb2.STORE_VERDICT_BEHIND
+        await host.until(lambda: uid in host.mine)  # what is placed nowhere yet goes at once
         await delete(registry, name)
         await host.until(lambda: uid in host.mine and host.mine[uid].deleting)
         stopped = hostlink_pb2.AgentReport(uid=uid, epoch=1, stopped=True)

@@ -62,6 +62,15 @@ def translate(error: RpcError, what: str) -> errors.CallError:
     return known(f"{what}: {details}") if known else errors.Unavailable(f"{what}: {details}", outcome="unknown")
 
 
+def more_telling(before: RpcError | None, error: RpcError, *, whole: bool) -> RpcError:
+    """Which of two errors of one request to tell: one that ran out of what was left of the time says nothing of why.
+
+    `whole`: the later one had the time of an attempt.
+    """
+    cut_short = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not whole
+    return before if before is not None and cut_short else error
+
+
 def is_transient(error: RpcError) -> bool:
     """Another peer, or the same a little later, may answer."""
     transient = {

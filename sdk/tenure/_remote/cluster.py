@@ -1,12 +1,12 @@
-"""`Remote`: one connection to a cluster, with calls and with the registry's methods."""
+"""`Remote`: one connection to a cluster, with calls, logs and the registry's methods."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from tenure import errors
 from tenure._instruction import Kind
@@ -14,38 +14,31 @@ from tenure._remote import channels
 from tenure._remote.calls import Attempt, Reply
 from tenure._remote.channels import Channel, RpcError
 from tenure._remote.endpoint import Endpoint
-from tenure._remote.resolving import Resolver, Turns
+from tenure._remote.registry import ATTEMPT_S, DEFAULT_TIMEOUT_S, RegistryClient
+from tenure._remote.resolving import Resolver
 from tenure._remote.routes import Routes
 from tenure._remote.sessions import Session
 from tenure_proto.v1 import calls_pb2, calls_pb2_grpc, common_pb2, registry_pb2, registry_pb2_grpc
 
-DEFAULT_TIMEOUT_S = 30.0
-ATTEMPT_S = 2.0
-"""Of one request to one server, where another could answer as well."""
 FRESH_S = 30.0
 """Cluster time that was read longer ago than this is read again: it stamps the birth of call ids."""
 LOG_PAUSE_S = 0.5
-_IMMUTABLE = "ImmutableField"
 
 _KINDS: dict[Kind, calls_pb2.CallKind.ValueType] = {
     "action": calls_pb2.CALL_KIND_ACTION,
     "query": calls_pb2.CALL_KIND_QUERY,
     "by_name": calls_pb2.CALL_KIND_BY_NAME,
 }
-T = TypeVar("T")
 
 
-class Remote:
+class Remote(RegistryClient):
     """A cluster, over its servers' API and its hosts. One event loop; close it when done."""
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self.endpoint = endpoint
-        self._timeout_s = timeout_s
+        super().__init__(endpoint, timeout_s=timeout_s)
         self._client_id = f"{secrets.randbits(64):016x}"
         self._next_key = 0
-        self._servers = Turns(endpoint.servers)
         self._cluster_time = (0.0, float("-inf"))  # as read, and when, on the loop's clock
-        self._channels: dict[str, Channel] = {}
         self._sessions: dict[str, Session] = {}
         self._routes = Routes(Resolver(self._servers, self._resolve_at).resolve)
 
@@ -61,9 +54,8 @@ class Remote:
         """End all streams. Calls that wait fail."""
         await self._routes.close()
         await asyncio.gather(*(session.close() for session in self._sessions.values()))
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         self._sessions.clear()
-        self._channels.clear()
+        await super().close()
 
     # --- calls ---
 
@@ -124,212 +116,16 @@ class Remote:
         self._sessions[address] = session
         return session
 
-    # --- the registry ---
+    # --- agents ---
+
+    async def create(self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes) -> None:
+        """Create one agent, or leave it as it is. Raises Conflict if it exists with another class, CallError."""
+        await super().create(agent_id, class_name, pool=pool, state=state, config=config)
+        self._routes.expect(agent_id)
 
     async def resolve(self, agent_id: str, *, timeout_s: float = ATTEMPT_S) -> common_pb2.Route:
         """Where the agent is, as a server knows it now. Raises NotFound, Unavailable."""
         return await self._routes.ask(agent_id, timeout_s)
-
-    async def status(self, *, timeout_s: float | None = None) -> registry_pb2.StatusResponse:
-        """Who leads, which servers are up, as one server sees it. Raises CallError."""
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.StatusResponse:
-            return await stub.Status(registry_pb2.StatusRequest(), timeout=seconds)
-
-        return await self._ask("status", ask, timeout_s)
-
-    async def statuses(self, *, timeout_s: float = ATTEMPT_S) -> list[registry_pb2.StatusResponse]:
-        """What each server says that answers in time, in no order. Behind a port-forward that is one of them."""
-
-        async def ask(server: str) -> registry_pb2.StatusResponse | None:
-            stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
-            try:
-                return await stub.Status(registry_pb2.StatusRequest(), timeout=timeout_s)
-            except RpcError:
-                return None
-
-        answers = await asyncio.gather(*map(ask, self.endpoint.servers))
-        return [answer for answer in answers if answer is not None]
-
-    async def explain(self, agent_id: str, *, timeout_s: float | None = None) -> registry_pb2.ExplainResponse:
-        """Why an agent is where it is, or nowhere. Raises NotFound, CallError."""
-        request = registry_pb2.ExplainRequest(agent=agent_id)
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ExplainResponse:
-            return await stub.Explain(request, timeout=seconds)
-
-        answer = await self._ask("explain", ask, timeout_s)
-        if answer.HasField("error"):
-            raise channels.from_proto(answer.error, agent_id)
-        return answer
-
-    async def dry_run(
-        self, spec: registry_pb2.AgentSpec, *, timeout_s: float | None = None
-    ) -> registry_pb2.DryRunResponse:
-        """Where an agent would be placed now; changes nothing. Raises CallError."""
-        request = registry_pb2.DryRunRequest(spec=spec)
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.DryRunResponse:
-            return await stub.DryRun(request, timeout=seconds)
-
-        return await self._ask("place", ask, timeout_s)
-
-    async def resources(self, *, timeout_s: float | None = None) -> registry_pb2.ResourcesResponse:
-        """Capacity, use and reservations, by node and in all. Raises CallError."""
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ResourcesResponse:
-            return await stub.Resources(registry_pb2.ResourcesRequest(), timeout=seconds)
-
-        return await self._ask("resources", ask, timeout_s)
-
-    async def decisions(
-        self, host: str = "", limit: int = 0, *, timeout_s: float | None = None
-    ) -> registry_pb2.DecisionsResponse:
-        """The last placements of the cluster, or of one host, the newest first. Raises CallError."""
-        request = registry_pb2.DecisionsRequest(host=host, limit=limit)
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.DecisionsResponse:
-            return await stub.Decisions(request, timeout=seconds)
-
-        return await self._ask("placements", ask, timeout_s)
-
-    async def quarantine(
-        self, host: str, reason: str, *, timeout_s: float | None = None
-    ) -> registry_pb2.QuarantineResponse:
-        """Place nothing new on a host; an empty reason lifts that. Raises CallError."""
-        request = registry_pb2.QuarantineRequest(host=host, reason=reason, command_id=_command_id())
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.QuarantineResponse:
-            return await stub.Quarantine(request, timeout=seconds)
-
-        return await self._ask("quarantine", ask, timeout_s)
-
-    async def failovers(self, *, timeout_s: float | None = None) -> registry_pb2.FailoversResponse:
-        """The last losses of hosts, the newest first. Raises CallError."""
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.FailoversResponse:
-            return await stub.Failovers(registry_pb2.FailoversRequest(), timeout=seconds)
-
-        return await self._ask("failovers", ask, timeout_s)
-
-    async def confirm_failover(
-        self, hosts: Sequence[str], *, timeout_s: float | None = None
-    ) -> registry_pb2.ConfirmFailoverResponse:
-        """Say that these hosts are gone (none: all whose failover is held back). Raises CallError."""
-        request = registry_pb2.ConfirmFailoverRequest(hosts=hosts, command_id=_command_id())
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ConfirmFailoverResponse:
-            return await stub.ConfirmFailover(request, timeout=seconds)
-
-        return await self._ask("failover confirm", ask, timeout_s)
-
-    async def apply_agents(
-        self,
-        specs: Sequence[registry_pb2.AgentSpec],
-        *,
-        managed_by: registry_pb2.ManagedBy.ValueType = registry_pb2.MANAGED_BY_API,
-        timeout_s: float | None = None,
-    ) -> Sequence[registry_pb2.RowResult]:
-        """Create or change agents; one result each, in their order. Raises CallError."""
-        request = registry_pb2.ApplyAgentsRequest(agents=specs, managed_by=managed_by, command_id=_command_id())
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> Sequence[registry_pb2.RowResult]:
-            return (await stub.ApplyAgents(request, timeout=seconds)).results
-
-        return await self._ask("apply", ask, timeout_s, again=_undecided)
-
-    async def delete_agents(
-        self,
-        ids: Sequence[str],
-        *,
-        managed_by: registry_pb2.ManagedBy.ValueType = registry_pb2.MANAGED_BY_API,
-        timeout_s: float | None = None,
-    ) -> Sequence[registry_pb2.RowResult]:
-        """Stop agents and remove them; one result each, in their order. Raises CallError."""
-        request = registry_pb2.DeleteAgentsRequest(ids=ids, managed_by=managed_by, command_id=_command_id())
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> Sequence[registry_pb2.RowResult]:
-            return (await stub.DeleteAgents(request, timeout=seconds)).results
-
-        return await self._ask("delete", ask, timeout_s, again=_undecided)
-
-    async def find(
-        self,
-        *,
-        capability: str = "",
-        labels: Mapping[str, str] | None = None,
-        node: str = "",
-        live: bool = True,
-        timeout_s: float | None = None,
-    ) -> list[registry_pb2.AgentRow]:
-        """Agents that offer a capability, have these labels, or are on a node: one of the three. Raises CallError."""
-        found: list[registry_pb2.AgentRow] = []
-        more = True
-        while more:
-            request = registry_pb2.LookupRequest(
-                capability=capability, labels=labels, node=node, live=live, after_uid=found[-1].uid if found else ""
-            )
-
-            async def ask(
-                stub: registry_pb2_grpc.RegistryStub, seconds: float, request: registry_pb2.LookupRequest = request
-            ) -> registry_pb2.LookupResponse:
-                return await stub.Lookup(request, timeout=seconds)
-
-            answer = await self._ask("find", ask, timeout_s)
-            found += answer.agents
-            more = answer.more and len(answer.agents) > 0
-        return found
-
-    async def create(self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes) -> None:
-        """Create one agent, or leave it as it is. Raises Conflict if it exists with another class, CallError."""
-        spec = registry_pb2.AgentSpec(id=agent_id, pool=pool, state=state, config=config, critical=True)
-        setattr(spec, "class", class_name)  # a keyword of Python
-        results = await self.apply_agents([spec])
-        for result in results:
-            if result.error.code == _IMMUTABLE:  # the registry's word; callers of the SDK know one for all runtimes
-                result.error.code = errors.Conflict.code
-        _raise_refused(results)
-        self._routes.expect(agent_id)
-
-    async def delete(self, agent_id: str) -> None:
-        """Remove one agent, if it exists. Raises CallError."""
-        _raise_refused(await self.delete_agents([agent_id]))
-
-    async def apply_pools(self, pools: Sequence[registry_pb2.PoolSpec], *, timeout_s: float | None = None) -> int:
-        """Declare the whole set of pools; the registry's revision then. Raises CallError."""
-        request = registry_pb2.ApplyClusterRequest(pools=pools, command_id=_command_id())
-
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ApplyClusterResponse:
-            return await stub.ApplyCluster(request, timeout=seconds)
-
-        return (await self._ask("apply", ask, timeout_s)).revision
-
-    async def watch(
-        self, kinds: Sequence[str] = (), *, patience_s: float = 10.0
-    ) -> AsyncIterator[registry_pb2.WatchBatch]:
-        """The registry: a snapshot, a batch with `synced`, then deltas; goes on at another server when one is lost.
-
-        `kinds`: agents, hosts, pools, servers; none: all. Raises CallError when no server answers for `patience_s`
-        seconds.
-        """
-        clock = asyncio.get_running_loop().time
-        revision, synced, give_up = 0, False, clock() + patience_s
-        while True:
-            server = self._servers.first
-            stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
-            try:
-                async for batch in stub.Watch(registry_pb2.WatchRequest(from_revision=revision, kinds=kinds)):
-                    give_up = clock() + patience_s
-                    synced = (synced and not batch.snapshot) or batch.synced
-                    revision = batch.revision if synced else 0  # a snapshot that breaks off begins anew
-                    yield batch
-            except RpcError as error:
-                self._servers.turn(server)
-                if not channels.is_transient(error) or clock() > give_up:
-                    raise channels.translate(error, "watch") from error
-            else:
-                self._servers.turn(server)
-            await asyncio.sleep(0.1)
 
     async def logs(self, agent_id: str, *, tail: int = 100, follow: bool = False) -> AsyncIterator[calls_pb2.LogLine]:
         """What the agent logged: up to `tail` lines of the past; with `follow` also what comes, at later holders too.
@@ -356,8 +152,6 @@ class Remote:
             return self._channel(self._servers.first, self.endpoint.server_name())
         return self._channel(route.address, self.endpoint.host_name(route.host))
 
-    # --- servers ---
-
     async def _resolve_at(
         self, server: str, request: registry_pb2.ResolveRequest, timeout_s: float
     ) -> registry_pb2.ResolveResponse:
@@ -372,58 +166,3 @@ class Remote:
         if answer.cluster_time > self._cluster_time[0]:
             self._cluster_time = (answer.cluster_time, asyncio.get_running_loop().time())
         return answer
-
-    async def _ask(
-        self,
-        what: str,
-        ask: Callable[[registry_pb2_grpc.RegistryStub, float], Awaitable[T]],
-        timeout_s: float | None,
-        *,
-        again: Callable[[T], bool] = lambda _: False,
-    ) -> T:
-        """Ask servers in turn until one answers, and answers for good. Raises CallError.
-
-        Requests that change something carry a command id: a repetition changes nothing twice.
-        """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + (self._timeout_s if timeout_s is None else timeout_s)
-        pause = 0.02
-        while True:
-            server = self._servers.first
-            stub = registry_pb2_grpc.RegistryStub(self._channel(server, self.endpoint.server_name()))
-            try:
-                # Longer each time: a large apply may need it, and a frozen server must not hold it up.
-                answer = await ask(stub, min(ATTEMPT_S + 20 * pause, max(0.05, deadline - clock())))
-            except RpcError as error:
-                if not channels.is_transient(error) or clock() + pause >= deadline:
-                    raise channels.translate(error, f"{what} at {server}") from error
-            else:
-                if not again(answer) or clock() + pause >= deadline:
-                    return answer
-            self._servers.turn(server)
-            await asyncio.sleep(pause)
-            pause = min(0.5, pause * 2)
-
-    def _channel(self, address: str, expected: str) -> Channel:
-        key = f"{expected}@{address}"
-        channel = self._channels.get(key)
-        if channel is None:
-            here = self.endpoint
-            channel = channels.open_channel(address, expected, here.authority_pem, here.certificate_pem, here.key_pem)
-            self._channels[key] = channel
-        return channel
-
-
-def _undecided(results: Sequence[registry_pb2.RowResult]) -> bool:
-    """The servers could not decide some row: the same command may be sent again."""
-    return any(result.error.retryable for result in results)
-
-
-def _raise_refused(results: Sequence[registry_pb2.RowResult]) -> None:
-    for result in results:
-        if result.HasField("error"):
-            raise channels.from_proto(result.error, result.id)
-
-
-def _command_id() -> str:
-    return secrets.token_hex(16)
