@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tenured.raft import Applied, Consensus, Outcome, RaftConfig, Role
+from tenured.raft.files import Files
+from tenured.raft.snapfiles import SnapshotFile, snapshot_name
 
 DEADLINE_S = 10.0
 
@@ -150,3 +152,8 @@ class Servers:
         outcome: Outcome = await self.running[name].propose(command, DEADLINE_S)
         assert isinstance(outcome, Applied), outcome
         return outcome
+
+
+def chunks(files: Files, at: tuple[int, int]) -> list[bytes]:
+    """The whole state in a snapshot's file."""
+    return list(SnapshotFile(files.open(snapshot_name(at))).chunks())
