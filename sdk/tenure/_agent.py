@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import msgspec
 
 from tenure import _codec, _state
-from tenure._context import Context, Scope, running_scope
+from tenure._context import Context
 from tenure._declare import declare, declare_skills, declared_state, refuse_unknown
 from tenure._effects import Directive
 from tenure._instruction import Instruction, Kind, Target, checked
 from tenure._methods import Method, find
+from tenure._scope import Scope, running_scope
 from tenure._state import S, State
 from tenure.errors import (
     CallInsideTurn,

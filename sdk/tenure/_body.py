@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from tenure._context import Context, Scope
+from tenure._context import Context
 from tenure._effects import Directive
 from tenure._instruction import Instruction
 from tenure._methods import Method, find
+from tenure._scope import Scope
 
 if TYPE_CHECKING:
     from tenure._agent import Agent

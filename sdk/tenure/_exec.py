@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from tenure import _codec, _deadline, _state
 from tenure._agent import Agent, Cell, around
 from tenure._clock import Clock
-from tenure._context import Context, Scope, on_loop_clock
-from tenure._deadline import boot_ns
+from tenure._context import Context
+from tenure._deadline import boot_ns, on_loop_clock
+from tenure._scope import Scope
 from tenure._state import State
 from tenure.errors import CallError, DeadlineExceeded
 

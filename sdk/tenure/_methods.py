@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from tenure import _deadline
-from tenure._context import Context, current_scope
+from tenure._context import Context
 from tenure._instruction import Instruction, Kind
+from tenure._scope import current_scope
 from tenure._signature import CheckedSignature, Signature
 from tenure.errors import DeadlineExceeded, DefinitionError, UnknownMethod
 

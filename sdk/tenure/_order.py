@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tenure import _codec, _watch
 from tenure._body import run_one, settled
-from tenure._context import Context, Scope, current_scope, on_loop_clock
+from tenure._context import Context
+from tenure._deadline import on_loop_clock
 from tenure._effects import Directive
 from tenure._methods import Method
+from tenure._scope import Scope, current_scope
 from tenure.errors import DeadlineExceeded
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ from typing import Any, TypeVar, cast
 
 from tenure import _exec
 from tenure._agent import Agent
-from tenure._context import Context, Scope
+from tenure._context import Context
 from tenure._deadline import boot_ns
 from tenure._instruction import Instruction
 from tenure._methods import find
+from tenure._scope import Scope
 from tenure.errors import DeadlineExceeded, InvalidArguments, NotInTurn
 from tenure.plan import (
     Branch,

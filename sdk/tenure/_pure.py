@@ -8,10 +8,10 @@ from typing import Any, NoReturn, TypeVar, cast
 from tenure import _record, _state
 from tenure._agent import Agent, Cell, Role, make, state_class
 from tenure._body import run_one
-from tenure._context import Scope, current_scope
 from tenure._effects import Directive, Error
 from tenure._instruction import Instruction, checked
 from tenure._methods import Method, find
+from tenure._scope import Scope, current_scope
 from tenure._state import State
 from tenure.errors import CallError, NotInTurn, NotPure, UsageError
 

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 
 from tenure import _codec
-from tenure._context import refuse_write
+from tenure._scope import refuse_write
 from tenure.errors import StateInvalid, StateUnreadable
 
 S = TypeVar("S", bound="State")

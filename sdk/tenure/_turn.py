@@ -17,13 +17,14 @@ import msgspec
 
 from tenure import _codec, _record, _routes, _state, _watch
 from tenure._agent import Agent, Cell, Role, make, state_class
-from tenure._context import EMITS, Context, Emission, Scope, current_scope
+from tenure._context import Context
 from tenure._effects import Directive, Error
 from tenure._faults import fault_of
 from tenure._instruction import Kind
 from tenure._methods import Method, find
 from tenure._order import Order, execute
 from tenure._record import Record
+from tenure._scope import EMITS, Emission, Scope, current_scope
 from tenure._state import S, State
 from tenure._view import View
 from tenure.errors import Busy, CallError, StateInvalid

@@ -117,7 +117,7 @@ class TestSources:
         assert probe.types() == ["door.opened"]  # somebody asked for the end: nothing is reported
 
     async def test_a_sensor_does_not_run_within_the_turn_that_started_it(self) -> None:
-        from tenure._context import current_scope
+        from tenure._scope import current_scope
 
         seen: list[object] = []
 

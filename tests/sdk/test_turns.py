@@ -295,7 +295,7 @@ async def test_stored_states_are_checked() -> None:
 
 def test_no_deadline_is_infinite() -> None:
     """A pure run has no deadline."""
-    assert math.isinf(tenure.Context(tenure._context.Scope("a", "b")).deadline)
+    assert math.isinf(tenure.Context(tenure._scope.Scope("a", "b")).deadline)
 
 
 # --- plain functions in the caller's step (ADR 0021) ------------------------------------------------------------------

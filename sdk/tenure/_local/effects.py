@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tenure import _codec
-from tenure._context import Emission
 from tenure._local.carrying import onto
 from tenure._local.held import Held
 from tenure._local.timers import FOLDED
 from tenure._local.work import Asked, work_of
+from tenure._scope import Emission
 from tenure.directives import (
     AdoptChild,
     Directive,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenure import errors
 from tenure._clock import Clock, SystemClock
-from tenure._context import Emission
 from tenure._exec import Pace, pace
 from tenure._instruction import Kind
 from tenure._local import families, records, timers, work
@@ -25,6 +24,7 @@ from tenure._local.sleeping import Sleep
 from tenure._local.tasks import Tasks
 from tenure._local.work import Asked
 from tenure._names import full_id
+from tenure._scope import Emission
 from tenure._turn import Done, Slices
 from tenure.directives import Directive, Emit, Error
 from tenure.observe import Hub, Span

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from tenure import errors
 from tenure._agent import Agent, state_class
-from tenure._context import Parent, running_scope
+from tenure._context import Parent
 from tenure._local import families
 from tenure._local.held import Held
+from tenure._scope import running_scope
 from tenure._state import S
 from tenure.strategies import Snapshot
 

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 
-from tenure._context import current_scope
+from tenure._scope import current_scope
 from tenure.observe._redact import Redactor
 from tenure.observe._span import current_span
 

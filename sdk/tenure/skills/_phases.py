@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_origin
 
 from tenure import _codec, _routes
 from tenure._body import settled
-from tenure._context import Context, Emission, Scope, emission_of
+from tenure._context import Context
 from tenure._effects import Emit
 from tenure._instruction import Instruction
 from tenure._methods import Method, find, methods_of
+from tenure._scope import Emission, Scope, emission_of
 from tenure.directives import Cancel, Cron, StartSensor, StopSensor
 from tenure.errors import DefinitionError, StateInvalid, UsageError
 from tenure.signals import Route, Router, Signal

@@ -24,8 +24,8 @@ from tenure.skills._times import Schedules, SensorMakers
 
 if TYPE_CHECKING:
     from tenure._agent import Agent, Cell
-    from tenure._context import Scope
     from tenure._instruction import Kind
+    from tenure._scope import Scope
 
 K = TypeVar("K", bound=Skill[Any])
 Content = Mapping[str, Any]

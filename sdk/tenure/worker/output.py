@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tenure._context import current_scope
+from tenure._scope import current_scope
 from tenure_link import LogLine
 
 LINE_LIMIT = 8_000

@@ -1,0 +1,140 @@
+"""The scope behind a turn: what it may do and what it has done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tenure import _codec
+from tenure._effects import Directive, Emit
+from tenure._instruction import checked
+from tenure._lazy import Lazy
+from tenure.errors import NotInTurn, NotSupported, UsageError
+
+if TYPE_CHECKING:  # signals, skills and strategies are not needed by most agents
+    from tenure import directives
+    from tenure.signals import Signal
+    from tenure.skills._phases import Attach, Detach
+    from tenure.skills._roster import Roster
+    from tenure.strategies import Strategy
+else:
+    directives = Lazy("tenure.directives")
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Emission(Directive):
+    """`Emit` with its data taken as it was then: what the engine keeps."""
+
+    type: str
+    data: bytes
+    to: str = ""
+    subject: str = ""
+
+    def plain(self) -> Emit:
+        """What the user asked for."""
+        return Emit(self.type, _codec.unpack(self.data), self.to, self.subject)
+
+
+def emission_of(emit: Emit) -> Emission:
+    """Raises ValueError for a type or data that cannot be sent."""
+    if not _TYPE.fullmatch(emit.type):
+        raise ValueError(f"a signal type is words of letters, digits, _ and - joined by dots, not {emit.type!r}")
+    return Emission(emit.type, _codec.pack(emit.data), emit.to, emit.subject)
+
+
+EMITS: frozenset[type[Directive]] = frozenset({Emit})
+"""What a worker of the cluster does as yet."""
+
+
+class Scope(msgspec.Struct, eq=False):
+    """One turn: what it may do and what it has done. Belongs to the engine; user code holds a `Context`."""
+
+    agent_id: str
+    method: str
+    uid: str = ""
+    caller: str = ""
+    epoch: int = 0
+    turn: int = 0
+    deadline_ns: int = 0
+    """CLOCK_BOOTTIME; 0: none."""
+    read_only: bool = False
+    open: bool = True
+    directives: list[Directive] = []
+    extra: tuple[Directive, ...] = ()
+    """Of the runtime's own, to be committed with the turn: such as that a timer has fired."""
+    supports: frozenset[type[Directive]] | None = None
+    """What the runtime has executors for; None: anything, since nothing is executed."""
+    signal: Signal | None = None
+    """What woke the agent, if a signal did."""
+    recovered: bool = False
+    strategy: Strategy | None = None
+    memory: dict[str, Any] | None = None
+    """Of the strategy, in this turn."""
+    roster: Roster | None = None
+    """The skills of the agent; None: its class takes none, and nobody looks."""
+    skills: dict[str, Any] | None = None
+    """Their states in this turn, by alias, as far as somebody asked."""
+    changes: list[Attach | Detach] | None = None
+    """Skills to be attached and detached when the turn ends."""
+    slices: Mapping[str, Any] = _NOTHING
+    """What is kept beside the state, as the turn began."""
+
+    def do(self, directive: Directive) -> None:
+        """Keep an effect for the commit. Raises NotInTurn, NotSupported, InvalidArguments."""
+        what = type(directive).__name__
+        if not self.open:
+            raise NotInTurn(f"the turn of {self.method} has ended: it can have no effects any more ({what})")
+        if self.read_only:
+            raise NotInTurn(f"a query only reads: make {self.method} an action to have effects ({what})")
+        if isinstance(directive, Emit):
+            kind: type[Directive] = Emit
+            directive = emission_of(directive)
+        else:
+            kind = type(directive)
+            _check(directive)
+        if self.supports is not None and kind not in self.supports:
+            raise NotSupported(f"this runtime has no executor for {kind.__name__}, which {self.method} asks for")
+        self.directives.append(directive)
+
+    def plain(self) -> tuple[Directive, ...]:
+        """The effects as the user asked for them."""
+        return tuple(one.plain() if isinstance(one, Emission) else one for one in self.directives)
+
+
+def _check(directive: Directive) -> None:
+    """What is run later is wrong now. Raises InvalidArguments, UsageError."""
+    if isinstance(directive, directives.RunInstruction):
+        checked(directive.instruction, "run").encode()
+    elif isinstance(directive, (directives.Send, directives.Schedule, directives.Cron)):
+        from tenure.signals import Signal  # noqa: PLC0415 - most agents need none of it
+
+        if not isinstance(directive.what, Signal):
+            checked(directive.what, type(directive).__name__).encode()
+    elif isinstance(directive, directives.StartSensor) and isinstance(directive.sensor, type):
+        raise UsageError(f"a sensor is made with its configuration: {directive.sensor.__name__}(...)")
+
+
+current_scope: ContextVar[Scope | None] = ContextVar("tenure_scope", default=None)
+"""The turn that the running code belongs to, also in tasks and threads that it started. `Scope.open`: it still runs."""
+
+
+def running_scope() -> Scope | None:
+    """The open turn that the running code belongs to, or None."""
+    scope = current_scope.get()
+    return scope if scope is not None and scope.open else None
+
+
+def refuse_write(what: str) -> None:
+    """Raise if the running code is a query: it may change nothing."""
+    scope = current_scope.get()
+    if scope is not None and scope.read_only:
+        raise UsageError(f"a query only reads: make {scope.method} an action to change {what}")
