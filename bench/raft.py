@@ -34,7 +34,7 @@ from grpc import aio
 from bench import etcd
 from bench.harness import Line, emit, percentile, say
 from bench.servers import Servers, running
-from bench.writers import Changes, Framed, one_by_one, our_unary, their_unary, their_write
+from bench.writers import Changes, Framed, each, one_by_one, our_unary, their_unary, their_write
 from tenure_api import identity
 
 WRITES = 400
@@ -66,15 +66,15 @@ async def sequential(servers: Servers, peer: etcd.Members | None, rounds: int) -
         call = our_unary(plain)
         async with servers.aio_channel(leader) as channel:
             stream = Changes(channel)
-            await stream.one_by_one(WARM)
+            await each(stream.write, WARM)
             # A loop of its own: gRPC's asyncio may run on one loop only, and uvloop forks, which gRPC's threads forbid.
             runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
             framed = await asyncio.to_thread(runner.run, Framed.open(servers, leader))
-            await asyncio.to_thread(runner.run, framed.one_by_one(WARM))
+            await asyncio.to_thread(runner.run, each(framed.write, WARM))
             await asyncio.to_thread(one_by_one, call, WARM)
             for _ in range(rounds):
-                links.append(await asyncio.to_thread(runner.run, framed.one_by_one(WRITES)))
-                ours.append(await stream.one_by_one(WRITES))
+                links.append(await asyncio.to_thread(runner.run, each(framed.write, WRITES)))
+                ours.append(await each(stream.write, WRITES))
                 if other is not None:
                     theirs.append(await asyncio.to_thread(one_by_one, other, WRITES))
                 unary.append(await asyncio.to_thread(one_by_one, call, WRITES // 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self
 
 import grpc
@@ -47,6 +47,16 @@ def one_by_one(write: Callable[[], None], count: int) -> list[float]:
     for _ in range(count):
         begin = time.perf_counter()
         write()
+        times.append((time.perf_counter() - begin) * 1000)
+    return times
+
+
+async def each(write: Callable[[], Awaitable[None]], count: int) -> list[float]:
+    """Milliseconds of each, one after the other."""
+    times: list[float] = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        await write()
         times.append((time.perf_counter() - begin) * 1000)
     return times
 
@@ -93,15 +103,6 @@ class Framed:
             raise SystemExit("the stream of changes is over")
         await future
 
-    async def one_by_one(self, count: int) -> list[float]:
-        """Milliseconds of each."""
-        times: list[float] = []
-        for _ in range(count):
-            begin = time.perf_counter()
-            await self.write()
-            times.append((time.perf_counter() - begin) * 1000)
-        return times
-
     async def close(self) -> None:
         """End the stream."""
         if self._link is not None:
@@ -127,15 +128,6 @@ class Changes:
         future = self._waiting[serial] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait(Change(seq=serial, apply=apply_request(serial % AGENTS, serial)))
         await future
-
-    async def one_by_one(self, count: int) -> list[float]:
-        """Milliseconds of each."""
-        times: list[float] = []
-        for _ in range(count):
-            begin = time.perf_counter()
-            await self.write()
-            times.append((time.perf_counter() - begin) * 1000)
-        return times
 
     async def close(self) -> None:
         """End the stream."""

@@ -1,4 +1,4 @@
-"""Records of a log, and the log of one file that versions before the segments wrote."""
+"""Records of a log, the log of one file that versions before the segments wrote, and a power cut at any step."""
 
 import msgspec
 
@@ -29,3 +29,20 @@ def one_file(*groups: list[bytes]) -> bytes:
 
 
 OLD = one_file([encode_record(Standing(True, 7)), entry(1)], [encode_record(Ballot(3, "s1")), entry(2)], [entry(3)])
+
+
+class PowerCut(Exception):
+    """Nothing happens after it."""
+
+
+class Fuse:
+    """Lets `k` changes of the disk happen, and none after."""
+
+    def __init__(self, k: int) -> None:
+        self.left = k
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            raise PowerCut
+        return True

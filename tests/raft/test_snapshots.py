@@ -16,6 +16,7 @@ from tenured.raft.records import Added, CutBelow, Entry, LogState, encode_record
 from tenured.raft.snapfiles import DAMAGED, INCOMING, Done, SnapshotStore, snapshot_name
 from tenured.raft.snapshots import RESEND_S, WINDOW_BYTES, Snapshots
 from tests.raft.raft_servers import chunks
+from tests.raft.segments import Fuse, PowerCut
 from tests.raft.sim.disk import SimDisk, SimFiles
 
 
@@ -32,23 +33,6 @@ class AtOnce:
                 raise
             error = failure
         done(error)
-
-
-class PowerCut(Exception):
-    """Nothing happens after it."""
-
-
-class Fuse:
-    """Lets `k` changes of the disk happen, and none after."""
-
-    def __init__(self, k: int) -> None:
-        self.left = k
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        if self.left < 0:
-            raise PowerCut
-        return True
 
 
 def entry(index: int) -> Entry:

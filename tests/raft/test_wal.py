@@ -21,7 +21,7 @@ from tenured.raft.records import (
     encode_record,
 )
 from tenured.raft.wal import Header, Log, group, open_log, segment_name, start_of
-from tests.raft.segments import FIRST, OLD, entry
+from tests.raft.segments import FIRST, OLD, Fuse, PowerCut, entry
 from tests.raft.sim.disk import SimDisk, SimFile, SimFiles
 
 
@@ -259,23 +259,6 @@ def test_a_missing_raft_log_beside_segments_refuses_to_start() -> None:
 
 
 # ---- crashes at every step ---------------------------------------------------------------------------------------
-
-
-class PowerCut(Exception):
-    """Nothing happens after it."""
-
-
-class Fuse:
-    """Lets `k` changes of the disk happen, and none after."""
-
-    def __init__(self, k: int) -> None:
-        self.left = k
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        if self.left < 0:
-            raise PowerCut
-        return True
 
 
 def crashes(prepare: Callable[[], Segments], work: Callable[[Segments], None]) -> Iterator[Segments]:
