@@ -55,7 +55,7 @@ def build(words: Sequence[str], given: str | None, method: registry_pb2.MethodIn
     Raises UsageError.
     """
     arguments = parse_object(given) if given else {}
-    schema = _schema(method)
+    schema = schema_of(method)
     properties: dict[str, Any] = schema.get("properties", {})
     for name, text in split_options(words).items():
         if name in arguments:
@@ -66,7 +66,8 @@ def build(words: Sequence[str], given: str | None, method: registry_pb2.MethodIn
     return arguments
 
 
-def _schema(method: registry_pb2.MethodInfo | None) -> dict[str, Any]:
+def schema_of(method: registry_pb2.MethodInfo | None) -> dict[str, Any]:
+    """JSON Schema of a method's parameters; empty where it is not known."""
     if method is None or not method.parameters_schema:
         return {}
     return cast("dict[str, Any]", json.loads(method.parameters_schema))

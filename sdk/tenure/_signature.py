@@ -117,7 +117,18 @@ class Signature:
             return _codec.pack(self._reply.dump_python(value, mode="python", warnings="error"))
         except (PydanticSerializationError, ValueError) as error:
             got = type(value).__name__
-            raise ActionFailed(f"{self.label} returned {got}, which does not fit its annotation: {error}") from error
+            raise ActionFailed(
+                f"{self.label} returned {got}, which does not fit its annotation: {self._misfit(value, error)}"
+            ) from error
+
+    def _misfit(self, value: object, error: Exception) -> str:
+        """What does not fit. Validation says it better than pydantic's serialiser, if it sees it too."""
+        try:
+            self._reply.validate_python(value, strict=True)
+        except pydantic.ValidationError as better:
+            return _codec.explain(better)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return lines[-1] if lines else type(error).__name__
 
     def decode_reply(self, data: bytes) -> object:
         """Raises ValueError (pydantic.ValidationError) for a reply that does not fit the annotation."""

@@ -137,6 +137,16 @@ def test_call_reads_values_by_the_methods_schema(tenure: Tenure, cluster: FakeCl
     assert cluster.calls == [("shop/counter-1", "increment", {"by": 2, "note": "12"}, 4.0)]
 
 
+def test_call_without_a_method_lists_them_with_their_options(tenure: Tenure) -> None:
+    result = tenure("call", "shop/counter-1")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "Methods:",
+        "  increment [--by INTEGER] [--note STRING] (action): Add.",
+        "  value (query): no description",
+    ]
+
+
 def test_call_takes_negative_numbers(tenure: Tenure, cluster: FakeCluster) -> None:
     """`--by -2` is a value, not an option."""
     cluster.replies["increment"] = 0
@@ -190,7 +200,8 @@ def test_describe_tells_the_whole_story(tenure: Tenure, cluster: FakeCluster) ->
     assert "team=books" in text
     assert "general_purpose" in text
     for part in ("Running on node-2", "60s ago, 2810 ms, LeaseExpired", "from host-1 (node-1) to host-2 (node-2)",
-                 "best of 3: load 1", "increment (action): Add.", "value (query)"):  # fmt: skip
+                 "best of 3: load 1", "increment [--by INTEGER] [--note STRING] (action): Add.",
+                 "value (query)"):  # fmt: skip
         assert part in text
 
 
@@ -202,6 +213,13 @@ def test_delete_and_create(tenure: Tenure, cluster: FakeCluster) -> None:
     assert result.stdout == "agent/shop/counter-9 created\n"
     assert getattr(cluster.applied[0], "class") == "Counter"
     assert cluster.applied[0].cpu_milli == 100
+
+
+def test_deleting_what_is_not_there_says_so(tenure: Tenure, cluster: FakeCluster) -> None:
+    """It is no error: the command can be repeated."""
+    cluster.results["shop/nobody"] = registry_pb2.RowResult(id="shop/nobody", outcome="gone")
+    result = tenure("delete", "shop/nobody")
+    assert (result.exit_code, result.stdout) == (0, "agent/shop/nobody was not there\n")
 
 
 def test_a_refused_row_is_an_error_that_names_it(tenure: Tenure, cluster: FakeCluster) -> None:

@@ -1,5 +1,7 @@
 """What runtimes tell their hub, and sensors where time stands still."""
 
+import pytest
+
 import tenure
 from tenure._clock import VirtualClock
 from tenure._local.runtime import LocalRuntime
@@ -30,6 +32,33 @@ class Bell(tenure.Agent[Seen]):
         if self.state.beats == 1:
             raise KeyError("password=x")
         self.state.beats += 1
+
+
+class Asked(tenure.Agent[Seen]):
+    @tenure.query
+    def beats(self) -> int:
+        return self.state.beats
+
+    @tenure.query
+    def fails(self) -> int:
+        raise KeyError("no such beat")
+
+
+async def test_queries_have_spans_of_their_own() -> None:
+    hub, events = Hub(), list[Event]()
+    hub.subscribe(events.append)
+    async with LocalRuntime(clock=VirtualClock(), hub=hub) as rt:
+        asked = await rt.create(Asked, "a")
+        assert await asked.beats() == 0
+        with pytest.raises(tenure.errors.ActionFailed):
+            await asked.fails()
+    said = [(event.name, event.public().get("tenure.method")) for event in events]
+    assert said == [
+        ("tenure.query.start", "beats"),
+        ("tenure.query.stop", "beats"),
+        ("tenure.query.start", "fails"),
+        ("tenure.query.exception", "fails"),
+    ]
 
 
 async def test_a_sensor_ticks_in_virtual_time_and_its_trace_reaches_the_last_agent() -> None:

@@ -20,7 +20,7 @@ CALL_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 def call(
     context: typer.Context,
     agent: Annotated[str, typer.Argument(help="NAMESPACE/NAME")],
-    method: Annotated[str, typer.Argument(help="An action or a query of its class.")],
+    method: Annotated[str, typer.Argument(help="An action or a query of its class; none: list them.")] = "",
     args: Annotated[str, typer.Option("--args", help="Arguments as one JSON object.")] = "",
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to keep trying.")] = DEFAULT_TIMEOUT_S,
     output: Annotated[Format, typer.Option("--output", "-o", help="json: with host and epoch.")] = Format.TABLE,
@@ -37,6 +37,8 @@ def call(
 
         tenure call shop/counter-1 value
 
+        tenure call shop/counter-1                (lists what can be called)
+
         tenure call shop/orders-7 add --args '{"item": {"sku": "a1", "count": 2}}'
     """
     shell = runtime(context)
@@ -51,6 +53,9 @@ async def _call(shell: Runtime, agent: str, method: str, words: list[str], optio
         row = rows.agent(name)
         if row is None:
             raise CliError(f"There is no agent {name!r}.", "`tenure get agents` lists them.")
+        if not method:
+            print("\n".join(_methods(name, describe.methods(row, rows))))
+            return
         found = arguments.check_method(method, describe.class_info(row, rows))
         values = arguments.build(words, given or None, found)
         result = await cluster.call(name, method, values, timeout)
@@ -59,6 +64,12 @@ async def _call(shell: Runtime, agent: str, method: str, words: list[str], optio
         print(data.to_json(whole) if output is Format.JSON else data.to_yaml(whole))
     else:
         print(data.reply(result.value))
+
+
+def _methods(agent: str, lines: list[str]) -> list[str]:
+    if not lines:
+        raise CliError(f"No host has said yet what can be called of {agent}.", f"`tenure describe agent {agent}`")
+    return lines
 
 
 def logs(

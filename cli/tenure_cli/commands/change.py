@@ -77,7 +77,8 @@ def report(results: Sequence[registry_pb2.RowResult]) -> None:
     refused = [result for result in results if result.outcome == "refused"]
     for result in results:
         if result.outcome != "refused":
-            print(f"agent/{result.id} {result.outcome}")
+            absent = result.outcome == "gone" and not result.uid
+            print(f"agent/{result.id} {'was not there' if absent else result.outcome}")
     if refused:
         error = refused[0].error
         others = f" ({len(refused) - 1} more were refused)" if len(refused) > 1 else ""

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from tenure_cli.arguments import schema_of
 from tenure_cli.ports import Rows
 from tenure_cli.render.choose import capabilities
 from tenure_cli.render.tables import NONE, age, failover
@@ -41,7 +42,7 @@ def agent(row: registry_pb2.AgentRow, rows: Rows, now: float) -> list[str]:
     ]
     width = max(len(name) for name, _ in fields) + 1 + INDENT
     lines = [f"{name + ':':<{width}}{value}" for name, value in fields]
-    return lines + _moved(row) + _methods(row, rows)
+    return lines + _moved(row) + methods(row, rows)
 
 
 def _moment(wall: float) -> str:
@@ -55,15 +56,29 @@ def _moved(row: registry_pb2.AgentRow) -> list[str]:
     return [f"  {_moment(last.wall_time)}: from {last.from_host} ({last.from_node}) to {last.to_host} ({last.to_node})"]
 
 
-def _methods(row: registry_pb2.AgentRow, rows: Rows) -> list[str]:
+def methods(row: registry_pb2.AgentRow, rows: Rows) -> list[str]:
+    """What can be called, with the options that `tenure call` takes for it; nothing while no host knows the class."""
     info = class_info(row, rows)
     if info is None:
         return []
     lines = ["Methods:"]
     for method in info.methods:
         kind = "query" if method.query else "action"
-        lines.append(f"  {method.name} ({kind}): {method.description or 'no description'}".rstrip())
+        named = " ".join([method.name, *_options(method)])
+        lines.append(f"  {named} ({kind}): {method.description or 'no description'}".rstrip())
     return lines
+
+
+def _options(method: registry_pb2.MethodInfo) -> list[str]:
+    """`--by INTEGER`, in brackets where it may be left out."""
+    schema = schema_of(method)
+    properties: dict[str, dict[str, object]] = schema.get("properties", {})
+    required: list[str] = schema.get("required", [])
+    texts = [
+        (name, f"--{name.replace('_', '-')} {str(about.get('type', 'json')).upper()}")
+        for name, about in properties.items()
+    ]
+    return [text if name in required else f"[{text}]" for name, text in texts]
 
 
 def class_info(row: registry_pb2.AgentRow, rows: Rows) -> registry_pb2.ClassInfo | None:

@@ -113,8 +113,7 @@ class RaftPeers:
             try:
                 await self._session(peer, reconnect)
             except TransportError as error:
-                if self.last_error.get(peer) != str(error):  # once per reason, not ten times a second
-                    _log.warning("raft link to %s: %s", peer, error)
+                reconnect.failed(_log, f"raft link to {peer}", str(error))
                 self.last_error[peer] = str(error)
             await reconnect.pause()
 

@@ -152,8 +152,7 @@ class ServerLinks:
             try:
                 await self._session(server, reconnect)
             except TransportError as error:
-                if self.last_error.get(server) != str(error):
-                    _log.warning("link to server %s: %s", server, error)
+                reconnect.failed(_log, f"link to server {server}", str(error))
                 self.last_error[server] = str(error)
             await reconnect.pause()
 

@@ -179,7 +179,8 @@ class Engine(Tasks):
     ) -> bytes:
         until_ns = deadline_ns(self.timeout if timeout is None else timeout)
         if isinstance(wanted, Asked) and held.activation.is_query(wanted.name):
-            done = await held.activation.perform(_turn(held, wanted, kind, until_ns, caller))
+            query = held.activation.perform(_turn(held, wanted, kind, until_ns, caller))
+            done = await (self._spanned("tenure.query", held, wanted, query) if self.hub.on else query)
             if held.touched is not None:
                 held.touched()
         else:
@@ -228,9 +229,15 @@ class Engine(Tasks):
         signal = wanted if isinstance(wanted, Signal) else None
         if signal is not None:
             self.hub.routed(held.who, signal, held.activation.leads(signal))
-        span = self.hub.begin("tenure.turn", held.who, work.label_of(wanted), turn=number, cause=signal)
+        return await self._spanned("tenure.turn", held, wanted, self._settled(held, body), number)
+
+    async def _spanned(
+        self, name: str, held: Held, wanted: Asked | Signal, body: Coroutine[Any, Any, Done], number: int = 0
+    ) -> Done:
+        cause = wanted if isinstance(wanted, Signal) else None
+        span = self.hub.begin(name, held.who, work.label_of(wanted), turn=number, cause=cause)
         try:
-            done = await self._settled(held, body)
+            done = await body
         except BaseException as error:
             self.hub.end(span, error=error)
             raise

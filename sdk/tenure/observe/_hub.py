@@ -31,7 +31,7 @@ from tenure.signals import Signal, Subscription
 
 E = TypeVar("E", bound=Event)
 
-SLOW_S: Mapping[str, float] = {"tenure.turn": 0.010, "tenure.directive": 0.005}
+SLOW_S: Mapping[str, float] = {"tenure.turn": 0.010, "tenure.query": 0.010, "tenure.directive": 0.005}
 """Seconds after which a span is reported as slow, where the hub is given no others."""
 _OUTCOMES: Mapping[str, Outcome] = {"CancelledError": "cancelled", "DeadlineExceeded": "deadline"}
 

@@ -1,0 +1,30 @@
+"""How often a link that cannot be made is complained about."""
+
+import logging
+
+import pytest
+
+from tenured.transport import backoff
+from tenured.transport.backoff import Reconnect
+
+
+async def test_a_peer_that_starts_later_is_no_warning_and_one_that_stays_away_is_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cluster starts with refused connections; a user who reads twenty warnings looks for an error."""
+
+    async def at_once(_: float) -> None: ...
+
+    monkeypatch.setattr(backoff.asyncio, "sleep", at_once)
+    caplog.set_level(logging.INFO)
+    link, log = Reconnect(), logging.getLogger("test")
+    for _ in range(2 * backoff.LASTING):
+        link.failed(log, "link to b", "refused")
+        await link.pause()
+    assert [(one.levelname, one.getMessage()) for one in caplog.records] == [
+        ("INFO", "link to b: refused"),
+        ("WARNING", "link to b: refused"),
+    ]
+    link.succeeded()
+    link.failed(log, "link to b", "refused")
+    assert [one.levelname for one in caplog.records] == ["INFO", "WARNING", "INFO"]
