@@ -77,7 +77,7 @@ class Cell(msgspec.Struct, Generic[S], eq=False):
     """Of a value, its skills; None: those of the class."""
     scope: Scope | None = None
     runtime: Runtime | None = None
-    config: Mapping[str, object] = {}
+    config: Mapping[str, object] = {}  # msgspec gives each cell its own
 
     def context(self) -> Context | None:
         """The turn that this draft is in; None: it is no draft, or its turn has ended."""

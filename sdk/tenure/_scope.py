@@ -68,7 +68,7 @@ class Scope(msgspec.Struct, eq=False):
     """CLOCK_BOOTTIME; 0: none."""
     read_only: bool = False
     open: bool = True
-    directives: list[Directive] = []
+    directives: list[Directive] = []  # msgspec gives each scope its own
     extra: tuple[Directive, ...] = ()
     """Of the runtime's own, to be committed with the turn: such as that a timer has fired."""
     supports: frozenset[type[Directive]] | None = None
