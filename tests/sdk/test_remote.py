@@ -251,7 +251,7 @@ async def test_an_agent_without_a_host_is_waited_for(cluster: FakeCluster) -> No
     host = await cluster.host("host-0", value(3))
     async with client(cluster) as remote:
         with pytest.raises(errors.NotReady, match="Waiting for a host"):
-            await call(remote, timeout_s=0.3)
+            await call(remote, timeout_s=1.5)
         calling = asyncio.create_task(call(remote))
         await asyncio.sleep(0)
         await cluster.place(AGENT, host)

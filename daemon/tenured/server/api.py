@@ -137,12 +137,18 @@ class Api:
         command: Callable[[Sequence[T], str], commands.Command],
         name: Callable[[T], str],
     ) -> tuple[list[registry_pb2.RowResult], int]:
-        """Propose in entries of bounded size, in order; the first that is not decided ends it."""
+        """Propose in entries of bounded size, in order; the first that is not decided ends it.
+
+        The revision is not older than what was changed, although this server may not have applied it yet.
+        """
         answers: list[registry_pb2.RowResult] = []
+        revision = 0
         for number, start in enumerate(range(0, len(items), _ROWS_A_COMMAND)):
             part = items[start : start + _ROWS_A_COMMAND]
-            answers += await self._part(part, f"{command_id}#{number}" if command_id else "", command, name)
-        return answers, self._replica.registry.revision
+            decided, at = await self._part(part, f"{command_id}#{number}" if command_id else "", command, name)
+            answers += decided
+            revision = max(revision, at)
+        return answers, max(revision, self._replica.registry.revision)
 
     async def _part(
         self,
@@ -150,19 +156,21 @@ class Api:
         command_id: str,
         command: Callable[[Sequence[T], str], commands.Command],
         name: Callable[[T], str],
-    ) -> list[registry_pb2.RowResult]:
+    ) -> tuple[list[registry_pb2.RowResult], int]:
         encoded = commands.encode(command(part, command_id))
         if len(encoded) > COMMAND_LIMIT and len(part) > 1:
             half = len(part) // 2
-            first = await self._part(part[:half], f"{command_id}a" if command_id else "", command, name)
-            return first + await self._part(part[half:], f"{command_id}b" if command_id else "", command, name)
+            first, earlier = await self._part(part[:half], f"{command_id}a" if command_id else "", command, name)
+            second, later = await self._part(part[half:], f"{command_id}b" if command_id else "", command, name)
+            return first + second, max(earlier, later)
         outcome = await self._consensus.propose(encoded, COMMAND_TIMEOUT_S)
         if not isinstance(outcome, Applied):
-            return [_undecided(name(item), outcome) for item in part]
+            return [_undecided(name(item), outcome) for item in part], 0
         result = results.decode(outcome.result)
         if not result.ok:
-            return [_row(results.RowResult(name(item), "", "refused", result.reason, result.message)) for item in part]
-        return [_row(row) for row in result.rows]
+            refused = [results.RowResult(name(item), "", "refused", result.reason, result.message) for item in part]
+            return [_row(row) for row in refused], result.revision
+        return [_row(row) for row in result.rows], result.revision
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
