@@ -70,6 +70,10 @@ class FakeHost:
         await self.command(release_host=hostlink_pb2.ReleaseHost(incarnation=self.incarnation))
         await self.vanish()
 
+    def fall_silent(self) -> None:
+        """No heartbeats any more; its links stay."""
+        self._tasks[0].cancel()
+
     async def vanish(self) -> None:
         """Silence: no release, no heartbeat."""
         for task in self._tasks:
