@@ -5,6 +5,7 @@ import contextlib
 
 import agents
 import tenure
+from tenure import errors
 from tenure.testing import Call, Simulation
 
 
@@ -44,7 +45,7 @@ async def busy(cluster: Simulation) -> None:
 async def _created(cluster: Simulation) -> agents.Counter:
     """A rough world may be without a quorum for as long as one attempt lasts."""
     while True:
-        with contextlib.suppress(tenure.CallError):
+        with contextlib.suppress(errors.Transient, errors.DeadlineExceeded):
             return await cluster.create(agents.Counter, "counter-1")
 
 

@@ -150,10 +150,10 @@ class Load:
     async def look(self, within_s: float = 30) -> list[str]:
         """Read all rows on every server once it has what anybody was told, as operations of the history.
 
-        Returns how the servers differ: nothing, if all is well.
+        Returns how the servers differ, also from what they told: nothing, if all is well.
         """
         marker = f"{self.prefix}-end"
-        self.seen = 0  # the markers come after all that was answered; where answers were lies, nothing else ever does
+        told, self.seen = self.seen, 0  # nothing may ever come up to what was told, if that was lost
         for name in self.servers.servers:  # what is still queued somewhere comes before this, or never
             value, command_id = next(self.numbers), f"{marker}/{self.seed}/{name}"
 
@@ -165,6 +165,7 @@ class Load:
                     return False
 
             await until(marked, within_s, lambda name=name: f"{name} takes no writes")
+        lost = [f"revision {told} was told, and after it {self.seen}"] if self.seen <= told else []
         tables = [await self._table(name, within_s) for name in self.servers.servers]
         for client, (call, rows) in enumerate(tables):
             for number in range(self.keys):
@@ -174,7 +175,7 @@ class Load:
                 end = time.monotonic_ns()
                 self.history.append(Operation(self.clients + client, key, "read", value, call, end, outcome, uid))
         contents = [{key: (row.uid, row.revision, value_of(row)) for key, row in rows.items()} for _, rows in tables]
-        return sorted(
+        return lost + sorted(
             f"{key}: {[rows.get(key) for rows in contents]}"
             for key in set().union(*contents)
             if len({rows.get(key) for rows in contents}) > 1
