@@ -11,8 +11,12 @@ Three kinds of process connect (`Hello.kind`):
   within 1 s of losing its socket.
 
 Order: frames of one connection are handled in order by the daemon; a worker answers `Turn` frames of one agent in order
-and of several agents in any order. The daemon sends at most one `Turn` of an agent at a time, the next only after it
-has committed or dropped the one before (`Commit`, `Drop`).
+and of several agents in any order, queries beside them. Turns of one agent may run ahead: each works on the draft that
+the one before left (protocol additions 9). `Commit(turn)` says that everything up to that turn is durable, `Drop(turn)`
+that it and every later turn of the agent did not happen. A turn that fails leaves the draft as it found it.
+
+A turn with steps (protocol 9) says each finished step in `Progress` and goes on when `Progressed` says that it is
+durable. One that waits ends with `TurnDone.waits`; it is run again, with its journal, when what it waits for is there.
 
 Nothing here comes from the network: the socket's peer credentials are checked. Still, the daemon trusts no worker with
 anything but its own agents: a worker is user code.
@@ -24,8 +28,8 @@ from typing import Literal
 
 import msgspec
 
-LINK_VERSION = 1
-"""A daemon serves this version and the one before."""
+LINK_VERSION = 2
+"""A daemon serves this version and the one before. 2: signals, timers, turns that run ahead, steps."""
 
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes of one frame at most."""
@@ -110,6 +114,10 @@ class Activated(Frame, frozen=True):
     """What the daemon commits before the agent is Ready, msgpack: the first state, when `Activate.state` was None, or
     what the class's `on_start` has made of the stored one; None: that is as it was.
     """
+    due: tuple[Due, ...] = ()
+    """What the state plans."""
+    sends: tuple[Outgoing, ...] = ()
+    """What `on_start` asked for; leaves with the commit of `state`."""
 
 
 class ActivationFailed(Frame, frozen=True):
@@ -127,7 +135,15 @@ class TurnDone(Frame, frozen=True):
     state: bytes | None = None
     """The whole new state, msgpack; None: unchanged (always for queries)."""
     signals: tuple[Signal, ...] = ()
+    """What it emitted, for the agent's log; what is to arrive somewhere is in `sends`."""
     fault: Fault | None = None
+    sends: tuple[Outgoing, ...] = ()
+    due: tuple[Due, ...] | None = None
+    """What the new state plans, when it is not what the old one planned."""
+    stop: str | None = None
+    """The agent asks to be ended after the commit: why."""
+    waits: Wait | None = None
+    """The turn is suspended; there is neither reply nor state."""
 
 
 class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -136,6 +152,78 @@ class Signal(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     type: str
     data: bytes
+
+
+class Outgoing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A signal that leaves with the turn's commit. The daemon resolves to whom (protocol 3)."""
+
+    to: str
+    """`namespace/name`, `capability:NAME`, `group:NAME`, `all:` (of the namespace), or empty: whoever subscribes."""
+    work: bytes
+    """msgpack of `Work`."""
+    type: str = ""
+    """Of the signal; empty: an action of the receiver is asked for by name."""
+    priority: int = 0
+    id: str = ""
+    """Of the signal, for logs."""
+
+
+class Work(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a receiver is to do: an action by its name, or whatever a signal leads to."""
+
+    name: str = ""
+    arguments: bytes = b""
+    """msgpack map."""
+    signal: bytes = b""
+    """msgpack of the CloudEvents signal (`tenure.signals.to_msgpack`); empty: `name` counts."""
+    carried: bytes = b""
+    """msgpack map of attributes that signals caused by an action by name are to have: trace, correlation."""
+
+
+class Due(msgspec.Struct, frozen=True, array_like=True):
+    """A run that the agent's state plans."""
+
+    name: str
+    at: float
+    """Seconds: of cluster time; of the wall clock (since 1970) for `wall`."""
+    wall: bool = False
+
+
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a suspended turn waits for: the first of these ends it (protocol 9, rule 5)."""
+
+    position: int
+    """Of the journal entry that its end writes."""
+    name: str
+    """Of that entry."""
+    until: float = 0.0
+    """Cluster time in seconds; 0: no end by time."""
+    types: tuple[str, ...] = ()
+    """Patterns of signals, any of which ends the wait with the signal as its result."""
+    key: str = ""
+    """Of a reply that is awaited: to a call of another agent, made in this turn."""
+    sends: tuple[Outgoing, ...] = ()
+    """Leave with the commit of the suspension."""
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """A finished step of a turn."""
+
+    name: str
+    result: bytes
+    """msgpack."""
+
+
+class Progress(Frame, frozen=True):
+    """A turn has come to a step. Answered by `Progressed` once it is durable; the worker waits for that."""
+
+    turn: int
+    uid: str
+    position: int = 0
+    entry: Entry | None = None
+    """The step that is finished, at `position` (0 is the first). None: the turn is to be accepted, before its first
+    step (protocol 9, rule 1).
+    """
 
 
 class LogLine(Frame, frozen=True):
@@ -206,6 +294,10 @@ class Activate(Frame, frozen=True):
     """msgpack map: `spec.state`."""
     config: bytes = b""
     """msgpack map: `spec.config`."""
+    now: float = 0.0
+    """Cluster time in seconds: what `on_start` plans counts from it."""
+    wall: float = 0.0
+    """Seconds since 1970: cron counts from it."""
 
 
 class Deactivate(Frame, frozen=True):
@@ -218,7 +310,10 @@ class Deactivate(Frame, frozen=True):
 class Turn(Frame, frozen=True):
     turn: int
     uid: str
-    kind: Literal["action", "query", "by_name"]
+    kind: Literal["action", "query", "by_name", "work", "timer", "replace"]
+    """`work`: `arguments` is a `Work`. `timer`: run the plan `method`, due at `at`, and take it off the state's plans,
+    also if it fails. `replace`: `arguments` is a map of state fields that takes the place of the present ones.
+    """
     method: str
     arguments: bytes
     """msgpack map: parameter name to value."""
@@ -226,17 +321,34 @@ class Turn(Frame, frozen=True):
     """CLOCK_BOOTTIME."""
     caller: str = ""
     call_id: str = ""
+    at: float = 0.0
+    now: float = 0.0
+    """Cluster time in seconds, as the daemon reads it: plans count from it."""
+    wall: float = 0.0
+    """Seconds since 1970: cron counts from it."""
+    accepted: bool = False
+    """The turn's acceptance is committed: `journal` is what there is of it (protocol 9)."""
+    journal: tuple[Entry, ...] = ()
+    key: str = ""
+    """Of the turn, the same in every attempt: idempotency keys of its steps are made of it [stable_key]."""
+
+
+class Progressed(Frame, frozen=True):
+    """The turn's acceptance, or its step, is durable."""
+
+    turn: int
+    uid: str
 
 
 class Commit(Frame, frozen=True):
-    """The turn's state is durable: it is the new undo point."""
+    """The agent's state as of this turn is durable: it is the new undo point."""
 
     turn: int
     uid: str
 
 
 class Drop(Frame, frozen=True):
-    """The turn did not happen: go back to the last committed state."""
+    """This turn and all later ones of the agent did not happen: go back to the state before."""
 
     turn: int
     uid: str
@@ -248,8 +360,10 @@ class Ping(Frame, frozen=True):
     n: int
 
 
-FromProcess = Hello | Workers | Terminating | Activated | ActivationFailed | TurnDone | LogLine | Pong
-FromDaemon = Welcome | Refused | Lease | Kill | Spawn | Stop | Activate | Deactivate | Turn | Commit | Drop | Ping
+FromProcess = Hello | Workers | Terminating | Activated | ActivationFailed | TurnDone | Progress | LogLine | Pong
+FromDaemon = (
+    Welcome | Refused | Lease | Kill | Spawn | Stop | Activate | Deactivate | Turn | Progressed | Commit | Drop | Ping
+)
 
 _encoder = msgspec.msgpack.Encoder()
 decode_from_process = msgspec.msgpack.Decoder(FromProcess).decode
