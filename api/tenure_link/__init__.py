@@ -178,6 +178,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """msgpack of the CloudEvents signal (`tenure.signals.to_msgpack`); empty: `name` counts."""
     carried: bytes = b""
     """msgpack map of attributes that signals caused by an action by name are to have: trace, correlation."""
+    then: str = ""
+    """An action of the sender, which is the receiver too, that is told how it ended."""
 
 
 class Due(msgspec.Struct, frozen=True, array_like=True):

@@ -12,6 +12,7 @@ from tenure import _deadline
 from tenure._effects import Directive, Emit, Error
 from tenure._instruction import Instruction
 from tenure._lazy import Lazy
+from tenure._names import full_id
 from tenure._scope import Scope
 from tenure.errors import InvalidTransition, NotInTurn, UsageError
 
@@ -60,6 +61,22 @@ def _id(agent: Addressed | str) -> str:
     if not isinstance(found, str):
         raise UsageError(f"an agent is a reference or an id such as shop/cart-1, not {agent!r}")
     return found
+
+
+_MANY = ("capability:", "group:", "all:")
+
+
+def targeted(to: str, namespace: str) -> str:
+    """Whom a signal is for, in full: an agent (`namespace/name`), `capability:NAME`, `group:NAME`, or `all:`.
+
+    Raises UsageError for what names nobody.
+    """
+    if to.startswith(_MANY):
+        kind, _, name = to.partition(":")
+        if (kind == "all") == bool(name):
+            raise UsageError(f"{to!r} names nobody: capability:NAME, group:NAME, or all:")
+        return to
+    return full_id(to, namespace)
 
 
 class Context:

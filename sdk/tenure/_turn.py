@@ -32,6 +32,7 @@ from tenure_link import Fault, Signal, Turn, TurnDone
 
 if TYPE_CHECKING:
     from tenure.signals import Signal as Envelope
+    from tenure.skills._roster import Roster
     from tenure.strategies import Snapshot
 
 MEMORY = "@strategy"
@@ -56,8 +57,21 @@ class Done(msgspec.Struct, frozen=True):
     """False, of `run_now` only: the function is to be awaited, nothing has happened."""
 
 
+class Ahead(msgspec.Struct, frozen=True):
+    """A turn that ended well and is not settled."""
+
+    turn: int
+    state: bytes | None
+    """None: as before."""
+    roster: Roster | None
+
+
 class Activation:
-    """One agent in memory. Actions one after the other; queries beside them."""
+    """One agent in memory. Actions one after the other; queries beside them, on what is committed.
+
+    Turns may run ahead of their commits, each on the draft that the one before left (protocol 3, several turns in one
+    write).
+    """
 
     def __init__(  # noqa: PLR0913 - what an activation is made of
         self,
@@ -100,7 +114,7 @@ class Activation:
         """Skills as of the last commit, their states in bytes: the undo of what is not in `_committed` too."""
         self._running: int | None = None
         self._dropped = False
-        self._pending: tuple[int, bytes | None] | None = None
+        self._ahead: list[Ahead] = []
         self._view = View(self._kind)
 
     @property
@@ -148,20 +162,23 @@ class Activation:
         return self._roster.keys if self._roster is not None else {}
 
     def commit(self, turn: int) -> None:
-        """The turn's state is durable: it is the new undo. Ignored for any turn but the pending one."""
-        if self._pending is not None and self._pending[0] == turn:
-            state = self._pending[1]
-            self._pending = None
-            self._roster = self._record.skills
-            if state is not None:
-                self._committed = state
+        """Everything up to this turn is durable: it is the new undo. Ignored for what is not pending."""
+        count = sum(one.turn <= turn for one in self._ahead)
+        settled, self._ahead = self._ahead[:count], self._ahead[count:]
+        for one in settled:
+            self._roster = one.roster
+            if one.state is not None:
+                self._committed = one.state
                 self._view.forget()
 
     def drop(self, turn: int) -> None:
-        """The turn did not happen: undo it, when it ends if it still runs. Ignored for any turn but the last."""
-        if self._running == turn:
+        """This turn and all later ones did not happen: undo them, one that runs when it ends."""
+        kept = [one for one in self._ahead if one.turn < turn]
+        dropped = len(kept) < len(self._ahead)
+        self._ahead = kept
+        if self._running is not None and self._running >= turn:
             self._dropped = True
-        elif self._pending is not None and self._pending[0] == turn:
+        elif dropped:
             self._undo()
 
     def run_now(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Done:
@@ -222,7 +239,7 @@ class Activation:
         `extra`: directives of the runtime's own, folded into the record with the turn.
         """
         try:
-            method = self.find(turn.method, turn.kind)
+            method = self.find(turn.method, cast(Kind, turn.kind))
             arguments = method.signature.decode(turn.arguments)
             if method.kind == "query":
                 return await self._query(turn, method, arguments)
@@ -274,6 +291,17 @@ class Activation:
         """A turn of the runtime's own: it folds directives into the record and runs nothing."""
         return await self._act(Order(number, "amend", (), extra=extra, bare=True))
 
+    async def replace(self, number: int, content: bytes) -> Done:
+        """A turn of the runtime's own: other values for the fields of the state, msgpack. Raises StateInvalid, Busy."""
+        self._refuse_second(number)
+        state = _state.of_content(self._kind, self._map(content, "the state"))
+        before, self._record = self._record, Record(state, self._record.slices, self._record.skills)
+        try:
+            return await self.amend(number, ())
+        finally:
+            if not (self._ahead and self._ahead[-1].turn == number):
+                self._record = before
+
     async def _act(self, order: Order) -> Done:
         scope = self._scope(order.number, order.label, order.deadline_ns, order.caller)
         scope.signal, scope.extra = order.signal, order.extra
@@ -297,7 +325,7 @@ class Activation:
             self._undo()
             return Done(order.number, fault=Fault("DeadlineExceeded", f"{order.label} was given up before it ended"))
         self._record = after
-        self._pending = (order.number, state)
+        self._ahead.append(Ahead(order.number, state, after.skills))
         return Done(order.number, reply, state, tuple(scope.directives))
 
     async def _query(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Done:
@@ -352,7 +380,7 @@ class Activation:
             data = _record.encode(self.cls, record, checked=state is self._record.state)
         except StateInvalid as error:
             raise StateInvalid(f"{label} left a state that does not fit: {error.message}") from error
-        return record, None if data == self._committed else data
+        return record, None if data == self._draft_bytes else data
 
     def _failed(self, number: int, fault: Fault) -> Done:
         """A turn that failed leaves nothing but what the strategy remembers of it."""
@@ -363,20 +391,25 @@ class Activation:
         memory = strategy.failed(before, Error(fault.code, fault.message))
         if memory == before:
             return Done(number, fault=fault)
-        self._record = Record(self._record.state, {**self._record.slices, MEMORY: memory}, self._roster)
+        self._record = Record(self._record.state, {**self._record.slices, MEMORY: memory}, self._record.skills)
         state = _record.encode(self.cls, self._record, checked=False)
-        self._pending = (number, state)
+        self._ahead.append(Ahead(number, state, self._record.skills))
         return Done(number, state=state, fault=fault)
 
     def _refuse_second(self, number: int) -> None:
-        """The host's duty, checked: the next turn only after the one before was committed or dropped."""
-        unsettled = self._pending[0] if self._pending is not None else self._running
-        if unsettled is not None:
-            raise Busy(f"turn {number} of {self.id} came while turn {unsettled} was not settled")
+        """The host's duty, checked: one turn at a time."""
+        if self._running is not None:
+            raise Busy(f"turn {number} of {self.id} came while turn {self._running} ran")
+
+    @property
+    def _draft_bytes(self) -> bytes:
+        """The record that the next turn begins with."""
+        return next((one.state for one in reversed(self._ahead) if one.state is not None), self._committed)
 
     def _undo(self) -> None:
-        self._pending = None
-        self._record = _record.decode(self.cls, self._kind, self._committed, self._roster)
+        """Go back to what the last turn that stands has left [batch_restart]."""
+        roster = self._ahead[-1].roster if self._ahead else self._roster
+        self._record = _record.decode(self.cls, self._kind, self._draft_bytes, roster)
 
     def _map(self, data: bytes, what: str) -> dict[str, object]:
         try:

@@ -13,7 +13,7 @@ import sdk_agents as sample
 import tenure
 from tenure import errors
 from tenure._turn import Activation
-from tenure_link import Turn
+from tenure_link import Turn, TurnDone
 
 Action = Callable[[sample.Counter], Coroutine[Any, Any, object]]
 
@@ -248,20 +248,27 @@ async def test_a_closed_runtime_says_so() -> None:
         await counter.value()
 
 
-async def test_a_second_turn_needs_the_first_settled() -> None:
-    """The host's duty, checked by the engine: commit or drop before the next action (worker link, Order)."""
+async def test_turns_run_ahead_of_their_commits() -> None:
+    """Protocol 3 [batch_restart]: each on the draft of the one before; one that is dropped takes the later ones along,
+    one that fails leaves the draft as it found it; queries see what is committed.
+    """
     activation = Activation(sample.Counter, uid="1", agent_id="d/c", epoch=4, stored=None)
-    first = await activation.run(Turn(1, "1", "action", "increment", b"", 0))
-    assert first.state is not None
+
+    async def turn(number: int, method: str = "increment", arguments: bytes = b"\x80") -> TurnDone:
+        return await activation.run(Turn(number, "1", "by_name", method, arguments, 0))
+
+    first = await turn(1)
     assert [signal.id for signal in first.signals] == ["1.4.1.0"]
-    refused = await activation.run(Turn(2, "1", "action", "increment", b"", 0))
-    assert refused.fault is not None
-    assert refused.fault.code == "Busy"
-    activation.drop(1)
-    again = await activation.run(Turn(3, "1", "action", "increment", b"", 0))
-    assert again.reply == b"\x01"
-    activation.commit(3)
-    assert (await activation.run(Turn(4, "1", "action", "increment", b"", 0))).reply == b"\x02"
+    assert [(await turn(number)).reply for number in (2, 3)] == [b"\x02", b"\x03"]
+    assert (await turn(4, "increment", b"\x81\xa2by\xa1x")).fault is not None
+    assert (await turn(5)).reply == b"\x04"
+    assert (await turn(6, "value")).reply == b"\x00"
+    activation.commit(2)
+    assert (await turn(7, "value")).reply == b"\x02"
+    activation.drop(3)
+    assert (await turn(8)).reply == b"\x03"
+    activation.commit(8)
+    assert activation.committed_state(sample.CounterState).count == 3
 
 
 async def test_a_turn_dropped_while_it_runs_is_undone_at_its_end() -> None:

@@ -377,7 +377,7 @@ class Engine(Tasks):
         """What a turn of an agent changes beside its state. Raises CallError: the turn is refused."""
         now = self.clock.now()
         for directive in directives:
-            timers.fold(slices, directive, now)
+            timers.fold(slices, directive, now, now)
             families.fold(slices, directive, me, self)
         return slices
 

@@ -38,23 +38,25 @@ class Resumed(Directive):
     """The agent is there again: runs that were missed and are to be skipped are skipped."""
 
 
-def fold(slices: Slices, directive: Directive, now: float) -> None:
-    """Change the plans as a directive says. `now`: seconds since the epoch."""
+def fold(slices: Slices, directive: Directive, now: float, wall: float) -> None:
+    """Change the plans as a directive says. Delays count from `now`, cron from `wall`, seconds since 1970: on a cluster
+    the time of delays is another one, which never jumps (protocol 1, cluster time).
+    """
     plans: dict[str, Any] = dict(slices.get(SLICE, {}))
     match directive:
         case Schedule(after, what, name):
             plans[name] = {"at": now + after, **work.write(work.work_of(what))}
         case Cron(name, times, what, missed):
             every = {"every": [times.expression, times.timezone], "missed": missed}
-            plans[name] = {"at": _next(times, now), **every, **work.write(work.work_of(what))}
+            plans[name] = {"at": _next(times, wall), **every, **work.write(work.work_of(what))}
         case Cancel(name):
             plans.pop(name, None)
         case Fired(name, at):
-            _advance(plans, name, at, now)
+            _advance(plans, name, at, wall)
         case Resumed():
             for name, plan in list(plans.items()):
-                if plan.get("missed") == "skip" and plan["at"] < now:
-                    _advance(plans, name, plan["at"], now)
+                if plan.get("missed") == "skip" and plan["at"] < wall:
+                    _advance(plans, name, plan["at"], wall)
         case _:
             return
     if plans:
@@ -66,8 +68,8 @@ def fold(slices: Slices, directive: Directive, now: float) -> None:
 FOLDED: tuple[type[Directive], ...] = (Schedule, Cron, Cancel, Fired, Resumed)
 
 
-def _advance(plans: dict[str, Any], name: str, at: float, now: float) -> None:
-    """The plan has been run, or is skipped: forget it, or put it at its next time."""
+def _advance(plans: dict[str, Any], name: str, at: float, wall: float) -> None:
+    """The plan has been run, or is skipped: forget it, or put it at its next time [cron_next]."""
     plan = plans.get(name)
     if plan is None or plan["at"] != at:
         return  # replaced meanwhile
@@ -75,7 +77,7 @@ def _advance(plans: dict[str, Any], name: str, at: float, now: float) -> None:
         del plans[name]
         return
     times = Times(*plan["every"])
-    plans[name] = {**plan, "at": _next(times, at if plan["missed"] == "all" else max(now, at))}
+    plans[name] = {**plan, "at": _next(times, at if plan["missed"] == "all" else max(wall, at))}
 
 
 def _next(times: Times, after: float) -> float:

@@ -17,10 +17,11 @@ import tenure
 from tenure._agent import Agent
 from tenure._faults import fault_of
 from tenure._methods import near
-from tenure._turn import Activation
-from tenure.errors import ClassNotFound, TenureError
+from tenure.errors import ClassNotFound
 from tenure.worker import linux, output
 from tenure.worker.config import Config
+from tenure.worker.line import Line
+from tenure.worker.resident import BEGIN, Resident
 from tenure_link import (
     LINK_VERSION,
     Activate,
@@ -49,8 +50,6 @@ from tenure_link import (
 LOG_BACKLOG = 1024 * 1024
 """Unsent bytes on the socket beyond which log lines are dropped: replies go before words."""
 
-START = 0
-"""Number of the turn of `on_start`; the daemon's begin with 1."""
 EXIT_LOST, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_LOCKED = 0, 77, 75, 76
 
 
@@ -62,9 +61,8 @@ class Worker(asyncio.Protocol):
         self._described = described
         self._splitter = Splitter()
         self._transport: asyncio.WriteTransport | None = None
-        self._activations: dict[str, Activation] = {}
-        self._turns: dict[str, dict[int, asyncio.Task[None]]] = {}
-        self._last_action: dict[str, asyncio.Task[None]] = {}
+        self._lines: dict[str, Line] = {}
+        self._beginning: dict[str, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
         self._lock = -1
         self.lost = self._loop.create_future()
@@ -99,11 +97,8 @@ class Worker(asyncio.Protocol):
         match frame:
             case Turn():
                 self._start(frame)
-            case Commit(turn, uid):
-                if (activation := self._activations.get(uid)) is not None:
-                    activation.commit(turn)
-            case Drop(turn, uid):
-                self._drop(turn, uid)
+            case Commit() | Drop():
+                self._settle(frame)
             case Ping(n):
                 self._send(Pong(n))
             case Activate():
@@ -116,6 +111,15 @@ class Worker(asyncio.Protocol):
                 self._end(EXIT_REFUSED, f"the daemon refused this worker: {fault.message}")
             case _:
                 pass  # for the supervisor, or of a later version
+
+    def _settle(self, frame: Commit | Drop) -> None:
+        line = self._lines.get(frame.uid)
+        if line is None:
+            return
+        if isinstance(frame, Commit):
+            line.resident.commit(frame.turn)
+        else:
+            line.drop(frame.turn)
 
     def _welcome(self, welcome: Welcome) -> None:
         """Before any answer: hold the lock of this incarnation while this process lives (API.md 3, proof of death)."""
@@ -132,96 +136,53 @@ class Worker(asyncio.Protocol):
     def _activate(self, order: Activate) -> None:
         self._deactivate(order.uid, None)
         try:
-            activation = self._make(order)
-        except TenureError as error:
-            self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
+            resident = self._make(order)
         except Exception as error:  # noqa: BLE001 - validators of the state are user code
             self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
-        else:
-            self._activations[order.uid] = activation
-            if activation.has_hook("on_start"):
-                task = self._loop.create_task(self._begin(activation))
-                tasks = self._turns.setdefault(order.uid, {})
-                tasks[START] = task
-                task.add_done_callback(lambda _: tasks.pop(START, None))
-            else:
-                self._send(Activated(order.uid, order.epoch, activation.first))
+            return
+        line = self._lines[order.uid] = Line(resident, self._send)
+        task = self._loop.create_task(self._begin(line))
+        self._beginning[order.uid] = task
+        task.add_done_callback(lambda _: self._beginning.pop(order.uid, None))
 
-    async def _begin(self, activation: Activation) -> None:
-        """The class's `on_start`, before any turn; the daemon commits what it makes of the state."""
-        done = await activation.hook(START, "on_start")
-        if self._activations.get(activation.uid) is not activation:
+    async def _begin(self, line: Line) -> None:
+        """What comes before the first turn; the daemon commits what that makes of the state."""
+        resident, activation = line.resident, line.resident.activation
+        done = await resident.begin()
+        if self._lines.get(activation.uid) is not line:
             return  # deactivated meanwhile
         if done.fault is not None:
-            del self._activations[activation.uid]
+            del self._lines[activation.uid]
             self._send(ActivationFailed(activation.uid, activation.epoch, done.fault))
             return
-        activation.commit(START)  # a daemon that cannot commit it forgets this activation
-        self._send(Activated(activation.uid, activation.epoch, done.state or activation.first))
+        resident.commit(BEGIN)  # a daemon that cannot commit it forgets this activation
+        state = done.state or activation.first
+        self._send(Activated(activation.uid, activation.epoch, state, resident.due, done.sends))
 
-    def _make(self, order: Activate) -> Activation:
+    def _make(self, order: Activate) -> Resident:
         cls = self._classes.get(order.class_name)
         if cls is None:
             raise ClassNotFound(
                 f"the pool's modules have no class {order.class_name}; {near(order.class_name, self._classes)}"
             )
-        return Activation(
-            cls,
-            uid=order.uid,
-            agent_id=order.id,
-            epoch=order.epoch,
-            stored=order.state,
-            initial=order.initial,
-            config=order.config,
-        )
+        return Resident(cls, order)
 
     def _deactivate(self, uid: str, epoch: int | None) -> None:
         """Forget the agent, if it is of this epoch (None: of any); what it does is cancelled and not answered."""
-        activation = self._activations.get(uid)
-        if activation is None or (epoch is not None and activation.epoch != epoch):
+        line = self._lines.get(uid)
+        if line is None or (epoch is not None and line.resident.activation.epoch != epoch):
             return
-        del self._activations[uid]
-        self._last_action.pop(uid, None)
-        for task in self._turns.pop(uid, {}).values():
-            task.cancel()
+        del self._lines[uid]
+        if (beginning := self._beginning.pop(uid, None)) is not None:
+            beginning.cancel()
+        line.close()
 
     def _start(self, turn: Turn) -> None:
-        activation = self._activations.get(turn.uid)
-        if activation is None:
+        line = self._lines.get(turn.uid)
+        if line is None:
             self._send(TurnDone(turn.turn, fault=Fault("NotReady", "the agent is not active in this worker")))
-            return
-        query = activation.is_query(turn.method)
-        before = None if query else self._last_action.get(turn.uid)
-        task = self._loop.create_task(self._run(activation, turn, before))
-        tasks = self._turns.setdefault(turn.uid, {})
-        tasks[turn.turn] = task
-        if not query:
-            self._last_action[turn.uid] = task
-        task.add_done_callback(lambda _: tasks.pop(turn.turn, None))
-
-    def _drop(self, turn: int, uid: str) -> None:
-        """Undo a turn that has ended; cancel one that still runs, and undo it then."""
-        activation = self._activations.get(uid)
-        if activation is None:
-            return
-        activation.drop(turn)
-        task = self._turns.get(uid, {}).get(turn)
-        if task is not None:
-            task.cancel()
-
-    async def _run(self, activation: Activation, turn: Turn, before: asyncio.Task[None] | None) -> None:
-        if before is not None and not before.done():
-            await asyncio.wait([before])  # dropped, and not ended yet
-        done = await activation.run(turn)
-        if self._activations.get(turn.uid) is not activation:
-            return  # deactivated meanwhile: nobody waits for this
-        try:
-            self._send(done)
-        except FrameTooLarge as error:
-            activation.drop(turn.turn)
-            self._send(
-                TurnDone(turn.turn, fault=Fault("StateInvalid", f"state, reply and signals of {turn.method}: {error}"))
-            )
+        else:
+            line.take(turn)
 
     def _send(self, frame: Frame) -> None:
         if self._transport is not None:

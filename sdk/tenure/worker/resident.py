@@ -1,0 +1,270 @@
+"""One agent in a worker: its activation, and what a daemon is told of its turns (the worker link)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from tenure import _codec
+from tenure._agent import Agent
+from tenure._context import targeted
+from tenure._effects import Directive, Emit, Error
+from tenure._faults import fault_of
+from tenure._local import timers, work
+from tenure._local.carrying import NOTHING, onto
+from tenure._local.work import Asked
+from tenure._scope import Emission, emission_of
+from tenure._turn import Activation, Done, Slices
+from tenure.directives import Cancel, Cron, RunInstruction, Schedule, Send, Spawn
+from tenure.errors import CallError
+from tenure.policies import decide
+from tenure.signals import Signal as Envelope
+from tenure.signals import from_msgpack, to_msgpack
+from tenure_link import Activate, Due, Outgoing, Signal, Turn, TurnDone, Work
+
+SUPPORTS: frozenset[type[Directive]] = frozenset({Emit, Send, Schedule, Cron, Cancel, Error, RunInstruction, Spawn})
+"""What agents may ask for on a cluster."""
+BEGIN = 0
+"""Number of turns before the first of the daemon's."""
+_encode = msgspec.msgpack.Encoder().encode
+_work = msgspec.msgpack.Decoder(Work).decode
+_logger = logging.getLogger("tenure.worker")
+
+
+class Resident:
+    """See the module. One turn at a time; queries beside them."""
+
+    def __init__(self, cls: type[Agent[Any]], order: Activate) -> None:
+        """Raises what `Activation` raises."""
+        self._now, self._wall = order.now, order.wall
+        self._namespace = order.id.partition("/")[0]
+        self._errors = 0
+        self._beside: dict[int, list[Spawn]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.activation = Activation(
+            cls,
+            uid=order.uid,
+            agent_id=order.id,
+            epoch=order.epoch,
+            stored=order.state,
+            initial=order.initial,
+            config=order.config,
+            supports=SUPPORTS,
+            fold=self._fold,
+        )
+        self._told = self.due
+
+    @property
+    def due(self) -> tuple[Due, ...]:
+        """What the draft plans."""
+        plans: Mapping[str, Any] = self.activation.slices.get(timers.SLICE, {})
+        return tuple(Due(name, plan["at"], "every" in plan) for name, plan in plans.items())
+
+    async def begin(self) -> TurnDone:
+        """What comes before the first turn: missed runs that are to be skipped, then the hook of the class."""
+        activation = self.activation
+        skipped = await activation.amend(BEGIN, (timers.Resumed(),)) if activation.slices.get(timers.SLICE) else None
+        if not activation.has_hook("on_start"):
+            state = skipped.state if skipped is not None and skipped.fault is None else None
+            return TurnDone(BEGIN, reply=b"", state=state, due=self.due)
+        done = await activation.hook(BEGIN, "on_start")
+        if done.fault is not None:
+            return TurnDone(BEGIN, fault=done.fault)
+        state = done.state or (skipped.state if skipped is not None else None)
+        return TurnDone(BEGIN, reply=b"", state=state, sends=self._sends(done, NOTHING), due=self.due)
+
+    async def run(self, turn: Turn) -> TurnDone:
+        """Run one turn. Whatever user code raises becomes a `Fault`; only CancelledError passes."""
+        self._now, self._wall = max(turn.now, self._now), turn.wall or self._wall
+        match turn.kind:
+            case "work":
+                return await self._work(turn)
+            case "timer":
+                return await self._timer(turn)
+            case "replace":
+                return self._told_of(turn, await self._replaced(turn))
+            case _:
+                done = await self.activation.perform(turn)
+                if self.activation.is_query(turn.method):
+                    return _plain(done)
+                return await self._finish(turn, done, NOTHING)
+
+    def commit(self, turn: int) -> None:
+        """As of the activation; what runs beside the agent begins now."""
+        self.activation.commit(turn)
+        for number in [number for number in self._beside if number <= turn]:
+            for one in self._beside.pop(number):
+                task = asyncio.get_running_loop().create_task(_beside(self.activation.id, one.name, one.function))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def drop(self, turn: int) -> None:
+        """As of the activation."""
+        self.activation.drop(turn)
+        self._told = ()  # the next turn tells of all plans
+        for number in [number for number in self._beside if number >= turn]:
+            del self._beside[number]
+
+    # --- kinds of turns ---------------------------------------------------------------------------------------------
+
+    async def _work(self, turn: Turn) -> TurnDone:
+        try:
+            wanted = _work(turn.arguments)
+            signal = from_msgpack(wanted.signal) if wanted.signal else None
+            carried = _codec.unpack_map(wanted.carried) if wanted.carried else NOTHING
+        except (msgspec.DecodeError, ValueError) as error:
+            return TurnDone(turn.turn, fault=fault_of(error, "a signal"))
+        if signal is not None:
+            done = await self.activation.handle(turn.turn, signal, deadline_ns=turn.deadline_ns, caller=turn.caller)
+            return await self._finish(turn, done, work.carried_of(signal))
+        named = msgspec.structs.replace(turn, kind="by_name", method=wanted.name, arguments=wanted.arguments)
+        done = await self.activation.perform(named)
+        if not wanted.then:
+            return await self._finish(turn, done, carried)
+        problem = "" if done.fault is None else f"{done.fault.code}: {done.fault.message}"
+        reply = _codec.unpack(cast(bytes, done.reply)) if done.reply is not None else None
+        told = Asked(wanted.then, _codec.pack({"reply": reply, "error": problem}))
+        finished = await self._finish(turn, done, carried)
+        then = Outgoing(to=self.activation.id, work=_encode(Work(name=told.name, arguments=told.arguments)))
+        # Who asked for it is told how it ended: that is the end of it, whether it went well or not.
+        return msgspec.structs.replace(
+            finished, fault=None, reply=finished.reply or _codec.pack(None), sends=(*finished.sends, then)
+        )
+
+    async def _timer(self, turn: Turn) -> TurnDone:
+        """A planned run: the plan is taken off, or moved on, by the commit of the turn [timer_in_commit,
+        cron_in_commit]. One that fails says what is to be committed if it is not tried again.
+        """
+        plans: Mapping[str, Any] = self.activation.slices.get(timers.SLICE, {})
+        plan = plans.get(turn.method)
+        if plan is None or plan["at"] != turn.at:  # cancelled, or moved, meanwhile
+            return TurnDone(turn.turn, reply=_codec.pack(None), due=self.due)
+        fired = (timers.Fired(turn.method, turn.at),)
+        wanted = work.read(plan)
+        if isinstance(wanted, Envelope):
+            done = await self.activation.handle(
+                turn.turn, wanted, deadline_ns=turn.deadline_ns, caller=turn.caller, extra=fired
+            )
+        else:
+            named = msgspec.structs.replace(turn, kind="by_name", method=wanted.name, arguments=wanted.arguments)
+            done = await self.activation.perform(named, fired)
+        return await self._finish(turn, done, work.carried_of(wanted), fired)
+
+    async def _replaced(self, turn: Turn) -> Done:
+        try:
+            return await self.activation.replace(turn.turn, turn.arguments)
+        except CallError as error:
+            return Done(turn.turn, fault=fault_of(error, "state"))
+
+    # --- what the daemon is told ------------------------------------------------------------------------------------
+
+    async def _finish(
+        self, turn: Turn, done: Done, carried: Mapping[str, object], extra: tuple[Directive, ...] = ()
+    ) -> TurnDone:
+        """With what the error policy of the class makes of a failure; `extra`: to be folded in, if it failed, too."""
+        followed = [*self._followed(done)]
+        if done.fault is not None and extra:
+            followed = [*extra, *followed]
+        if not followed:
+            return self._told_of(turn, done, carried)
+        amended = await self.activation.amend(turn.turn, tuple(followed))
+        merged = Done(
+            turn.turn, done.reply, amended.state or done.state, (*done.directives, *followed), fault=done.fault
+        )
+        return self._told_of(turn, merged, carried)
+
+    def _followed(self, done: Done) -> list[Directive]:
+        """Raises nothing: a policy that fails is logged."""
+        found = [one for one in done.directives if isinstance(one, Error)]
+        if done.fault is not None:
+            found.append(Error(done.fault.code, done.fault.message))
+        followed: list[Directive] = []
+        for error in found:
+            self._errors += 1
+            try:
+                decided = decide(self.activation.cls.__tenure_policy__, error, self._errors)
+            except Exception:
+                _logger.exception("the error policy of %s failed", self.activation.cls.__name__)
+                continue
+            followed += [emission_of(one) if isinstance(one, Emit) else one for one in decided]
+        return [one for one in followed if isinstance(one, (Emission, *SUPPORTS)) and not isinstance(one, Error)]
+
+    def _told_of(self, turn: Turn, done: Done, carried: Mapping[str, object] = NOTHING) -> TurnDone:
+        if beside := [one for one in done.directives if isinstance(one, Spawn)]:
+            self._beside[turn.turn] = beside
+        due = self.due
+        changed = due != self._told
+        self._told = due
+        return TurnDone(
+            turn.turn,
+            reply=cast(bytes | None, done.reply),
+            state=done.state,
+            fault=done.fault,
+            signals=self._signals(done),
+            sends=self._sends(done, carried),
+            due=due if changed else None,
+        )
+
+    def _signals(self, done: Done) -> tuple[Signal, ...]:
+        return tuple(
+            Signal(id=self._signal_id(done.turn, n), type=one.type, data=one.data)
+            for n, one in enumerate(done.directives)
+            if isinstance(one, Emission)
+        )
+
+    def _signal_id(self, turn: int, n: int) -> str:
+        return f"{self.activation.uid}.{self.activation.epoch}.{turn}.{n}"
+
+    def _sends(self, done: Done, carried: Mapping[str, object]) -> tuple[Outgoing, ...]:
+        return tuple(
+            sent
+            for n, one in enumerate(done.directives)
+            if (sent := self._outgoing(one, self._signal_id(done.turn, n), carried)) is not None
+        )
+
+    def _outgoing(self, directive: Directive, signal_id: str, carried: Mapping[str, object]) -> Outgoing | None:
+        match directive:
+            case Emission(type_, data, to, subject):
+                envelope = Envelope(
+                    id=signal_id, source=self.activation.id, type=type_, data=_codec.unpack(data), subject=subject
+                )
+                body = _encode(Work(signal=to_msgpack(onto(envelope, carried))))
+                return Outgoing(targeted(to, self._namespace) if to else "", body, type_, id=signal_id)
+            case Send(to, what):
+                wanted = work.carrying(work.work_of(what), carried)
+                type_ = "" if isinstance(wanted, Asked) else wanted.type
+                return Outgoing(targeted(to, self._namespace), _encode(_work_of(wanted)), type_, id=signal_id)
+            case RunInstruction(instruction, then):
+                wanted = work.carrying(work.work_of(instruction), carried)
+                body = _encode(msgspec.structs.replace(_work_of(wanted), then=then))
+                return Outgoing(self.activation.id, body, id=signal_id)
+            case _:
+                return None
+
+    def _fold(self, slices: Slices, directives: Sequence[Directive]) -> Slices:
+        for directive in directives:
+            timers.fold(slices, directive, self._now, self._wall)
+        return slices
+
+
+def _plain(done: Done) -> TurnDone:
+    return TurnDone(done.turn, reply=cast(bytes | None, done.reply), fault=done.fault)
+
+
+def _work_of(wanted: Asked | Envelope) -> Work:
+    if isinstance(wanted, Envelope):
+        return Work(signal=to_msgpack(wanted))
+    carried = _codec.pack(dict(wanted.carried)) if wanted.carried else b""
+    return Work(name=wanted.name, arguments=wanted.arguments, carried=carried)
+
+
+async def _beside(agent_id: str, name: str, function: Callable[[], Awaitable[object]]) -> None:
+    """An effect outside; nobody waits for it, and it is not repeated."""
+    try:
+        await function()
+    except Exception:
+        _logger.exception("%s: %s failed", agent_id, name or "a function beside it")
