@@ -1,6 +1,5 @@
 """What a turn writes and how a repeated call is recognised (protocol 3, external clients)."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,20 +13,29 @@ def apply(record: dict, turn: t.Turn) -> dict:
     return {name: data for name, data in record.items() if name not in turn.deletes} | turn.puts
 
 
+def settle(book: t.Book, call_id: t.CallId, born: float, now: float, *, state: bytes | None, reply: bytes) -> t.Turn:
+    draft = t.Draft(book, now)
+    draft.state(state)
+    draft.call(call_id, born, reply)
+    return draft.turn()
+
+
 def settled(book: t.Book, client: str, key: int, now: float = 0.0, reply: bytes = b"r") -> t.Book:
-    return t.settle(book, (client, key), now, now, state=None, reply=reply).book
+    return settle(book, (client, key), now, now, state=None, reply=reply).book
 
 
 def test_the_first_state() -> None:
     """Committed before the agent is Ready."""
-    turn = t.begin(b"state", 5.0)
+    draft = t.Draft(t.Book(), 5.0)
+    draft.state(b"state")
+    turn = draft.turn()
     assert turn.puts[t.STATE] == b"state"
     assert t.load(turn.puts) == turn.book
 
 
 def test_a_turn_writes_state_clock_and_mark_with_reply() -> None:
     """One write of one record [mark_in_commit]."""
-    turn = t.settle(t.Book(), ("client/1", 7), 1.0, 2.0, state=b"new", reply=b"reply")
+    turn = settle(t.Book(), ("client/1", 7), 1.0, 2.0, state=b"new", reply=b"reply")
     assert set(turn.puts) == {"s", "c", "r/client/1/7"}
     assert turn.deletes == ()
     assert t.judge(turn.book, "client/1", 7, 1.0, 3.0) == t.Recorded(b"reply")
@@ -37,12 +45,12 @@ def test_a_turn_writes_state_clock_and_mark_with_reply() -> None:
 
 def test_a_turn_that_changes_nothing_keeps_its_mark() -> None:
     """The reply must be the same on a repetition."""
-    assert t.STATE not in t.settle(t.Book(), ("c", 1), 0.0, 0.0, state=None, reply=b"").puts
+    assert t.STATE not in settle(t.Book(), ("c", 1), 0.0, 0.0, state=None, reply=b"").puts
 
 
 def test_a_call_without_an_id_leaves_no_mark() -> None:
     """It cannot be recognised again."""
-    turn = t.settle(t.Book(), ("", 0), 0.0, 0.0, state=b"s", reply=b"r")
+    turn = settle(t.Book(), ("", 0), 0.0, 0.0, state=b"s", reply=b"r")
     assert set(turn.puts) == {"s", "c"}
     assert t.judge(turn.book, "", 0, -9e9, 0.0) == t.New()
 
@@ -66,14 +74,14 @@ def test_a_holder_that_has_read_less_cluster_time_goes_by_the_records_clock() ->
     """[state_clock, used_born]."""
     book = settled(t.Book(), "other", 1, now=t.KEEP_S + 10)
     assert t.judge(book, "c", 1, 10.0, 0.0) == t.TooOld()
-    ahead = t.settle(t.Book(), ("c", 1), 50.0, 20.0, state=None, reply=b"").book
+    ahead = settle(t.Book(), ("c", 1), 50.0, 20.0, state=None, reply=b"").book
     assert ahead.clock == 50.0
 
 
 def test_old_replies_are_forgotten_and_their_calls_unknown() -> None:
     """After `KEEP_S` nothing is applied twice: the age rule answers."""
     book = settled(t.Book(), "c", 1, now=10.0)
-    turn = t.settle(book, ("c", 2), t.KEEP_S + 10, t.KEEP_S + 10, state=None, reply=b"")
+    turn = settle(book, ("c", 2), t.KEEP_S + 10, t.KEEP_S + 10, state=None, reply=b"")
     assert turn.deletes == ("r/c/1",)
     assert t.judge(turn.book, "c", 1, 10.0, t.KEEP_S + 10) == t.TooOld()
 
@@ -82,7 +90,7 @@ def test_more_replies_than_the_bound_become_marks_without_reply() -> None:
     """A client that counts its calls costs one span, however many they are."""
     book, record = t.Book(), {}
     for key in range(1, t.MAX_REPLIES + 500):
-        turn = t.settle(book, ("c", key), 0.0, key / 1000, state=b"s", reply=b"reply")
+        turn = settle(book, ("c", key), 0.0, key / 1000, state=b"s", reply=b"reply")
         record, book = apply(record, turn), turn.book
         assert len(book.replies) <= t.MAX_REPLIES
     assert book.spans == 1
@@ -111,25 +119,30 @@ def test_too_many_marks_within_the_keep_time_is_busy(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(t, "FOLD", 1)
     book, record = t.Book(), {}
     for key in (10, 20, 30, 40):
-        turn = t.settle(book, ("c", key), 0.0, 0.0, state=None, reply=b"")
+        turn = settle(book, ("c", key), 0.0, 0.0, state=None, reply=b"")
         record, book = apply(record, turn), turn.book
     assert book.spans == 3
     assert t.judge(book, "c", 50, 0.0, 1.0) == t.Busy()
     assert t.judge(book, "c", 10, 0.0, 1.0) == t.AppliedReplyGone()
     later = t.KEEP_S
     assert t.judge(book, "c", 50, later, later) == t.New()
-    turn = t.settle(book, ("c", 50), later, later, state=None, reply=b"")
+    turn = settle(book, ("c", 50), later, later, state=None, reply=b"")
     record, book = apply(record, turn), turn.book
     assert book.spans == 0
     assert t.load(record) == book
 
 
-def test_two_turns_merge_into_one_write() -> None:
+def test_two_turns_make_one_write() -> None:
     """Protocol additions 9: the delta of both is that of one after the other."""
-    first = t.settle(t.Book(), ("c", 1), 0.0, 0.0, state=b"1", reply=b"a" * t.MAX_REPLY_BYTES)
-    then = t.settle(first.book, ("c", 2), 0.0, 0.0, state=b"2", reply=b"b")
-    record = {"r/x/1": msgspec.msgpack.encode(t.Reply(0.0, b""))}
-    assert apply(record, t.merge(first, then)) == apply(apply(record, first), then)
+    first = settle(t.Book(), ("c", 1), 0.0, 0.0, state=b"1", reply=b"a" * t.MAX_REPLY_BYTES)
+    then = settle(first.book, ("c", 2), 0.0, 0.0, state=b"2", reply=b"b")
+    both = t.Draft(t.Book(), 0.0)
+    for state, call_id, reply in ((b"1", ("c", 1), b"a" * t.MAX_REPLY_BYTES), (b"2", ("c", 2), b"b")):
+        both.state(state)
+        both.call(call_id, 0.0, reply)
+    turn = both.turn()
+    assert turn.book == then.book
+    assert apply({}, turn) == apply(apply({}, first), then)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +179,7 @@ def test_no_call_is_applied_twice_and_none_is_called_new_that_was(calls: list, r
             else:
                 assert verdict == t.New()
             if verdict == t.New():
-                turn = t.settle(book, (client, key), born, now, state=b"s", reply=b"x" * size)
+                turn = settle(book, (client, key), born, now, state=b"s", reply=b"x" * size)
                 record, book = apply(record, turn), turn.book
                 applied[client, key] = now
                 assert len(book.replies) <= replies

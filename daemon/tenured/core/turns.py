@@ -7,6 +7,8 @@ The record of an agent is a small map (protocol additions 8). Its keys:
 * `r/<client>/<key>`: a call that was applied: when (`used`) and its reply.
 * `m/<client>`: calls that were applied and whose replies are no longer kept, as spans of keys. A client that numbers
   its calls 1, 2, 3, ... costs one span; keys drawn at random cost one each.
+* `w`: when the agent must be awake, for those that do not hold it: a `Wake`. Never encrypted.
+* what `core.boxes` keeps of signals.
 
 Bounds: replies and marks are forgotten after `KEEP_S` of cluster time; `MAX_REPLIES` replies and `MAX_REPLY_BYTES` of
 them are kept, older ones become marks; `MAX_SPANS` spans, then new calls get `Busy` until some are old enough to be
@@ -19,6 +21,9 @@ from bisect import bisect_right
 from collections.abc import Mapping
 
 import msgspec
+
+from tenured.core import boxes
+from tenured.core.boxes import Boxes
 
 KEEP_S = 7200.0
 """Cluster time for which a call is recognised; more than any client repeats one."""
@@ -36,6 +41,7 @@ FORGET = 16
 
 STATE = "s"
 CLOCK = "c"
+WAKE = "w"
 _REPLY = "r/"
 _MARK = "m/"
 
@@ -59,6 +65,14 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
 
 
+class Wake(msgspec.Struct, frozen=True, array_like=True):
+    """The earliest of what is planned, in seconds; None: nothing."""
+
+    cluster: float | None = None
+    wall: float | None = None
+    """Since 1970."""
+
+
 CallId = tuple[str, int]
 """(client id, key)"""
 
@@ -72,6 +86,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     reply_bytes: int = 0
     marks: dict[str, tuple[Span, ...]] = {}
     spans: int = 0
+    boxes: Boxes = Boxes()
+    wake: Wake = Wake()
 
 
 class New(msgspec.Struct, frozen=True):
@@ -115,6 +131,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _reply_decoder = msgspec.msgpack.Decoder(Reply)
 _spans_decoder = msgspec.msgpack.Decoder(tuple[Span, ...])
 _clock_decoder = msgspec.msgpack.Decoder(float)
+_wake_decoder = msgspec.msgpack.Decoder(Wake)
 
 
 def load(entries: Mapping[str, bytes]) -> Book:
@@ -134,6 +151,8 @@ def load(entries: Mapping[str, bytes]) -> Book:
                 replies[client, int(key)] = _reply_decoder.decode(data)
             elif name.startswith(_MARK):
                 marks[name[len(_MARK) :]] = _spans_decoder.decode(data)
+        of_signals = boxes.load(entries)
+        wake = _wake_decoder.decode(entries[WAKE]) if WAKE in entries else Wake()
     except (msgspec.DecodeError, ValueError) as error:
         raise Damaged(f"a mark of the record cannot be read: {error}") from error
     ordered = dict(sorted(replies.items(), key=lambda item: (item[1].used, item[0])))
@@ -143,6 +162,8 @@ def load(entries: Mapping[str, bytes]) -> Book:
         reply_bytes=sum(len(reply.body) for reply in ordered.values()),
         marks=marks,
         spans=sum(map(len, marks.values())),
+        boxes=of_signals,
+        wake=wake,
     )
 
 
@@ -167,52 +188,44 @@ def judge(book: Book, client: str, key: int, born: float, now: float) -> Judgeme
     return New()
 
 
-def begin(state: bytes, now: float) -> Turn:
-    """Write the first state of an agent."""
-    return Turn(Book(clock=now), {STATE: state, CLOCK: _encode(now)})
-
-
-def amend(book: Book, state: bytes, now: float) -> Turn:
-    """Write a state that no call asked for: of the hook that an activation begins with."""
-    draft = _Draft(book, max(now, book.clock))
-    draft.puts[STATE] = state
-    draft.puts[CLOCK] = _encode(draft.now)
-    return draft.turn()
-
-
-def settle(book: Book, call_id: CallId, born: float, now: float, *, state: bytes | None, reply: bytes) -> Turn:
-    """Commit one turn: the new state (None: unchanged), the clock, the mark with its reply [mark_in_commit,
-    used_born].
+class Draft:
+    """A book in the making, with the entries that change: of one turn, or of several in their order, which are written
+    as one [batch_whole].
     """
-    stamp = max(now, born, book.clock)
-    draft = _Draft(book, stamp)
-    if state is not None:
-        draft.puts[STATE] = state
-    draft.puts[CLOCK] = _encode(stamp)
-    draft.forget()
-    if call_id[0]:
-        draft.record(call_id, Reply(stamp, reply))
-    return draft.turn()
-
-
-def merge(first: Turn, then: Turn) -> Turn:
-    """Combine two successive turns to one write, all or none (protocol additions 9)."""
-    puts = {name: data for name, data in first.puts.items() if name not in then.deletes} | then.puts
-    deletes = tuple(dict.fromkeys([name for name in first.deletes if name not in then.puts] + list(then.deletes)))
-    return Turn(then.book, puts, deletes)
-
-
-class _Draft:
-    """A book in the making, with the entries that change."""
 
     def __init__(self, book: Book, now: float) -> None:
-        self.now = now
+        """`now`: cluster seconds as read; the record's clock, if that has seen more [state_clock]."""
+        self.now = max(now, book.clock)
+        self._book = book
         self.replies = dict(book.replies)
         self.bytes = book.reply_bytes
         self.marks = dict(book.marks)
         self.spans = book.spans
+        self.wake = book.wake
         self.puts: dict[str, bytes] = {}
         self.deletes: dict[str, None] = {}
+        self.boxes = boxes.BoxDraft(book.boxes, self.puts, self.deletes)
+
+    def state(self, state: bytes | None) -> None:
+        """The user's state; None: as it was."""
+        if state is not None:
+            self.puts[STATE] = state
+
+    def call(self, call_id: CallId, born: float, reply: bytes) -> None:
+        """A call was applied: the mark with its reply [mark_in_commit, used_born]."""
+        self.saw(born)
+        if call_id[0]:
+            self.record(call_id, Reply(self.now, reply))
+
+    def saw(self, born: float) -> None:
+        """Something of that time is in this state from now on [used_born]."""
+        self.now = max(self.now, born)
+
+    def due(self, wake: Wake) -> None:
+        """What the state plans from now on."""
+        if wake != self.wake:
+            self.wake = wake
+            self.puts[WAKE] = _encode(wake)
 
     def forget(self) -> None:
         """Drop what is older than the keep time: a few replies from the old end; all old spans once the bound is
@@ -234,7 +247,7 @@ class _Draft:
         if fits:
             self.replies[call_id] = reply
             self.bytes += len(reply.body)
-            self.puts[_reply_key(call_id)] = _encode(reply)
+            self._put(_reply_key(call_id), _encode(reply))
         else:
             self._keep_marks(call_id[0], _with_key(self.marks.get(call_id[0], ()), call_id[1], reply.used))
 
@@ -253,7 +266,7 @@ class _Draft:
 
     def _drop(self, call_id: CallId) -> None:
         self.bytes -= len(self.replies.pop(call_id).body)
-        self.deletes[_reply_key(call_id)] = None
+        self._delete(_reply_key(call_id))
 
     def _keep_marks(self, client: str, spans: tuple[Span, ...]) -> None:
         old = self.marks.get(client, ())
@@ -264,13 +277,33 @@ class _Draft:
         name = _MARK + client
         if kept:
             self.marks[client] = kept
-            self.puts[name] = _encode(kept)
+            self._put(name, _encode(kept))
         else:
             self.marks.pop(client, None)
-            self.deletes[name] = None
+            self._delete(name)
+
+    def _put(self, name: str, data: bytes) -> None:
+        self.deletes.pop(name, None)
+        self.puts[name] = data
+
+    def _delete(self, name: str) -> None:
+        self.puts.pop(name, None)
+        self.deletes[name] = None
 
     def turn(self) -> Turn:
-        book = Book(clock=self.now, replies=self.replies, reply_bytes=self.bytes, marks=self.marks, spans=self.spans)
+        """What is to be written, and the book as of then."""
+        self.forget()
+        self.boxes.forget(self.now)
+        self.puts[CLOCK] = _encode(self.now)
+        book = Book(
+            clock=self.now,
+            replies=self.replies,
+            reply_bytes=self.bytes,
+            marks=self.marks,
+            spans=self.spans,
+            boxes=self.boxes.boxes(),
+            wake=self.wake,
+        )
         return Turn(book, self.puts, tuple(self.deletes))
 
 

@@ -1,290 +1,462 @@
-"""One call, from the lease check to the reply: the order of duties of docs/architecture.md, "The path of one call".
+"""The turns of one agent, from its queue to what is released: the order of duties of docs/architecture.md, "The path of
+one call".
 
-    lease held? -> judge the call id -> Turn -> TurnDone -> write to a majority -> Commit -> lease held? -> release
+    lease held? -> judge the id -> Turn -> TurnDone -> write to a majority -> Commit -> lease held? -> release
 
-What is known of a call that fails: before its first store write was sent, *not applied*; after it *unknown*, unless the
+Turns run ahead of their commits, each on the draft that the one before left; what has ended while a write was under way
+is the next write (protocol 3, several turns in one write). A turn that cannot be kept takes along those that ran on its
+draft: they are run again.
+
+What is known of a call that fails: before its store write was sent, *not applied*; after it *unknown*, unless the
 write's fate is known (protocol additions 11).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping
-from enum import Enum
-from typing import Literal
-
-import msgspec
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 
 import tenure_link
-from tenure_proto.v1.calls_pb2 import Call, Reply
-from tenure_proto.v1.common_pb2 import Error
 from tenured.clocks import boot_ns
-from tenured.core import turns
-from tenured.core.frames import MAX_RECORD
-from tenured.host.failures import not_applied, unknown
+from tenured.core import boxes, turns
+from tenured.host.jobs import CallJob, Job, Stage
+from tenured.host.judging import Judge
+from tenured.host.ledger import Ledger, TooLarge
+from tenured.host.outgoing import Outgoing
 from tenured.host.site import Site
-from tenured.host.store import Record, RecordLost
+from tenured.host.store import RecordLost
+from tenured.host.telling import Telling
 from tenured.host.worker import Worker, WorkerLost
 
-log = logging.getLogger("tenured.host.turns")
-
-Kind = Literal["action", "query", "by_name"]
-
+AHEAD = 64
+"""Turns of one agent that may be in a worker, or wait for a write, at once."""
 STUCK_LIMIT_S = 10.0
 """A turn that runs on so long after its deadline blocks its agent for good: its worker is killed."""
 
 
-class Stage(Enum):
-    """How far a call has come."""
+@dataclass(eq=False)
+class Flight:
+    """A job whose turn has begun."""
 
-    QUEUED = "queued"
-    RUNNING = "running"
-    """The worker has it."""
-    WRITTEN = "written"
-    """A store write that carries its effect was sent."""
-
-
-class Job:
-    """One call on its way. Answered once, by whoever is first: its turn, its deadline, or the end of the activation."""
-
-    def __init__(self, call: Call, kind: Kind, caller: str, deadline_ns: int) -> None:
-        self.call = call
-        self.kind: Kind = kind
-        self.caller = caller
-        self.deadline_ns = deadline_ns
-        self.stage = Stage.QUEUED
-        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-    @property
-    def answered(self) -> bool:
-        """Nobody waits for it any more; it must have no effect from here on, unless it was written."""
-        return self.reply.done()
-
-    def remaining_s(self) -> float:
-        """Seconds to its deadline."""
-        return (self.deadline_ns - boot_ns()) / 1e9
-
-    def answer(self, value: bytes, *, recorded: bool = False) -> None:
-        """Success."""
-        if not self.reply.done():
-            self.reply.set_result(Reply(value=value, recorded=recorded))
-
-    def fail(self, error: Error) -> None:
-        """A typed error."""
-        if not self.reply.done():
-            self.reply.set_result(Reply(error=error))
-
-    def out_of_time(self) -> None:
-        """The deadline passed: what is known depends on the stage."""
-        if self.stage is Stage.WRITTEN:
-            self.fail(
-                unknown(
-                    "DeadlineExceeded",
-                    "the deadline passed while the turn was being committed: it may have been applied",
-                )
-            )
-        else:
-            where = "waited for its turn" if self.stage is Stage.QUEUED else "ran"
-            self.fail(
-                not_applied("DeadlineExceeded", f"the deadline passed while the call {where}; nothing of it was kept")
-            )
-
-    def cut_off(self, code: str, message: str) -> None:
-        """The activation ends under it."""
-        self.fail(unknown(code, message) if self.stage is Stage.WRITTEN else not_applied(code, message))
-
-
-class Ledger:
-    """The record of one agent with its marks, as of the last committed version [ack_committed]."""
-
-    def __init__(self, record: Record, entries: Mapping[str, bytes]) -> None:
-        """Raises turns.Damaged."""
-        self._record = record
-        self._book = turns.load(entries)
-        self._size = sum(map(len, entries.values()))
-        self.state: bytes | None = entries.get(turns.STATE)
-        """Last committed; None: there was never one."""
-
-    def judge(self, job: Job, now: float) -> turns.Judgement:
-        """Whether this call is new."""
-        return turns.judge(self._book, job.call.client_id, job.call.key, job.call.born, now)
-
-    async def begin(self, state: bytes, now: float) -> None:
-        """Commits the state that an activation begins with: the first one, or what its hook made of the stored one.
-
-        Raises RecordLost.
-        """
-        turn = turns.begin(state, now) if self.state is None else turns.amend(self._book, state, now)
-        self._size = self._size_after(turn)
-        await self._record.write(boot_ns(), turn.puts, turn.deletes)
-        self._book, self.state = turn.book, state
-
-    async def settle(self, job: Job, done: tenure_link.TurnDone, now: float) -> None:
-        """Commits a turn: state, mark and reply, clock: one write. Raises RecordLost, TooLarge (nothing was sent)."""
-        call_id = (job.call.client_id, job.call.key)
-        turn = turns.settle(self._book, call_id, job.call.born, now, state=done.state, reply=done.reply or b"")
-        size = self._size_after(turn)
-        if size > MAX_RECORD:
-            raise TooLarge(f"the state would take {size} bytes; the limit is {MAX_RECORD}")
-        written = self._record.write(boot_ns(), turn.puts, turn.deletes)
-        job.stage = Stage.WRITTEN
-        await written
-        self._book, self._size = turn.book, size
-        if done.state is not None:
-            self.state = done.state
-
-    def _size_after(self, turn: turns.Turn) -> int:
-        entries = self._record.owner.entries
-        removed = sum(len(entries.get(name, b"")) for name in (*turn.puts, *turn.deletes))
-        return self._size - removed + sum(map(len, turn.puts.values()))
-
-
-class TooLarge(ValueError):
-    """The record would exceed its limit."""
+    job: Job
+    number: int
+    """Of the turn, on the worker link; 0: it needs no worker."""
+    began_ns: int = 0
+    done: tenure_link.TurnDone | None = None
+    silent: bool = False
+    """The job is answered already: only what its class makes of the failure is to be committed."""
+    letter: tenure_link.Fault | None = None
+    """It has failed for the last time, and ends with that."""
+    cut: bool = False
+    sends: list[boxes.Entry] = field(default_factory=list[boxes.Entry])
 
 
 class Turns:
-    """Runs the turns of one agent, one at a time."""
+    """See the module. Everything happens in callbacks; `serve` waits for the end."""
 
-    def __init__(self, site: Site, uid: str, agent: str, epoch: int, ledger: Ledger) -> None:
+    def __init__(self, site: Site, telling: Telling, ledger: Ledger, judge: Judge, outgoing: Outgoing) -> None:
+        self.ledger = ledger
+        self.suspects: deque[Job] = deque()
+        """Were running when their worker ended: to be tried alone (protocol 3, poison)."""
+        self.on_committed: Callable[[tuple[tenure_link.Due, ...] | None], None] = lambda _: None
         self._site = site
-        self._uid = uid
-        self._agent = agent
-        self._epoch = epoch
-        self._ledger = ledger
+        self._telling = telling
+        self._judge = judge
+        self._outgoing = outgoing
+        self._queue: deque[Job] = deque()
+        self._waiting_queries: list[CallJob] = []
+        self._flights: deque[Flight] = deque()
+        self._writing: list[Flight] = []
+        self._asked: dict[int, CallJob] = {}
+        """Queries in the worker, by number."""
+        self._worker: Worker | None = None
+        self._over: asyncio.Future[None] | None = None
+        self._only: Job | None = None
+        self._pumping = False
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._landing: asyncio.Future[None] | None = None
 
-    async def run(self, worker: Worker, job: Job) -> None:
-        """Runs one call and answers it. Raises WorkerLost (the job is not answered yet) and RecordLost (it is)."""
+    # --- what is asked ------------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun."""
+        return len(self._queue) + self._judge.parked
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is asked and nothing under way."""
+        return not (self._queue or self._flights or self._writing or self._asked or self._judge.parked or self.suspects)
+
+    def add(self, job: Job, *, first: bool = False) -> None:
+        """Queue a job; `first`: before all others."""
+        if isinstance(job, CallJob) and job.kind == "query":
+            self._ask(job)
+            return
+        (self._queue.appendleft if first else self._queue.append)(job)
+        self.pump()
+
+    def refuse_all(self, code: str, message: str, *, queued_only: bool = False) -> None:
+        """Answer everything that has not begun; unless `queued_only`, also what has."""
+        jobs: list[Job] = [*self._queue, *self._judge.take_parked(), *self._waiting_queries]
+        self._queue.clear()
+        self._waiting_queries.clear()
+        if not queued_only:
+            jobs += [flight.job for flight in (*self._writing, *self._flights)]
+            jobs += [*self._asked.values(), *self.suspects]
+            self._flights.clear()
+            self._asked.clear()
+            self.suspects.clear()
+        for job in jobs:
+            job.cut_off(code, message)
+
+    # --- a time in a worker's memory -------------------------------------------------------------------------------
+
+    async def serve(self, worker: Worker, only: Job | None = None) -> None:
+        """Run jobs until `stop_serving`, or, with `only`, until that one has ended, or until there are suspects.
+
+        Raises WorkerLost as soon as the worker is lost, idle or not; RecordLost.
+        """
+        over = self._over = asyncio.get_running_loop().create_future()
+        self._worker, self._only = worker, only
+        worker.on_lost[self._lost] = None
+        try:
+            if worker.lost:
+                raise WorkerLost(f"worker {worker.pid} is gone")
+            queries, self._waiting_queries = self._waiting_queries, []
+            for query in queries:
+                self._ask(query)
+            if only is not None:
+                self._queue.appendleft(only)
+            self.pump()
+            await over
+        finally:
+            worker.on_lost.pop(self._lost, None)
+            self._worker = self._only = self._over = None
+
+    def stop_serving(self) -> None:
+        """End `serve` once nothing is under way."""
+        if not (self._flights or self._writing):
+            self._end()
+
+    async def settled(self) -> None:
+        """Until no write is under way: what is committed is known. Raises RecordLost."""
+        while self._landing is not None:
+            await asyncio.wait({self._landing})
+            await asyncio.sleep(0)
+        if (error := self._judge.lost) is not None:
+            raise error
+
+    def _end(self, error: BaseException | None = None) -> None:
+        if self._over is not None and not self._over.done():
+            if error is None:
+                self._over.set_result(None)
+            else:
+                self._over.set_exception(error)
+
+    def _lost(self) -> None:
+        """The worker is gone, with every draft: what was running first is a suspect, the rest begins anew."""
+        worker = self._worker
+        running = next((flight for flight in self._flights if flight.done is None and flight.number), None)
+        for flight in reversed(self._flights):
+            flight.cut = True
+            if flight is running and not flight.job.answered:
+                self.suspects.append(flight.job)
+            elif not flight.silent:
+                self._requeue(flight.job)
+        self._flights.clear()
+        self.suspects += [query for query in self._asked.values() if not query.answered]
+        self._asked.clear()
+        self._end(WorkerLost(f"worker {worker.pid if worker is not None else 0} is gone"))
+
+    # --- the pump -----------------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Begin what can begin, write what can be written."""
+        if self._pumping or self._worker is None or self._worker.lost:
+            return
+        self._pumping = True
+        try:
+            self._feed(self._worker)
+            self._write()
+            if self.suspects and not (self._flights or self._writing):
+                self._end()
+            elif self._only is not None and not (self._flights or self._writing or self._queue):
+                self._end()
+        except RecordLost as error:
+            self._record_lost(error)
+        finally:
+            self._pumping = False
+
+    def _feed(self, worker: Worker) -> None:
+        while self._queue and len(self._flights) + len(self._writing) < AHEAD:
+            if self.suspects and self._only is None:
+                return  # first what is under way ends, then they are tried
+            job = self._queue.popleft()
+            if self._only is not None and job is not self._only:
+                self._queue.appendleft(job)
+                return
+            if job.answered:
+                continue
+            if not self._site.lease.held:
+                job.refuse("Fenced", "the lease of this host has lapsed")
+            elif self._judge.is_new(job):
+                self._begin(worker, job)
+
+    def _begin(self, worker: Worker, job: Job) -> None:
+        if job.alone and job.needs_worker and self._only is not job:
+            self.suspects.append(job)
+            return
+        if not job.needs_worker:
+            self._judge.begun(job)
+            job.stage = Stage.RUNNING
+            self._flights.append(Flight(job, 0, done=tenure_link.TurnDone(0, reply=b""), letter=job.poisoned))
+            return
+        number = next(self._site.turns)
+        flight = Flight(job, number, boot_ns())
+        worker.ask(job.frame(number, self._telling.uid, self._site.lease.cluster_now), partial(self._done, flight))
+        self._judge.begun(job)
+        job.stage = Stage.RUNNING
+        self._flights.append(flight)
+        if self._watchdog is None:
+            self._watch()
+
+    def _done(self, flight: Flight, done: tenure_link.TurnDone) -> None:
+        if flight.cut:
+            return
+        flight.done = done
+        self._site.metrics.turn_seconds.observe((boot_ns() - flight.began_ns) / 1e9)
+        if done.fault is not None:
+            self._failed(flight, done, done.fault)
+        self.pump()
+
+    def _failed(self, flight: Flight, done: tenure_link.TurnDone, fault: tenure_link.Fault) -> None:
+        """A failure in user code. The draft is as the turn found it, but for what its class makes of the failure."""
+        self._telling.failed(fault)
+        job = flight.job
+        retry_s = self._judge.failed(job, fault)
+        if retry_s is None and job.ends_in_letter:
+            flight.letter = fault
+            return
+        if retry_s is not None:
+            # What ran on this draft may include later signals of the same sender, which must not overtake it [prev].
+            self._cut(flight, keep=False)
+            job.stage = Stage.QUEUED
+            self._judge.park(job, retry_s, self._unpark)
+            return
+        if done.state is not None or done.sends:
+            flight.silent = True
+        else:
+            self._flights.remove(flight)
+        self._ended(job)
+        job.refuse(fault.code, fault.message)
+
+    def _unpark(self, jobs: Iterable[Job]) -> None:
+        for job in reversed(list(jobs)):
+            self._queue.appendleft(job)
+        self.pump()
+
+    def _cut(self, flight: Flight, *, keep: bool) -> None:
+        """This turn and all later ones did not happen; they go back to the queue, this one only to be kept."""
+        at = self._flights.index(flight)
+        gone = [self._flights.pop() for _ in range(len(self._flights) - at)]  # the last one first
+        for one in gone:
+            one.cut = True
+            if one is not flight or keep:
+                self._requeue(one.job)
+            else:
+                self._ended(one.job)
+        numbers = [one.number for one in gone if one.number]
+        if numbers and self._worker is not None:
+            for number in numbers:
+                self._worker.forget(number)
+            self._worker.drop(min(numbers), self._telling.uid)
+
+    def _ended(self, job: Job) -> None:
+        """Its turn is settled: repetitions of it may be judged."""
+        self._queue.extendleft(self._judge.ended(job))
+
+    def _requeue(self, job: Job) -> None:
+        self._ended(job)
+        if not job.answered:
+            job.stage = Stage.QUEUED
+            self._queue.appendleft(job)
+
+    # --- commits ------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        if self._writing:
+            return
+        while self._flights and self._flights[0].done is not None and self._flights[0].job.answered:
+            if self._flights[0].silent:
+                break
+            self._cut(self._flights[0], keep=False)  # its deadline has passed, and it was called "not applied"
+        draft = turns.Draft(self.ledger.book, self._site.lease.cluster_time)
+        due: tuple[tenure_link.Due, ...] | None = None
+        ready: list[Flight] = []
+        while self._flights and (done := self._flights[0].done) is not None:
+            flight = self._flights[0]
+            if flight.job.answered and not flight.silent:
+                break
+            if not self._applied(draft, flight, done):
+                continue
+            ready.append(self._flights.popleft())
+            due = done.due if done.due is not None else due
+        settled = self._outgoing.settle_into(draft)
+        if not ready and not settled:
+            return
+        if due is not None:
+            draft.due(wake_of(due))
+        self._send_write(draft.turn(), ready, due)
+
+    def _applied(self, draft: turns.Draft, flight: Flight, done: tenure_link.TurnDone) -> bool:
+        """Into the draft, whole or not at all."""
+        job = flight.job
+        try:
+            entries = self._outgoing.entries_of(done.sends, draft)
+            more = len(done.state or b"") + len(done.reply or b"") + sum(len(entry.body) for entry in entries)
+            self.ledger.check_room(draft, more)
+            draft.boxes.check_room(entries)
+        except TooLarge as error:
+            self._unkept(flight, "StateInvalid", f"{self._telling.agent} {job.label}: {error}")
+            return False
+        except boxes.OutboxFull as error:
+            self._unkept(flight, "OutboxFull", str(error))
+            return False
+        draft.state(done.state)
+        if flight.letter is not None:
+            self._judge.give_up(draft, job, flight.letter)
+        elif not flight.silent:
+            job.apply(draft, done.reply or b"")
+        flight.sends = entries
+        for entry in entries:
+            draft.boxes.send(entry)
+        return True
+
+    def _unkept(self, flight: Flight, code: str, message: str) -> None:
+        """What the turn asks for cannot be kept."""
+        job = flight.job
+        self._cut(flight, keep=False)
+        fault = tenure_link.Fault(code, message)
+        self._telling.failed(fault)
+        if job.ends_in_letter:
+            self._judge.begun(job)
+            done = tenure_link.TurnDone(0, reply=b"")
+            self._flights.appendleft(Flight(job, 0, done=done, letter=fault))
+        else:
+            job.refuse(code, message)
+
+    def _send_write(self, turn: turns.Turn, ready: list[Flight], due: tuple[tenure_link.Due, ...] | None) -> None:
+        """Raises RecordLost: nothing was sent."""
+        began = boot_ns()
+        try:
+            written = self.ledger.write(turn)
+        except RecordLost:
+            self._flights.extendleft(reversed(ready))
+            raise
+        self._writing = ready
+        for flight in ready:
+            flight.job.stage = Stage.WRITTEN
+        self._landing = written
+        written.add_done_callback(partial(self._landed, turn, due, began))
+
+    def _landed(
+        self, turn: turns.Turn, due: tuple[tenure_link.Due, ...] | None, began: int, written: asyncio.Future[None]
+    ) -> None:
+        self._landing = None
+        if written.cancelled():
+            return
+        error = written.exception()
+        if error is not None:
+            self._record_lost(error)
+            return
+        flights, self._writing = self._writing, []
+        self.ledger.landed(turn)
+        self._site.metrics.commit_seconds.observe((boot_ns() - began) / 1e9)
+        numbers = [flight.number for flight in flights if flight.number]
+        if numbers and self._worker is not None:
+            self._worker.commit(max(numbers), self._telling.uid)
+        self._release(flights)
+        self._outgoing.release(turn.book.boxes)
+        self.on_committed(due)
+        self.pump()
+
+    def _release(self, flights: list[Flight]) -> None:
+        """Replies and signals leave, if the lease is held now: after the commit, before the release (protocol 1, host
+        2).
+        """
+        held = self._site.lease.held
+        for flight in flights:
+            job, done = flight.job, flight.done
+            self._ended(job)
+            if flight.silent or done is None:
+                continue
+            if not held:
+                job.cut_off("Fenced", "the lease of this host lapsed before the reply could be released")
+                continue
+            job.released(done.reply or b"")
+            self._telling.emitted(done.signals)
+
+    def _record_lost(self, error: BaseException) -> None:
+        for flight in (*self._writing, *self._flights):
+            flight.cut = True
+            if not flight.silent:
+                flight.job.cut_off("Fenced", f"another holder has taken over: {error}")
+        self._writing = []
+        self._flights.clear()
+        self._judge.lost = error
+        self._end(error)
+
+    # --- queries ------------------------------------------------------------------------------------------------------
+
+    def _ask(self, job: CallJob) -> None:
+        """Beside the turns, on what is committed."""
+        worker = self._worker
+        if worker is None or worker.lost or (self._only is not None and self._only is not job):
+            self._waiting_queries.append(job)
+            return
         if job.answered:
             return
         if not self._site.lease.held:
-            job.fail(not_applied("Fenced", "the lease of this host has lapsed"))
+            job.refuse("Fenced", "the lease of this host has lapsed")
             return
-        if job.kind != "query" and not self._is_new(job):
-            return
-        if worker.lost:
-            raise WorkerLost(f"worker {worker.pid} is gone")
         number = next(self._site.turns)
         job.stage = Stage.RUNNING
-        settled = False
-        started = boot_ns()
-        try:
-            done = await self._ask(worker, job, number)
-            self._site.metrics.turn_seconds.observe((boot_ns() - started) / 1e9)
-            settled = await self._settle(job, done)
-        finally:
-            # Cancelled, refused or failed: the worker goes back to the last committed state before the next turn.
-            (worker.commit if settled else worker.drop)(number, self._uid)
-        if settled:
-            self._release(job, done)
+        self._asked[number] = job
+        worker.ask(job.frame(number, self._telling.uid, self._site.lease.cluster_now), partial(self._answered, job))
 
-    def _is_new(self, job: Job) -> bool:
-        """Answers a call that was applied before, or whose fate is not known now (protocol 3, external clients)."""
-        match self._ledger.judge(job, self._site.lease.cluster_time):
-            case turns.Recorded(reply):
-                job.answer(reply, recorded=True)
-            case turns.AppliedReplyGone():
-                job.fail(
-                    unknown(
-                        "ReplyNotKept",
-                        "the call was applied earlier; its reply is no longer kept",
-                        next_step="Read the state.",
-                    )
-                )
-            case turns.TooOld():
-                job.fail(
-                    unknown(
-                        "Expired", "the call id is older than marks are kept", next_step="Read the state with a query."
-                    )
-                )
-            case turns.FromTheFuture():
-                job.fail(
-                    not_applied(
-                        "InvalidArguments",
-                        f"the call id was born at {job.call.born:g} s of cluster time, which is far ahead",
-                        next_step="Send the cluster time of this cluster's answers.",
-                    )
-                )
-            case turns.Busy():
-                job.fail(not_applied("Busy", "the agent has too many recent calls to tell apart; try later"))
-            case turns.New():
-                return True
-        return False
-
-    async def _ask(self, worker: Worker, job: Job, number: int) -> tenure_link.TurnDone:
-        """The worker's answer. Raises WorkerLost."""
-        frame = tenure_link.Turn(
-            turn=number,
-            uid=self._uid,
-            kind=job.kind,
-            method=job.call.method,
-            arguments=job.call.arguments,
-            deadline_ns=job.deadline_ns,
-            caller=job.caller,
-            call_id=f"{job.call.client_id}/{job.call.key}" if job.call.client_id else "",
-        )
-        # The worker keeps the deadline too, and cancels what can be cancelled. What cannot is waited for: one turn at a
-        # time.
-        asking = asyncio.ensure_future(worker.turn(frame))
-        try:
-            done, _ = await asyncio.wait({asking}, timeout=max(0.0, job.remaining_s()))
-            if not done:
-                job.out_of_time()
-                done, _ = await asyncio.wait({asking}, timeout=STUCK_LIMIT_S)
-            if not done:
-                self._site.pool.kill(
-                    worker, f"{self._agent} {job.call.method} ran on for {STUCK_LIMIT_S:g} s after its deadline"
-                )
-            return await asking
-        finally:
-            asking.cancel()
-
-    async def _settle(self, job: Job, done: tenure_link.TurnDone) -> bool:
-        """Commits; true when the turn is durable and may be released."""
+    def _answered(self, job: CallJob, done: tenure_link.TurnDone) -> None:
+        self._asked.pop(done.turn, None)
         if done.fault is not None:
-            self._blame(job, done.fault)
-            return False
-        if job.answered:  # its deadline passed a moment ago and it was called "not applied": it must stay so
-            return False
-        if job.kind == "query":
-            return True
-        started = boot_ns()
-        try:
-            await self._ledger.settle(job, done, self._site.lease.cluster_time)
-        except TooLarge as error:
-            job.fail(not_applied("StateInvalid", f"{self._agent} {job.call.method}: {error}"))
-            return False
-        except RecordLost as error:
-            job.cut_off("Fenced", f"another holder has taken over: {error}")
-            raise
-        self._site.metrics.commit_seconds.observe((boot_ns() - started) / 1e9)
-        return True
+            self._telling.failed(done.fault)
+            job.refuse(done.fault.code, done.fault.message)
+        else:
+            self._judge.release_read(job, done.reply or b"")
+        if self._only is job:
+            self._end()
 
-    def _release(self, job: Job, done: tenure_link.TurnDone) -> None:
-        """Reply and signals leave, if the lease is held now: after the commit or the read, before the release (protocol
-        1, host 2).
-        """
-        if not self._site.lease.held:
-            job.cut_off("Fenced", "the lease of this host lapsed before the reply could be released")
+    # --- stuck turns --------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """The worker keeps deadlines too, and cancels what can be cancelled. What cannot is waited for: for a while."""
+        self._watchdog = None
+        running = next((flight for flight in self._flights if flight.done is None and flight.number), None)
+        if running is None or self._worker is None:
             return
-        job.answer(done.reply or b"")
-        for signal in done.signals:
-            self._site.logs.add(
-                self._uid, self._agent, self._epoch, "signal", f"signal {signal.type} {_readable(signal.data)}"
-            )
-
-    def _blame(self, job: Job, fault: tenure_link.Fault) -> None:
-        """A failure in user code: typed, not applied, its traceback in the agent's log."""
-        self._site.logs.add(self._uid, self._agent, self._epoch, "error", fault.message)
-        if fault.details:
-            self._site.logs.add(self._uid, self._agent, self._epoch, "error", fault.details)
-        job.fail(not_applied(fault.code, fault.message))
+        late_s = (boot_ns() - running.job.deadline_ns) / 1e9 - STUCK_LIMIT_S
+        if late_s >= 0:
+            text = f"{self._telling.agent} {running.job.label} ran on for {STUCK_LIMIT_S:g} s after its deadline"
+            self._site.pool.kill(self._worker, text)
+            return
+        self._watchdog = asyncio.get_running_loop().call_later(min(-late_s, STUCK_LIMIT_S), self._watch)
 
 
-def _readable(data: bytes) -> str:
-    """The signal's data as JSON, for people."""
-    try:
-        return msgspec.json.encode(msgspec.msgpack.decode(data)).decode()
-    except (msgspec.DecodeError, TypeError, ValueError):
-        return f"({len(data)} bytes)"
+def wake_of(due: Iterable[tenure_link.Due]) -> turns.Wake:
+    """The earliest of what is planned."""
+    cluster = [one.at for one in due if not one.wall]
+    wall = [one.at for one in due if one.wall]
+    return turns.Wake(min(cluster, default=None), min(wall, default=None))
+

@@ -52,7 +52,9 @@ class Pulse:
 
 
 class Worker:
-    """A connected worker process. All answers are futures that end with `WorkerLost` when the connection does."""
+    """A connected worker process. Activations end with `WorkerLost` when the connection does; who waits for turns is told
+    by `on_lost`.
+    """
 
     def __init__(self, connection: Connection, pid: int) -> None:
         self.connection = connection
@@ -67,7 +69,7 @@ class Worker:
         self.pulse = Pulse()
         self.on_lost: dict[Callable[[], None], None] = {}
         """Called once, when the connection is gone, in the order in which they asked."""
-        self._turns: dict[int, asyncio.Future[tenure_link.TurnDone]] = {}
+        self._turns: dict[int, Callable[[tenure_link.TurnDone], None]] = {}
         self._activations: dict[tuple[str, int], asyncio.Future[tenure_link.Activated]] = {}
         self._last_turn = 0
 
@@ -87,25 +89,24 @@ class Worker:
         finally:
             self._activations.pop(key, None)
 
-    async def turn(self, frame: tenure_link.Turn) -> tenure_link.TurnDone:
-        """Runs a turn. Raises WorkerLost. Cancelled: the answer, if one comes, is ignored; send `Drop`."""
+    def ask(self, frame: tenure_link.Turn, done: Callable[[tenure_link.TurnDone], None]) -> None:
+        """Run a turn; `done` is called with its end, unless the worker is lost or forgets it before. Raises WorkerLost."""
         self._check()
-        future: asyncio.Future[tenure_link.TurnDone] = asyncio.get_running_loop().create_future()
-        self._turns[frame.turn] = future
+        self._turns[frame.turn] = done
         self._last_turn = max(self._last_turn, frame.turn)
         self.connection.send(frame)
-        try:
-            return await future
-        finally:
-            self._turns.pop(frame.turn, None)
 
     def commit(self, turn: int, uid: str) -> None:
-        """The turn's state is durable."""
+        """Everything up to this turn is durable."""
         self.connection.send(tenure_link.Commit(turn=turn, uid=uid))
 
     def drop(self, turn: int, uid: str) -> None:
-        """The turn did not happen."""
+        """This turn and all later ones of the agent did not happen. Who asked for them forgets them too."""
         self.connection.send(tenure_link.Drop(turn=turn, uid=uid))
+
+    def forget(self, turn: int) -> None:
+        """Nobody asks for the end of that turn any more."""
+        self._turns.pop(turn, None)
 
     def deactivate(self, uid: str, epoch: int) -> None:
         """Forgets the agent."""
@@ -116,11 +117,11 @@ class Worker:
         """Takes an answer; false for a frame that no sane worker sends."""
         match frame:
             case tenure_link.TurnDone():
-                if frame.turn > self._last_turn or (frame.reply is None and frame.fault is None):
+                if frame.turn > self._last_turn or _says_nothing(frame):
                     return False
-                turn = self._turns.get(frame.turn)
-                if turn is not None and not turn.done():
-                    turn.set_result(frame)
+                done = self._turns.pop(frame.turn, None)
+                if done is not None:
+                    done(frame)
             case tenure_link.Activated():
                 activation = self._activations.get((frame.uid, frame.epoch))
                 if activation is not None and not activation.done():
@@ -138,9 +139,8 @@ class Worker:
     def abandon(self, why: str) -> None:
         """The connection is gone: everything that was asked ends now."""
         self.lost = True
-        futures: list[asyncio.Future[tenure_link.TurnDone] | asyncio.Future[tenure_link.Activated]]
-        futures = [*self._turns.values(), *self._activations.values()]
-        for future in futures:
+        self._turns.clear()
+        for future in self._activations.values():
             if not future.done():
                 future.set_exception(WorkerLost(why))
         self.agents.clear()
@@ -150,3 +150,7 @@ class Worker:
     def _check(self) -> None:
         if self.lost:
             raise WorkerLost(f"worker {self.pid} is gone")
+
+
+def _says_nothing(done: tenure_link.TurnDone) -> bool:
+    return done.reply is None and done.fault is None and done.waits is None

@@ -1,0 +1,341 @@
+"""What an agent is asked to do: calls, signals, timers. Each is answered once, by whoever is first: its turn, its
+deadline, or the end of the activation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+import tenure_link
+from tenure_proto.v1.calls_pb2 import Call, Reply
+from tenure_proto.v1.common_pb2 import Error
+from tenured.clocks import boot_ns, wall_s
+from tenured.core import boxes, turns
+from tenured.core.signals import Again, Answer, Settled, Signal, Verdict
+from tenured.host.failures import not_applied, unknown
+
+Kind = Literal["action", "query", "by_name"]
+
+SIGNAL_TURN_S = 30.0
+"""How long the turn of a signal or a timer may take: nothing waits for ever."""
+
+
+class Stage(Enum):
+    """How far a job has come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    """The worker has it, or its draft waits for the write before."""
+    WRITTEN = "written"
+    """A store write that carries its effect was sent."""
+
+
+class Job:
+    """Base of all jobs."""
+
+    label = ""
+    """For messages: the action, or the type of the signal."""
+    caller = ""
+    stage = Stage.QUEUED
+    attempts = 0
+    """Failed turns so far."""
+    key = ""
+    """Of its trials, when it may have ended a worker (protocol 3, poison)."""
+    alone = False
+    """To be run in a worker of its own."""
+    needs_worker = True
+    ends_in_letter = False
+    """A failure is tried again, and is a dead letter in the end; else the caller is told."""
+    poisoned: tenure_link.Fault | None = None
+    """It is not to be tried any more."""
+
+    @property
+    def answered(self) -> bool:
+        """Nobody waits for it any more; it must have no effect from here on, unless it was written."""
+        raise NotImplementedError
+
+    @property
+    def deadline_ns(self) -> int:
+        """Boot clock."""
+        raise NotImplementedError
+
+    def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
+        """What the worker is to do. `now`: cluster time."""
+        raise NotImplementedError
+
+    def apply(self, draft: turns.Draft, reply: bytes) -> None:
+        """Its mark, in the commit of its turn [mark_in_commit]."""
+
+    def released(self, reply: bytes) -> None:
+        """The commit is durable, and the lease held after it."""
+
+    def cut_off(self, code: str, message: str) -> None:
+        """The activation ends under it, or nothing of it may be released."""
+
+    def refuse(self, code: str, message: str) -> None:
+        """It was not tried."""
+        self.cut_off(code, message)
+
+
+class CallJob(Job):
+    """A call of a client."""
+
+    def __init__(self, call: Call, kind: Kind, caller: str, deadline_ns: int) -> None:
+        self.call = call
+        self.kind: Kind = kind
+        self.caller = caller
+        self.label = call.method
+        self.key = f"{call.client_id}/{call.key}" if call.client_id else ""
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._deadline_ns = deadline_ns
+
+    @property
+    def answered(self) -> bool:
+        """See Job."""
+        return self.reply.done()
+
+    @property
+    def deadline_ns(self) -> int:
+        """Of the caller."""
+        return self._deadline_ns
+
+    @property
+    def changes_state(self) -> bool:
+        """Whether a paused agent refuses it."""
+        return self.kind != "query"
+
+    @property
+    def call_id(self) -> turns.CallId:
+        """What a repetition has in common with it."""
+        return self.call.client_id, self.call.key
+
+    def remaining_s(self) -> float:
+        """Seconds to its deadline."""
+        return (self._deadline_ns - boot_ns()) / 1e9
+
+    def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
+        """See Job."""
+        return tenure_link.Turn(
+            turn=number,
+            uid=uid,
+            kind=self.kind,
+            method=self.call.method,
+            arguments=self.call.arguments,
+            deadline_ns=self._deadline_ns,
+            caller=self.caller,
+            call_id=self.key,
+            now=now,
+            wall=wall_s(),
+        )
+
+    def apply(self, draft: turns.Draft, reply: bytes) -> None:
+        """See Job."""
+        draft.call(self.call_id, self.call.born, reply)
+
+    def released(self, reply: bytes) -> None:
+        """See Job."""
+        self.answer(reply)
+
+    def answer(self, value: bytes, *, recorded: bool = False) -> None:
+        """Success."""
+        if not self.reply.done():
+            self.reply.set_result(Reply(value=value, recorded=recorded))
+
+    def fail(self, error: Error) -> None:
+        """A typed error."""
+        if not self.reply.done():
+            self.reply.set_result(Reply(error=error))
+
+    def out_of_time(self) -> None:
+        """The deadline passed: what is known depends on the stage."""
+        if self.stage is Stage.WRITTEN:
+            self.fail(
+                unknown(
+                    "DeadlineExceeded",
+                    "the deadline passed while the turn was being committed: it may have been applied",
+                )
+            )
+        else:
+            where = "waited for its turn" if self.stage is Stage.QUEUED else "ran"
+            self.fail(
+                not_applied("DeadlineExceeded", f"the deadline passed while the call {where}; nothing of it was kept")
+            )
+
+    def cut_off(self, code: str, message: str) -> None:
+        """See Job."""
+        self.fail(unknown(code, message) if self.stage is Stage.WRITTEN else not_applied(code, message))
+
+
+class SignalJob(Job):
+    """A signal of another agent."""
+
+    ends_in_letter = True
+
+    def __init__(self, signal: Signal) -> None:
+        self.signal = signal
+        self.label = _label(signal)
+        self.needs_worker = not signal.void
+        self.caller = signal.source
+        self.key = f"{signal.sender}/{signal.n}"
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._deadline_ns = 0
+
+    @property
+    def answered(self) -> bool:
+        """See Job."""
+        return self.answer.done()
+
+    @property
+    def deadline_ns(self) -> int:
+        """Of the turn that runs."""
+        return self._deadline_ns
+
+    def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
+        """See Job."""
+        self._deadline_ns = boot_ns() + int(SIGNAL_TURN_S * 1e9)
+        return tenure_link.Turn(
+            turn=number,
+            uid=uid,
+            kind="work",
+            method=self.label,
+            arguments=self.signal.body,
+            deadline_ns=self._deadline_ns,
+            caller=self.caller,
+            now=now,
+            wall=wall_s(),
+            key=f"{uid}/{self.key}",
+        )
+
+    def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
+        """See Job."""
+        draft.saw(self.signal.born)
+        draft.boxes.mark(self.signal, draft.now, applied=not self.signal.void)
+
+    def released(self, reply: bytes) -> None:  # noqa: ARG002 - as above
+        """See Job."""
+        self.settle(Verdict.NOT_APPLIED if self.signal.void else Verdict.APPLIED)
+
+    def settle(self, verdict: Verdict) -> None:
+        """The answer, after the commit."""
+        if not self.answer.done():
+            self.answer.set_result(Settled(verdict))
+
+    def cut_off(self, code: str, message: str) -> None:
+        """See Job: its sender keeps it, and sends it again."""
+        if not self.answer.done():
+            self.answer.set_result(Again(code, message))
+
+    def letter(self, to: str, fault: tenure_link.Fault) -> boxes.Letter:
+        """What is left of it when it has failed for the last time."""
+        return boxes.Letter(
+            at=wall_s(),
+            side=boxes.Side.RECEIVER,
+            verdict=str(Verdict.NOT_APPLIED),
+            what=self.label,
+            source=self.signal.source,
+            to=to,
+            code=fault.code,
+            message=fault.message,
+            details=fault.details[:4096],
+            attempts=self.attempts,
+            body=self.signal.body,
+            born=self.signal.born,
+        )
+
+
+class TimerJob(Job):
+    """A run that the agent's state plans."""
+
+    ends_in_letter = True
+
+    def __init__(self, due: tenure_link.Due) -> None:
+        self.due = due
+        self.label = due.name
+        self.caller = "timer"
+        self.key = f"timer/{due.name}"
+        self.over = False
+        self._deadline_ns = 0
+
+    @property
+    def answered(self) -> bool:
+        """See Job."""
+        return self.over
+
+    @property
+    def deadline_ns(self) -> int:
+        """Of the turn that runs."""
+        return self._deadline_ns
+
+    def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
+        """See Job."""
+        self._deadline_ns = boot_ns() + int(SIGNAL_TURN_S * 1e9)
+        return tenure_link.Turn(
+            turn=number,
+            uid=uid,
+            kind="timer",
+            method=self.due.name,
+            arguments=b"",
+            deadline_ns=self._deadline_ns,
+            caller=f"timer {self.due.name}",
+            at=self.due.at,
+            now=now,
+            wall=wall_s(),
+        )
+
+    def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
+        """Its plan is in the state: taken off, or moved on, by the turn itself [timer_in_commit, cron_in_commit]."""
+        draft.boxes.forget_tries(self.key)
+
+    def released(self, reply: bytes) -> None:  # noqa: ARG002 - as above
+        """See Job."""
+        self.over = True
+
+    def cut_off(self, code: str, message: str) -> None:  # noqa: ARG002 - as above
+        """See Job: the plan stands, and is run by whoever holds the agent next."""
+        self.over = True
+
+    def letter(self, agent: str, fault: tenure_link.Fault) -> boxes.Letter:
+        """What is left of it when it has failed for the last time."""
+        return boxes.Letter(
+            at=wall_s(),
+            side=boxes.Side.RECEIVER,
+            verdict=str(Verdict.NOT_APPLIED),
+            what=f"timer {self.due.name}",
+            source=agent,
+            to=agent,
+            code=fault.code,
+            message=fault.message,
+            details=fault.details[:4096],
+            attempts=self.attempts,
+        )
+
+
+class HeldJob(SignalJob):
+    """The signal that a paused agent has failed at, tried again."""
+
+    def __init__(self, held: boxes.Held, uid: str) -> None:
+        super().__init__(Signal("", uid, 0, 0, held.born, held.body, source=held.source))
+        self.label = held.what
+
+    def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
+        """Its mark is in the record since the pause [pause_mark]."""
+        draft.boxes.hold(None)
+
+
+_work = msgspec.msgpack.Decoder(tenure_link.Work).decode
+_type = msgspec.msgpack.Decoder(dict[str, object]).decode
+
+
+def _label(signal: Signal) -> str:
+    """What it asks for, for people."""
+    if signal.void:
+        return "a void"
+    try:
+        wanted = _work(signal.body)
+        return wanted.name or str(_type(wanted.signal).get("type", "a signal"))
+    except msgspec.DecodeError:
+        return "a signal"

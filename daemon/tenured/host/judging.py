@@ -1,0 +1,223 @@
+"""What is to become of a job: whether it is new, whether it is tried again, how it ends (protocol 3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import tenure_link
+from tenured.clocks import wall_s
+from tenured.core import boxes, turns
+from tenured.host.failures import not_applied, unknown
+from tenured.host.jobs import CallJob, HeldJob, Job, SignalJob, TimerJob
+from tenured.host.ledger import Ledger
+from tenured.host.policy import Policy
+from tenured.host.site import Site
+from tenured.host.telling import Telling
+
+TRIES = 3
+"""Workers of its own that a signal may end before it is a dead letter."""
+_TRIED_AGAIN = frozenset({"ActionFailed", "DeadlineExceeded", "Internal", "NotReady"})
+"""What may go well the next time. A signal that does not fit its action never will."""
+
+
+class Judge:
+    """Of one activation."""
+
+    def __init__(self, site: Site, telling: Telling, ledger: Ledger, policy: Policy) -> None:
+        self.lost: BaseException | None = None
+        """Why nothing can be written any more."""
+        self.policy = policy
+        self._site = site
+        self._telling = telling
+        self._ledger = ledger
+        self._under_way: dict[str, Job] = {}
+        """Calls and signals whose turn has begun and is not settled, by key."""
+        self._followers: dict[str, list[CallJob]] = {}
+        """Repetitions of calls under way: they are judged when it is known what became of the first."""
+        self._ahead: dict[str, deque[int]] = {}
+        """Numbers of signals under way, by sender."""
+        self._parked: dict[str, tuple[asyncio.TimerHandle, list[Job]]] = {}
+        """Jobs to be tried again, and what their senders sent after them, by sender."""
+
+    # --- before -------------------------------------------------------------------------------------------------------
+
+    def is_new(self, job: Job) -> bool:
+        """Whether to run it now; one that is not is answered, or kept for later."""
+        if isinstance(job, HeldJob):
+            return True
+        if isinstance(job, SignalJob):
+            return self._is_new_signal(job)
+        if isinstance(job, CallJob):
+            return self._is_new_call(job)
+        self._suspect(job)
+        return True
+
+    def _is_new_call(self, job: CallJob) -> bool:
+        """Answers a call that was applied before, or whose fate is not known now (protocol 3, external clients)."""
+        if job.key and job.key in self._under_way:
+            self._followers.setdefault(job.key, []).append(job)
+            return False
+        call = job.call
+        verdict = turns.judge(self._ledger.book, call.client_id, call.key, call.born, self._site.lease.cluster_time)
+        if isinstance(verdict, turns.New):
+            held = self._ledger.book.boxes.held
+            if held is not None and job.changes_state:
+                job.refuse("Paused", paused(self._telling.agent, held))
+                return False
+            return True
+        _answer(job, verdict)
+        return False
+
+    def _is_new_signal(self, job: SignalJob) -> bool:
+        signal, book = job.signal, self._ledger.book
+        first = self._under_way.get(job.key)
+        if isinstance(first, SignalJob):
+            first.answer.add_done_callback(lambda done: None if job.answered else job.answer.set_result(done.result()))
+            return False
+        ahead = self._ahead.get(signal.sender)
+        now = max(self._site.lease.cluster_time, book.clock)  # [state_clock]
+        match boxes.judge(book.boxes, signal, now, ahead[-1] if ahead else None):
+            case boxes.Duplicate(verdict):
+                job.settle(verdict)
+            case boxes.OutOfOrder():
+                if signal.sender in self._parked:
+                    return self._behind(job)
+                job.cut_off("OutOfOrder", f"signal {signal.prev} of {signal.source} is missing")
+            case boxes.Crowded():
+                job.cut_off("Busy", f"{self._telling.agent} has too many senders to tell apart; try later")
+            case boxes.Take():
+                if book.boxes.held is not None:  # [pause_refuse]
+                    job.cut_off("Paused", paused(self._telling.agent, book.boxes.held))
+                elif signal.sender in self._parked:
+                    return self._behind(job)
+                else:
+                    self._suspect(job)
+                    return True
+        return False
+
+    def _behind(self, job: SignalJob) -> bool:
+        self._parked[job.signal.sender][1].append(job)
+        return False
+
+    def _suspect(self, job: Job) -> None:
+        """One that was tried alone before is tried alone again, and not for ever [alone, count]."""
+        tries = self._ledger.book.boxes.tries.get(job.key, 0)
+        job.alone = tries > 0
+        if tries >= TRIES:
+            job.needs_worker = False
+            job.poisoned = tenure_link.Fault(
+                "WorkerCrashed", f"{job.label} ended its worker process {tries} times, also alone"
+            )
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    def begun(self, job: Job) -> None:
+        """Its turn has begun."""
+        if job.key and not isinstance(job, HeldJob):
+            self._under_way[job.key] = job
+        if isinstance(job, SignalJob):
+            self._ahead.setdefault(job.signal.sender, deque()).append(job.signal.n)
+
+    def ended(self, job: Job) -> list[Job]:
+        """Its turn is committed, or did not happen. Repetitions of it that may be judged now."""
+        if self._under_way.get(job.key) is job:
+            del self._under_way[job.key]
+        if isinstance(job, SignalJob) and (ahead := self._ahead.get(job.signal.sender)) is not None:
+            if job.signal.n in ahead:
+                ahead.remove(job.signal.n)
+            if not ahead:
+                del self._ahead[job.signal.sender]
+        return list(self._followers.pop(job.key, ())) if job.key in self._followers else []
+
+    # --- after a failure ----------------------------------------------------------------------------------------------
+
+    def failed(self, job: Job, fault: tenure_link.Fault) -> float | None:
+        """Seconds until it is tried again; None: it is over."""
+        job.attempts += 1
+        if not job.ends_in_letter or fault.code not in _TRIED_AGAIN or job.attempts >= self.policy.max_attempts:
+            return None
+        return self.policy.pause_s(job.attempts, self._site.random())
+
+    def park(self, job: Job, seconds: float, again: Callable[[Iterable[Job]], None]) -> None:
+        """Try it again in a while; what its sender sent after it waits with it, all else goes on."""
+        key = job.signal.sender if isinstance(job, SignalJob) else job.key
+
+        def due() -> None:
+            if key in self._parked:
+                again(self._parked.pop(key)[1])
+
+        self._parked[key] = (asyncio.get_running_loop().call_later(seconds, due), [job])
+
+    @property
+    def parked(self) -> int:
+        """Jobs that wait to be tried again, or behind such a one."""
+        return sum(len(jobs) for _, jobs in self._parked.values())
+
+    def take_parked(self) -> list[Job]:
+        """All of them, and repetitions of calls: they wait no more."""
+        jobs: list[Job] = [job for _, waiting in self._parked.values() for job in waiting]
+        for handle, _ in self._parked.values():
+            handle.cancel()
+        self._parked.clear()
+        jobs += [job for jobs in self._followers.values() for job in jobs]
+        self._followers.clear()
+        return jobs
+
+    def give_up(self, draft: turns.Draft, job: Job, fault: tenure_link.Fault) -> None:
+        """It has failed for the last time: its mark with a dead letter, or with the pause, in one write (protocol 3, dead
+        letters (a), pause) [pause_mark].
+        """
+        if isinstance(job, SignalJob) and (self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)):
+            if not isinstance(job, HeldJob):
+                job.apply(draft, b"")
+            draft.boxes.hold(_held(job, fault))
+            return
+        job.apply(draft, b"")
+        if isinstance(job, SignalJob | TimerJob):
+            draft.boxes.add_letter(self._telling.name(), job.letter(self._telling.agent, fault))
+
+    def release_read(self, job: CallJob, reply: bytes) -> None:
+        """A query's result leaves, if the lease is held now: after the read, before the release (protocol 1, host 2)."""
+        if self._site.lease.held:
+            job.answer(reply)
+        else:
+            job.cut_off("Fenced", "the lease of this host lapsed before the reply could be released")
+
+
+def paused(agent: str, held: boxes.Held) -> str:
+    """Why it takes nothing."""
+    return f"{agent} is paused: {held.what} of {held.source} failed {held.attempts} times: {held.message}"
+
+
+def _held(job: SignalJob, fault: tenure_link.Fault) -> boxes.Held:
+    return boxes.Held(
+        source=job.signal.source,
+        what=job.label,
+        body=job.signal.body,
+        born=job.signal.born,
+        code=fault.code,
+        message=fault.message,
+        details=fault.details[:4096],
+        attempts=job.attempts,
+        at=wall_s(),
+    )
+
+
+def _answer(job: CallJob, verdict: turns.Judgement) -> None:
+    match verdict:
+        case turns.Recorded(reply):
+            job.answer(reply, recorded=True)
+        case turns.AppliedReplyGone():
+            text = "the call was applied earlier; its reply is no longer kept"
+            job.fail(unknown("ReplyNotKept", text, next_step="Read the state."))
+        case turns.TooOld():
+            text = "the call id is older than marks are kept"
+            job.fail(unknown("Expired", text, next_step="Read the state with a query."))
+        case turns.FromTheFuture():
+            text = f"the call id was born at {job.call.born:g} s of cluster time, which is far ahead"
+            job.fail(not_applied("InvalidArguments", text, next_step="Send the cluster time of this cluster's answers."))
+        case _:
+            job.fail(not_applied("Busy", "the agent has too many recent calls to tell apart; try later"))
+

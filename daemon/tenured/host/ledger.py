@@ -1,0 +1,76 @@
+"""The record of one agent with its book, as of the last committed version [ack_committed]."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from tenured.clocks import boot_ns
+from tenured.core import turns
+from tenured.core.frames import MAX_RECORD
+from tenured.host.store import Record
+
+
+class TooLarge(ValueError):
+    """The record would exceed its limit."""
+
+
+class Ledger:
+    """See the module. One write at a time. A volatile agent's is in memory only (protocol 3, volatile agents)."""
+
+    def __init__(self, record: Record, entries: Mapping[str, bytes], *, durable: bool = True) -> None:
+        """Raises turns.Damaged."""
+        self._record = record
+        self._durable = durable
+        self._entries = dict(entries)
+        self.book = turns.load(entries)
+        self._size = sum(map(len, entries.values()))
+
+    @property
+    def state(self) -> bytes | None:
+        """The user's, last committed; None: there was never one."""
+        return self._entries.get(turns.STATE)
+
+    @property
+    def durable(self) -> bool:
+        """Whether anything of it outlives this activation."""
+        return self._durable
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """(epoch, seq) of what is committed, while nothing is being written."""
+        version = self._record.owner.version
+        return version.epoch, version.seq
+
+    def check_room(self, draft: turns.Draft, more: int) -> None:
+        """Raise TooLarge unless so many bytes more fit. On the safe side: what the draft replaces is not counted."""
+        size = self._size + sum(map(len, draft.puts.values())) + more
+        if size > MAX_RECORD:
+            size -= sum(len(self._entries.get(name, b"")) for name in (*draft.puts, turns.STATE))
+        if size > MAX_RECORD:
+            raise TooLarge(f"the state would take {size} bytes; the limit is {MAX_RECORD}")
+
+    def write(self, turn: turns.Turn) -> asyncio.Future[None]:
+        """Write it. When the future ends well, it is what is committed: call `landed`.
+
+        Raises RecordLost: nothing was sent. The future does: its fate is up to the next holder.
+        """
+        if self._durable:
+            return self._record.write(boot_ns(), turn.puts, turn.deletes)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def landed(self, turn: turns.Turn) -> None:
+        """The write is durable."""
+        for name in turn.deletes:
+            self._size -= len(self._entries.pop(name, b""))
+        for name, data in turn.puts.items():
+            self._size += len(data) - len(self._entries.get(name, b""))
+            self._entries[name] = data
+        self.book = turn.book
+
+    async def commit(self, turn: turns.Turn) -> None:
+        """Write it and wait. Raises RecordLost."""
+        await self.write(turn)
+        self.landed(turn)
