@@ -95,6 +95,13 @@ KINDS = (
             Column("Class", ".spec.class", wide=True),
             Column("Pool", ".spec.pool", wide=True),
             Column(
+                "DeadLetters",
+                ".status.deadLetters",
+                "integer",
+                wide=True,
+                description="Signals that the agent could not process or deliver (`tenure dlq list`).",
+            ),
+            Column(
                 "LastFailover",
                 ".status.lastFailover.durationMs",
                 "integer",

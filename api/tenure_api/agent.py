@@ -21,8 +21,21 @@ from tenure_api.model import (
     not_negative,
 )
 
-PHASES = ("Pending", "Starting", "Running", "FailingOver", "Migrating", "Backoff", "Unavailable", "Terminating")
+PHASES = (
+    "Pending",
+    "Starting",
+    "Running",
+    "Hibernated",
+    "FailingOver",
+    "Migrating",
+    "Backoff",
+    "Paused",
+    "Unavailable",
+    "Terminating",
+)
 DEFAULT_POOL = "default"
+VOLATILE_SLEEPS = "lifecycle.idleTimeout needs the durability Quorum: a Volatile agent that leaves memory is gone"
+VOLATILE_READS = "reads Quorum needs the durability Quorum: of a Volatile agent the servers know nothing"
 GROUP_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 """As the value of a label."""
 
@@ -118,6 +131,28 @@ class Placement(Model):
         return self
 
 
+class Delivery(Model):
+    """How often and how long a signal to the agent, or one of its own, is tried."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100, json_schema_extra={"format": "int32"})] = 5
+    """How often a signal is tried whose turn fails. Then `onExhausted` decides."""
+    backoff: Annotated[float, Field(ge=0.001, le=60)] = 0.1
+    """Seconds before the second attempt, doubling to 60."""
+    ttl: Annotated[float, Field(ge=1, le=3600)] = 300
+    """Seconds until the agent gives up a signal that it has sent and that its receiver does not take: it becomes a dead
+    letter of the agent's.
+    """
+
+
+class Lifecycle(Model):
+    """When the agent is in memory."""
+
+    idle_timeout: Annotated[float | None, Field(ge=0.1, le=31_536_000)] = None
+    """Seconds without work after which the agent hibernates: its state stays in the store, and a call, a signal or a
+    timer brings it back. Absent: never.
+    """
+
+
 class AgentSpec(Model):
     """What the user asks for."""
 
@@ -126,7 +161,12 @@ class AgentSpec(Model):
             (
                 "!has(oldSelf.clusterRef) || (has(self.clusterRef) && self.clusterRef.name == oldSelf.clusterRef.name)",
                 "clusterRef is immutable: an agent's state does not move between clusters",
-            )
+            ),
+            (
+                "self.durability != 'Volatile' || !has(self.lifecycle) || !has(self.lifecycle.idleTimeout)",
+                VOLATILE_SLEEPS,
+            ),
+            ("self.durability != 'Volatile' || self.reads != 'Quorum'", VOLATILE_READS),
         )
     )
 
@@ -156,10 +196,38 @@ class AgentSpec(Model):
     resources: AgentResources = AgentResources()
     """What the agent is expected to use; placement adds it up."""
     placement: Placement = Placement()
-    durability: Literal["Quorum"] = "Quorum"
-    """`Quorum`: a turn counts when a majority of the servers has its state on disk."""
-    reads: Literal["Local"] = "Local"
-    """`Local`: the holder answers queries by its lease, without asking the servers."""
+    durability: Annotated[
+        Literal["Quorum", "Volatile"],
+        Field(
+            json_schema_extra=immutable(
+                "durability is immutable, it says whether state is stored: delete the agent and create it anew"
+            )
+        ),
+    ] = "Quorum"
+    """`Quorum`: a turn counts when a majority of the servers has its state on disk. `Volatile`: nothing is stored, and
+    state ends with the host; for agents that can begin anew.
+    """
+    reads: Literal["Local", "Quorum"] = "Local"
+    """`Local`: the holder answers queries by its lease, without asking the servers. `Quorum`: it asks a majority of
+    them first, and trusts no clock.
+    """
+    on_exhausted: Literal["DeadLetter", "Pause"] = "DeadLetter"
+    """What becomes of a signal that failed for the last time. `DeadLetter`: it is put aside (`tenure dlq`), and the
+    next one follows. `Pause`: the agent keeps its order and takes nothing new until `tenure resume`, `skip` or
+    `redrive`.
+    """
+    delivery: Delivery = Delivery()
+    """How often and how long a signal is tried."""
+    lifecycle: Lifecycle = Lifecycle()
+    """When the agent is in memory."""
+
+    @model_validator(mode="after")
+    def _stored_if_needed(self) -> Self:
+        if self.durability == "Volatile" and self.lifecycle.idle_timeout is not None:
+            raise ValueError(VOLATILE_SLEEPS)
+        if self.durability == "Volatile" and self.reads == "Quorum":
+            raise ValueError(VOLATILE_READS)
+        return self
 
 
 class LastFailover(Model):
@@ -197,6 +265,8 @@ class AgentStatus(Model):
     node_name: str = ""
     restarts: Annotated[int, Field(json_schema_extra={"format": "int32"})] = 0
     """Activations that nobody asked for."""
+    dead_letters: Annotated[int, Field(ge=0, json_schema_extra={"format": "int32"})] = 0
+    """Signals that the agent could not process or deliver (`tenure dlq list`)."""
     last_failover: LastFailover | None = None
     conditions: Annotated[list[Condition], Field(json_schema_extra=list_map("type"))] = Field(
         default_factory=list[Condition]

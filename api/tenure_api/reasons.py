@@ -94,6 +94,8 @@ class Reason(StrEnum):
     """Its host or node is being drained."""
     DELETING = "Deleting", "Wait until it is gone."
     """It is being deleted and stops where it runs."""
+    HIBERNATED = "Hibernated"
+    """It had nothing to do and is not in memory; a call, a signal or a timer brings it back."""
     HOST_SILENT = "HostSilent"
     """Its host has not been heard of for longer than it should; its lease has not provably ended yet."""
     CAPACITY_RETURNED = "CapacityReturned"
@@ -107,6 +109,11 @@ class Reason(StrEnum):
     """User code raised while the agent was activated."""
     CRASH_LOOP = "CrashLoopBackOff", "Read `tenure logs` of the agent, fix its code, and roll out the image."
     """It keeps failing and is tried again with growing pauses."""
+    PAUSED = (
+        "Paused",
+        "`tenure resume` tries the signal again, `tenure skip` makes it a dead letter, `tenure redrive` puts it last.",
+    )
+    """A signal failed for the last time, and spec.onExhausted is Pause: it keeps its order and takes nothing new."""
     WORKER_LOST = "WorkerLost"
     """The process that ran it ended; it is activated again under the same epoch."""
     STATE_UNREADABLE = (

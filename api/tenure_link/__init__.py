@@ -60,6 +60,8 @@ class AgentClass(msgspec.Struct, frozen=True, omit_defaults=True):
     """JSON Schema of the state."""
     capabilities: tuple[str, ...] = ()
     """What every agent of the class offers."""
+    subscribes: tuple[str, ...] = ()
+    """Patterns of the types of signals that every agent of the class hears."""
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -34,6 +34,13 @@ def agent_spec(agent: Agent, namespace: str) -> registry_pb2.AgentSpec:
         tolerations=[registry_pb2.Toleration(key=each.key, value=each.value) for each in placement.tolerations],
         spread=[registry_pb2.Spread(by=rule.by, max_skew=rule.max_skew, group=rule.group) for rule in placement.spread],
         near=placement.near or "",
+        durability=spec.durability,
+        reads=spec.reads,
+        on_exhausted=spec.on_exhausted,
+        delivery=registry_pb2.Delivery(
+            max_attempts=spec.delivery.max_attempts, backoff_s=spec.delivery.backoff, ttl_s=spec.delivery.ttl
+        ),
+        idle_timeout_s=spec.lifecycle.idle_timeout or 0.0,
     )
     setattr(row, "class", spec.class_)
     return row

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from tenure import _codec, errors
 from tenure._agent import Agent, Cell, Role, make, pack_arguments
@@ -21,9 +21,12 @@ from tenure._state import State
 
 if TYPE_CHECKING:  # with gRPC: loaded when it is needed
     from tenure._remote import Remote
+    from tenure._remote.registry import Works
 
 A = TypeVar("A", bound=Agent[Any])
 R = TypeVar("R")
+Durability = Literal["Quorum", "Volatile"]
+Reads = Literal["Local", "Quorum"]
 FIRST_ANSWER_S = 10.0
 """How long a new connection waits for the first server to answer."""
 
@@ -75,11 +78,16 @@ class AsyncClient:
         state: State | Mapping[str, object] | None = None,
         config: Mapping[str, object] | None = None,
         pool: str = "default",
+        durability: Durability = "Quorum",
+        reads: Reads = "Local",
+        idle_timeout: float | None = None,
     ) -> A:
         """Create an agent and return a reference to it; one that exists with this class and spec is left as it is.
 
-        `state`: initial values, the class's defaults for the rest. Returns when the cluster has recorded the agent;
-        calls wait until it is ready. Raises Conflict and what else the cluster refuses.
+        `state`: initial values, the class's defaults for the rest. `durability` "Volatile": nothing is stored. `reads`
+        "Quorum": queries ask a majority of the servers and trust no clock. `idle_timeout`: seconds without work after
+        which the agent leaves memory until it is asked again; None: never. Returns when the cluster has recorded the
+        agent; calls wait until it is ready. Raises Conflict and what else the cluster refuses.
         """
         initial = state.model_dump(mode="python", round_trip=True) if isinstance(state, State) else dict(state or {})
         await self._open().create(
@@ -88,6 +96,7 @@ class AsyncClient:
             pool=pool,
             state=pack_arguments("state", initial),
             config=pack_arguments("config", config),
+            works=_works(durability, reads, idle_timeout),
         )
         return self.agent(cls, agent_id)
 
@@ -216,9 +225,15 @@ class Client:
         state: State | Mapping[str, object] | None = None,
         config: Mapping[str, object] | None = None,
         pool: str = "default",
+        durability: Durability = "Quorum",
+        reads: Reads = "Local",
+        idle_timeout: float | None = None,
     ) -> Reference[A]:
         """As `AsyncClient.create`."""
-        made = self._client.create(cls, agent_id, state=state, config=config, pool=pool)
+        made = self._client.create(
+            cls, agent_id, state=state, config=config, pool=pool,
+            durability=durability, reads=reads, idle_timeout=idle_timeout,
+        )  # fmt: skip
         return Reference(self, self.run(made))
 
     def agent(self, cls: type[A], agent_id: str) -> Reference[A]:
@@ -274,6 +289,12 @@ def _background_loop() -> asyncio.AbstractEventLoop:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="tenure-client", daemon=True).start()
         return _loop
+
+
+def _works(durability: Durability, reads: Reads, idle_timeout: float | None) -> Works:
+    from tenure._remote.registry import Works  # noqa: PLC0415 - loaded with the connection, which is there
+
+    return Works(durability, reads, idle_timeout or 0.0)
 
 
 async def _open_remote(url: str | None, timeout_s: float) -> Remote:

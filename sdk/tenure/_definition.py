@@ -34,10 +34,12 @@ def describe(cls: type[Agent[Any]]) -> AgentClass:
     description = cls.__doc__ if cls.__doc__ != Agent.__doc__ else ""
     return AgentClass(
         cls.__name__,
+        version=cls.__tenure_version__,
         description=inspect.cleandoc(description or ""),
         methods=methods,
         state_schema=schema,
         capabilities=cls.__tenure_capabilities__,
+        subscribes=cls.__tenure_subscribes__,
     )
 
 

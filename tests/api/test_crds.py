@@ -50,7 +50,9 @@ def test_names_and_columns(crds: Any) -> None:
     assert [c["name"] for c in columns if not c.get("priority")] == [
         *("Ready", "Status", "Node", "Epoch", "Restarts", "Age")
     ]
-    assert [c["name"] for c in columns if c.get("priority")] == ["Class", "Pool", "LastFailover", "Reason"]
+    assert [c["name"] for c in columns if c.get("priority")] == [
+        *("Class", "Pool", "DeadLetters", "LastFailover", "Reason")
+    ]
     assert "tenure" in definition["spec"]["names"]["categories"]
 
 
@@ -68,6 +70,9 @@ def test_defaults_are_filled_in(crds: Any) -> None:
     assert spec["resources"] == {"requests": {"cpu": "100m", "memory": "128Mi"}}
     assert (spec["pool"], spec["critical"], spec["durability"], spec["reads"]) == ("default", True, "Quorum", "Local")
     assert spec["placement"] == {"strategy": "LoadBalanced"}
+    assert spec["onExhausted"] == "DeadLetter"
+    assert spec["delivery"] == {"maxAttempts": 5, "backoff": 0.1, "ttl": 300}
+    assert "lifecycle" not in spec
     assert crds.apply(cluster("defaults")).returncode == 0
     spec = crds.get("agentcluster", "defaults")["spec"]
     assert spec["servers"]["replicas"] == 3
@@ -106,9 +111,21 @@ def test_everything_that_exists_is_accepted(crds: Any) -> None:
     }
     result = crds.apply(made)
     assert result.returncode == 0, result.stderr
-    result = crds.apply(agent("full", capabilities=["billing"], placement=PLACEMENT))
+    result = crds.apply(agent("full", capabilities=["billing"], placement=PLACEMENT, **WORKING))
     assert result.returncode == 0, result.stderr
     assert crds.get("agent", "full")["spec"]["placement"]["spread"][1] == {"by": "Host", "maxSkew": 1, "group": ""}
+
+
+WORKING = {
+    "reads": "Quorum",
+    "onExhausted": "Pause",
+    "delivery": {"maxAttempts": 3, "backoff": 1, "ttl": 60.5},
+    "lifecycle": {"idleTimeout": 30},
+}
+
+
+def test_a_volatile_agent_is_accepted(crds: Any) -> None:
+    assert crds.apply(agent("volatile", durability="Volatile", onExhausted="Pause")).returncode == 0
 
 
 STRATEGIES = ["LoadBalanced", "CapabilityMatched", "LeaderOnly", "Random", "LocalPreferred", "Optimal"]
@@ -131,11 +148,10 @@ PLACEMENT = {
 LATER = [
     {"operatingMode": "Running"},
     {"isolation": "Shared"},
-    {"onExhausted": "DeadLetter"},
-    {"lifecycle": {"idleTimeout": "1m"}},
+    {"onExhausted": "Drop"},
     {"budget": {"tokensPerDay": 1}},
-    {"durability": "Volatile"},
-    {"reads": "Quorum"},
+    {"durability": "Disk"},
+    {"reads": "Any"},
     {"placement": {"strategy": "Pack"}},
 ]
 
@@ -213,6 +229,17 @@ REFUSED = {
     "a spread by rack": (agent("x", placement={"spread": [{"by": "Rack"}]}), 'Unsupported value: "Rack"'),
     "a capability with a space": (agent("x", placement={"requires": ["a gpu"]}), "should match"),
     "a capability twice": (agent("x", capabilities=["a", "a"]), "Duplicate value"),
+    "no attempt": (agent("x", delivery={"maxAttempts": 0}), "greater than or equal to 1"),
+    "no time to deliver": (agent("x", delivery={"ttl": 0.5}), "greater than or equal to 1"),
+    "a time with a unit": (agent("x", lifecycle={"idleTimeout": "1m"}), "must be of type number"),
+    "sleep without a bed": (
+        agent("x", durability="Volatile", lifecycle={"idleTimeout": 60}),
+        "lifecycle.idleTimeout needs the durability Quorum",
+    ),
+    "asking servers that know nothing": (
+        agent("x", durability="Volatile", reads="Quorum"),
+        "reads Quorum needs the durability Quorum",
+    ),
     "near without a strategy that looks at it": (
         agent("x", placement={"near": "node-a"}),
         "near needs the strategy LocalPreferred or Optimal",
@@ -252,6 +279,7 @@ FIXED = {
         "type, size and storageClassName are immut",
     ),
     "the profile": (cluster("fixed"), "lease.profile", "Calm", "lease.profile is immutable for now"),
+    "the durability": (agent("kept"), "durability", "Volatile", "durability is immutable"),
     "the cluster": (
         agent("placed", clusterRef={"name": "demo"}),
         "clusterRef",

@@ -47,6 +47,14 @@ BAD = {
         document(**{"class": "C", "placement": {"spread": [{"by": "Zone", "maxSkew": 0}]}}),
         "spec.placement.spread[0].maxSkew: Input should be greater than or equal to 1",
     ),
+    "sleep without a bed": (
+        document(**{"class": "C", "durability": "Volatile", "lifecycle": {"idleTimeout": 60}}),
+        "lifecycle.idleTimeout needs the durability Quorum",
+    ),
+    "too many attempts": (
+        document(**{"class": "C", "delivery": {"maxAttempts": 101}}),
+        "spec.delivery.maxAttempts: Input should be less than or equal to 100",
+    ),
     "no manifest": (["x"], "The document is not a mapping"),
 }
 

@@ -5,7 +5,7 @@ import pytest
 from core_world import World
 
 from tenured.core import commands as c
-from tenured.core.model import Spread
+from tenured.core.model import Delivery, Spread
 from tenured.core.results import RowResult
 
 
@@ -230,6 +230,111 @@ def test_trouble_is_kept_until_ready(held: tuple[World, str]) -> None:
     assert (agent.ready, agent.restarts, agent.trouble.attempt, agent.trouble.retry_wall) == (False, 2, 2, 108.0)
     world.report(uid, ready=True)
     assert world.agent(uid).trouble is None
+
+
+def test_a_hibernated_agent_stays_ready(held: tuple[World, str]) -> None:
+    """What it is asked wakes it; a state must exist from now on, as if it had said Ready [nothing]."""
+    world, uid = held
+    world.report(uid, hibernated=c.HibernationReport(wake_wall=70.0), dead_letters=2)
+    agent = world.agent(uid)
+    assert (agent.ready, agent.ready_epoch, agent.hibernation.wake_wall, agent.dead_letters) == (True, 1, 70.0, 2)
+    world.report(uid, ready=True)
+    assert (world.agent(uid).hibernation, world.agent(uid).dead_letters) == (None, 2)
+    world.report(uid, hibernated=c.HibernationReport())
+    world.report(uid, released=True)
+    assert (world.agent(uid).hibernation, world.agent(uid).ready) == (None, False)
+
+
+def test_a_paused_agent_is_not_ready_and_was_not_restarted(held: tuple[World, str]) -> None:
+    """It is in memory and answers what is asked of it, so a state must exist from now on [nothing]."""
+    world, uid = held
+    paused = c.TroubleReport(phase="Paused", reason="Paused", message="increment failed 5 times", attempt=5)
+    world.report(uid, trouble=paused, dead_letters=1)
+    agent = world.agent(uid)
+    assert (agent.ready, agent.ready_epoch, agent.restarts, agent.dead_letters) == (False, 1, 0, 1)
+    assert not agent.starting
+    world.report(uid, ready=True)
+    assert (world.agent(uid).trouble, world.agent(uid).ready) == (None, True)
+
+
+def test_a_failover_of_a_paused_agent_ends_when_its_new_holder_says_so(held: tuple[World, str]) -> None:
+    """Its pause is in its record: it comes back paused, and nothing more is to be waited for."""
+    world, uid = held
+    world.report(uid, ready=True)
+    world.expire("h0.1", wall=50.0)
+    world.host("h1")
+    world.assign(uid, "h1.1", reason="LeaseExpired")
+    world.report(uid, trouble=c.TroubleReport(phase="Paused", reason="Paused", message="m", attempt=5), wall=52.0)
+    agent = world.agent(uid)
+    (record,) = world.registry.failovers.values()
+    assert (agent.last_failover.duration_ms, agent.failover_id, record.ready) == (2000, 0, 1)
+    assert record.done_wall
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"dead_letters": 9},
+        {"hibernated": c.HibernationReport()},
+        {"trouble": c.TroubleReport(phase="Paused", reason="Paused", message="m")},
+    ],
+    ids=["dead letters", "hibernated", "paused"],
+)
+def test_a_report_of_an_older_epoch_changes_nothing(held: tuple[World, str], what: dict) -> None:
+    """Whoever says it holds the agent no more."""
+    world, uid = held
+    world.report(uid, released=True)
+    world.assign(uid, "h0.1")
+    before = world.agent(uid)
+    world.report(uid, epoch=1, **what)
+    assert world.agent(uid) == before
+
+
+def test_a_count_that_did_not_change_is_no_change(held: tuple[World, str]) -> None:
+    """Nobody who watches is told twice."""
+    world, uid = held
+    world.report(uid, dead_letters=3)
+    assert world.changed
+    world.report(uid, dead_letters=3)
+    assert not world.changed
+
+
+def test_dead_letters_outlive_the_holder(held: tuple[World, str]) -> None:
+    """They are in the record: the row says so while nobody holds it, too."""
+    world, uid = held
+    world.report(uid, ready=True, dead_letters=3)
+    world.expire("h0.1")
+    assert world.agent(uid).dead_letters == 3
+
+
+def test_durability_is_fixed_for_life(world: World) -> None:
+    """It says whether there is a record."""
+    world.create("a")
+    late = rows(world, spec("shop/a", durability="Volatile"))[0]
+    assert (late.outcome, late.reason) == ("refused", "ImmutableField")
+    assert rows(world, spec("shop/a", reads="Quorum", on_exhausted="Pause"))[0].outcome == "configured"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"durability": "Disk"}, "durability 'Disk' is unknown (known: Quorum, Volatile)"),
+        ({"reads": "Any"}, "reads 'Any' is unknown"),
+        ({"on_exhausted": "Drop"}, "onExhausted 'Drop' is unknown"),
+        ({"delivery": Delivery(max_attempts=0)}, "delivery.maxAttempts must be 1 to 100"),
+        ({"delivery": Delivery(backoff_s=61)}, "delivery.backoff must be more than 0 and at most 60"),
+        ({"delivery": Delivery(ttl_s=float("nan"))}, "delivery.ttl must be 1 to 3600"),
+        ({"idle_timeout_s": -1.0}, "lifecycle.idleTimeout must be at most"),
+        ({"idle_timeout_s": float("nan")}, "lifecycle.idleTimeout must be at most"),
+        ({"durability": "Volatile", "idle_timeout_s": 9.0}, "needs the durability Quorum"),
+        ({"durability": "Volatile", "reads": "Quorum"}, "needs the durability Quorum"),
+    ],
+)
+def test_how_it_works_is_checked(world: World, fields: dict, words: str) -> None:
+    """Through whatever door it came."""
+    refused = rows(world, spec("shop/a", **fields))[0]
+    assert (refused.outcome, refused.reason) == ("refused", "SpecInvalid")
+    assert words in refused.message
 
 
 # --- deleting -------------------------------------------------------------------------------------------------------

@@ -91,6 +91,10 @@ def test_waiting_says_why_and_what_to_do(world: World, agent: str) -> None:
             ("Starting", "Starting on node-1: ValueError in increment", "WorkerLost"),
         ),
         (
+            {"phase": "Paused", "reason": "Paused", "attempt": 5},
+            ("Paused", "Paused: ValueError in increment (tenure resume, skip or redrive)", "Paused"),
+        ),
+        (
             {"phase": "Starting", "reason": "WordOfTomorrow"},
             ("Starting", "Starting on node-1: ValueError in increment", "WordOfTomorrow"),
         ),
@@ -102,6 +106,46 @@ def test_trouble_in_the_holders_words(world: World, agent: str, trouble: dict, e
     world.assign(agent, "h1.1")
     world.report(agent, trouble=c.TroubleReport(message="ValueError in increment", **trouble))
     assert read(world, agent) == expected
+
+
+def test_a_long_message_does_not_push_the_way_out_of_the_sentence(world: World, agent: str) -> None:
+    """Of a paused agent: kubectl shows nothing but the summary."""
+    world.assign(agent, "h1.1")
+    world.report(agent, trouble=c.TroubleReport(phase="Paused", reason="Paused", message="x" * 1000))
+    _, summary, _ = read(world, agent)
+    assert summary.endswith("… (tenure resume, skip or redrive)")
+    assert len(summary) <= SUMMARY_LIMIT
+    assert "tenure resume shop/a" in describe(world.registry, world.agent(agent)).next_action
+
+
+@pytest.mark.parametrize(
+    ("wake", "words"),
+    [
+        (0.0, "a call or a signal"),
+        (3723.0, "a call, a signal or at 01:02:03Z"),
+        (90_000.0, "a call, a signal or at 1970-01-02T01:00:00Z"),
+        (1e18, "a call, a signal or at 1e+18 s"),
+    ],
+)
+def test_a_hibernated_agent_says_what_wakes_it(world: World, agent: str, wake: float, words: str) -> None:
+    """The time stands alone if it is today's."""
+    world.assign(agent, "h1.1")
+    world.report(agent, hibernated=c.HibernationReport(wake_wall=wake))
+    assert read(world, agent) == ("Hibernated", f"Hibernated on node-1: wakes on {words}", "Hibernated")
+
+
+def test_dead_letters_are_counted_in_the_sentence(world: World, agent: str) -> None:
+    """With the command that shows them."""
+    world.assign(agent, "h1.1")
+    world.report(agent, ready=True, dead_letters=1)
+    assert read(world, agent)[1] == "Running on node-1, 1 dead letter"
+    world.report(agent, dead_letters=3)
+    assert read(world, agent)[1] == "Running on node-1, 3 dead letters"
+    assert "tenure dlq list shop/a" in describe(world.registry, world.agent(agent)).next_action
+    world.report(agent, hibernated=c.HibernationReport())
+    assert read(world, agent)[1] == "Hibernated on node-1, 3 dead letters: wakes on a call or a signal"
+    world.report(agent, ready=True, dead_letters=0)
+    assert read(world, agent)[1] == "Running on node-1"
 
 
 def test_an_agent_that_is_not_critical_is_unavailable(world: World) -> None:

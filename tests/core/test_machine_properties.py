@@ -58,7 +58,7 @@ RESERVATIONS = st.builds(
 NODES = st.builds(Node, name=st.sampled_from(["n0", "n1", ""]), schedulable=st.booleans())
 TROUBLES = st.builds(
     c.TroubleReport,
-    phase=st.sampled_from(["Backoff", "Starting", "Unavailable"]),
+    phase=st.sampled_from(["Backoff", "Starting", "Unavailable", "Paused"]),
     reason=REASONS,
     message=st.text(max_size=5),
     attempt=st.integers(-1, 4),
@@ -72,6 +72,8 @@ REPORTS = st.builds(
     released=st.booleans(),
     stopped=st.booleans(),
     trouble=st.none() | TROUBLES,
+    hibernated=st.none() | st.builds(c.HibernationReport, wake_wall=st.floats(-1, 10)),
+    dead_letters=st.none() | st.integers(0, 3),
 )
 ASSIGNMENTS = st.builds(
     c.Assignment,
@@ -163,6 +165,7 @@ def check_indexes(registry: Registry) -> None:
         assert agent.held == bool(agent.host) == bool(agent.incarnation)
         assert agent.ready_epoch <= agent.epoch
         assert not agent.ready or agent.held
+        assert agent.hibernation is None or agent.ready
         assert agent.held or agent.unheld_reason
         assert agent.held or not agent.deleting, "a deleting row that nobody holds goes at once"
         if agent.held:

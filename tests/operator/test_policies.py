@@ -11,7 +11,7 @@ from tenure_api.agent import AgentSpec
 from tenure_api.agentcluster import AgentClusterSpec
 from tenure_operator.policies import agents, conditions, nodes, pods, rows, transitions
 from tenure_operator.policies.conditions import Finding
-from tenure_operator.registry.values import HostRow, Outcome, Spread, Taint, Toleration
+from tenure_operator.registry.values import Delivery, HostRow, Outcome, Spread, Taint, Toleration
 
 LATER = datetime(2026, 6, 1, 13, tzinfo=UTC)
 
@@ -85,6 +85,8 @@ PHASES = [
     ("FailingOver", False, "False", "True", "True"),
     ("Backoff", False, "False", "True", "True"),
     ("Unavailable", False, "False", "False", "True"),
+    ("Paused", False, "False", "False", "True"),
+    ("Hibernated", True, "True", "False", "False"),
 ]
 
 
@@ -251,6 +253,36 @@ def test_what_an_agent_asks_of_placement_reaches_its_row() -> None:
     assert made.tolerations == (Toleration(key="dedicated", value="db"), Toleration(key="spot"))
     assert made.spread == (Spread(by="Zone", max_skew=2, group="g"),)
     assert made.labels == {"team": "x"}
+
+
+def test_how_an_agent_works_reaches_its_row() -> None:
+    """Durability, reads, what becomes of a signal that fails, delivery and idle time; and the defaults of each."""
+    spec = {
+        "class": "C",
+        "reads": "Quorum",
+        "onExhausted": "Pause",
+        "delivery": {"maxAttempts": 3, "backoff": 1, "ttl": 60},
+        "lifecycle": {"idleTimeout": 30},
+    }
+    made = rows.agent_row("a/b", AgentSpec.model_validate(spec), "", 1)
+    assert (made.durability, made.reads, made.on_exhausted, made.idle_timeout_s) == ("Quorum", "Quorum", "Pause", 30)
+    assert made.delivery == Delivery(max_attempts=3, backoff_s=1, ttl_s=60)
+    plain = rows.agent_row("a/b", AgentSpec.model_validate({"class": "C", "durability": "Volatile"}), "", 1)
+    assert (plain.durability, plain.reads, plain.on_exhausted, plain.idle_timeout_s) == (
+        "Volatile",
+        "Local",
+        "DeadLetter",
+        0,
+    )
+    assert plain.delivery == Delivery()
+
+
+def test_dead_letters_stand_in_the_status() -> None:
+    """For a column, and for whoever watches."""
+    seen = view()
+    status = agents.decide(replace(seen, clusters=(demo(row=row(seen, dead_letters=3)),)), NOW).status
+    assert status is not None
+    assert status["deadLetters"] == 3
 
 
 def test_an_edited_label_is_told_to_the_servers() -> None:

@@ -140,6 +140,16 @@ def test_classes_are_found_and_described() -> None:
     assert "archive" in {method.name for method in describe(found["Doubler"]).methods}
 
 
+def test_a_class_says_what_its_agents_hear_and_its_version() -> None:
+    """Hosts resolve subscribers by it."""
+
+    class Listener(sample.Counter, subscribes=["order.*"], version=3):
+        pass
+
+    assert (describe(Listener).subscribes, describe(Listener).version) == (("order.*",), 3)
+    assert describe(sample.Counter).subscribes == ()
+
+
 def test_a_class_says_what_its_agents_offer() -> None:
     """Beside what its bases offer; a string would be taken for its letters."""
 

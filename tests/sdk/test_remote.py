@@ -24,7 +24,7 @@ from tenure._remote import Remote, discover, enrol, parse_url
 from tenure._remote.calls import Attempt
 from tenure._remote.sessions import ended
 from tenure_api import identity
-from tenure_proto.v1 import common_pb2, registry_pb2
+from tenure_proto.v1 import calls_pb2, common_pb2, registry_pb2
 
 AGENT = "shop/c"
 
@@ -84,6 +84,30 @@ async def test_a_lost_stream_repeats_the_same_id(cluster: FakeCluster) -> None:
         assert await call(remote) == 3
     assert len(host.seen) == 2
     assert len(ids(host)) == 1
+
+
+async def test_an_operation_on_an_agent_is_repeated_under_its_id(cluster: FakeCluster) -> None:
+    """A redrive that is sent twice takes effect once: the host recognises the id (protocol 3, external clients)."""
+    host = await cluster.host("host-0", value({"dropped": 2}))
+    host.drop = True
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        assert await remote.control(AGENT, "dlq.drop", {"id": "*"}) == {"dropped": 2}
+    first, second = host.seen
+    assert (first.kind, first.method) == (calls_pb2.CALL_KIND_CONTROL, "dlq.drop")
+    assert msgspec.msgpack.decode(second.arguments) == {"id": "*"}
+    assert len(ids(host)) == 1
+
+
+async def test_an_operation_whose_outcome_is_not_known_says_so(cluster: FakeCluster) -> None:
+    """Unlike a query, it may have changed something (DESIGN.md, invariant 5)."""
+    host = await cluster.host("host-0", silent)
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        with pytest.raises(errors.CallError) as caught:
+            await remote.control(AGENT, "skip", {}, timeout_s=0.3)
+    assert caught.value.outcome == "unknown"
+    assert len(host.seen) == 1
 
 
 async def test_a_frozen_host_is_left_when_the_route_changes(cluster: FakeCluster) -> None:
@@ -304,6 +328,8 @@ async def test_an_apply_is_repeated_under_one_command_id(cluster: FakeCluster) -
     async with client(cluster) as remote:
         await remote.create(AGENT, "Counter", pool="default", state=b"\x80", config=b"\x80")
         assert len(cluster.registry.applied) == 3
+        asked = cluster.registry.applied[0].agents[0]
+        assert (asked.durability, asked.reads, asked.idle_timeout_s) == ("", "", 0)
         assert len({request.command_id for request in cluster.registry.applied}) == 1
         cluster.registry.refuse = [conflict]
         with pytest.raises(errors.Conflict, match="use kubectl"):
@@ -418,10 +444,12 @@ with tenure.Client() as client:
     assert ref.call(sdk_agents.Counter.increment(by=2)) == 3
     assert ref.call_by_name("increment", {"by": 2}) == 3
     ref.send(sdk_agents.Counter.increment())
-    assert client.create(sdk_agents.Counter, "c").id == "shop/c"
+    assert client.create(sdk_agents.Counter, "c", reads="Quorum", idle_timeout=30).id == "shop/c"
 """
     environment = {**os.environ, "TENURE_URL": f"tenure://{cluster.api}/shop/main"}
     environment |= {"TENURE_TLS": str(cluster.directory(tmp_path)), "PYTHONPATH": str(Path(__file__).parent)}
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env=environment)
     assert await process.wait() == 0
     assert len(host.seen) == 3
+    asked = cluster.registry.applied[0].agents[0]
+    assert (asked.durability, asked.reads, asked.idle_timeout_s) == ("Quorum", "Quorum", 30)

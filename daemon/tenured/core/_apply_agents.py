@@ -11,13 +11,26 @@ from tenured.core._apply_failovers import note_left, note_moved, note_ready, not
 from tenured.core._apply_room import shortage, use_reservation
 from tenured.core._refusing import refused
 from tenured.core._specs import spec_error
-from tenured.core.model import Agent, AgentSpec, Decision, Failover, Host, ManagedBy, RowKey, Trouble, Waiting
+from tenured.core.model import (
+    Agent,
+    AgentSpec,
+    Decision,
+    Failover,
+    Hibernation,
+    Host,
+    ManagedBy,
+    RowKey,
+    Trouble,
+    Waiting,
+)
 from tenured.core.registry import Registry
 from tenured.core.results import Result, RowResult
 
 EXPLANATION_LIMIT = 256
 """Bytes of an explanation in a row."""
 
+PAUSED = "Paused"
+"""Phase of an agent that keeps a failed signal and takes no other (protocol 3, Pause)."""
 _LOST = frozenset({str(Reason.LEASE_EXPIRED), str(Reason.HOST_LOST)})
 
 replace = msgspec.structs.replace
@@ -131,6 +144,9 @@ def _change_error(old: Agent, spec: AgentSpec) -> tuple[Reason, str] | None:
             Reason.IMMUTABLE_FIELD,
             f"{old.id} is a {old.spec.class_name} and cannot become a {spec.class_name}: the class is fixed for life",
         )
+    if old.spec.durability != spec.durability:
+        change = f"{old.id} is {old.spec.durability} and cannot become {spec.durability}"
+        return Reason.IMMUTABLE_FIELD, f"{change}: durability says whether its state is stored, and is fixed for life"
     return None
 
 
@@ -184,6 +200,7 @@ def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
             ready=False,
             trouble=None,
             waiting=None,
+            hibernation=None,
             restarts=agent.restarts + lost,
             last_failover=failover,
             explanation=explanation,
@@ -245,23 +262,33 @@ def agent_reports(registry: Registry, command: commands.AgentReports) -> Result:
         agent = registry.agents.get(report.uid)
         if agent is None or agent.incarnation != command.incarnation or agent.epoch != report.epoch:
             continue
+        new = agent if report.dead_letters is None else replace(agent, dead_letters=report.dead_letters)
         if report.released or report.stopped:  # rule R, a
-            unhold(registry, agent, Reason.DRAINING if host.draining else Reason.RELEASED, lost_wall=None)
-        elif report.ready:
-            _ready(registry, agent, command.wall)
+            unhold(registry, new, Reason.DRAINING if host.draining else Reason.RELEASED, lost_wall=None)
+            continue
+        if report.ready:
+            new = _ready(registry, new, command.wall)
+        elif report.hibernated is not None:
+            new = _ready(registry, new, command.wall, Hibernation(wake_wall=report.hibernated.wake_wall))
         elif report.trouble is not None:
-            _trouble(registry, agent, report.trouble, registry.wall)
+            new = _trouble(registry, new, report.trouble, command.wall)
+        if new != agent:
+            registry.put(new)
     return Result()
 
 
-def _ready(registry: Registry, agent: Agent, wall: float) -> None:
+def _ready(registry: Registry, agent: Agent, wall: float, hibernation: Hibernation | None = None) -> Agent:
     failover = agent.last_failover
     if failover is not None and failover.to_host and not failover.duration_ms:
         failover = replace(failover, duration_ms=_milliseconds(failover, wall))
-    agent = note_ready(registry, agent)
-    new = replace(agent, ready=True, ready_epoch=agent.epoch, trouble=None, last_failover=failover)
-    if new != registry.agents[agent.uid]:
-        registry.put(new)
+    return replace(
+        note_ready(registry, agent),
+        ready=True,
+        ready_epoch=agent.epoch,
+        trouble=None,
+        hibernation=hibernation,
+        last_failover=failover,
+    )
 
 
 def _milliseconds(failover: Failover, wall: float) -> int:
@@ -271,22 +298,26 @@ def _milliseconds(failover: Failover, wall: float) -> int:
     return round(min(max((wall - failover.wall) * 1000, 1), 2**31))
 
 
-def _trouble(registry: Registry, agent: Agent, report: commands.TroubleReport, wall: float) -> None:
+def _trouble(registry: Registry, agent: Agent, report: commands.TroubleReport, wall: float) -> Agent:
     attempts = agent.trouble.attempt if agent.trouble is not None else 0
-    new = replace(
+    paused = report.phase == PAUSED
+    if (
+        paused
+    ):  # its holder has adopted the record and answers: the failover is over, and a state must exist from now on
+        agent = _ready(registry, agent, wall)
+    return replace(
         agent,
         ready=False,
-        restarts=agent.restarts + (report.attempt > attempts),
+        hibernation=None,
+        restarts=agent.restarts + (not paused and report.attempt > attempts),
         trouble=Trouble(
             phase=report.phase,
             reason=report.reason,
             message=report.message,
             attempt=report.attempt,
-            retry_wall=wall + report.retry_in_seconds if report.retry_in_seconds > 0 else 0.0,
+            retry_wall=registry.wall + report.retry_in_seconds if report.retry_in_seconds > 0 else 0.0,
         ),
     )
-    if new != agent:
-        registry.put(new)
 
 
 def set_waiting(registry: Registry, command: commands.SetWaiting) -> Result:

@@ -141,8 +141,15 @@ class TroubleReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     retry_in_seconds: float = 0.0
 
 
+class HibernationReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of a holder: the agent is not in memory, and comes back by itself."""
+
+    wake_wall: float = 0.0
+    """0: no timer will wake it."""
+
+
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the holder says of one agent at one epoch: exactly one of the four."""
+    """What the holder says of one agent at one epoch: one of the five at most, and how many dead letters it has."""
 
     uid: str
     epoch: int
@@ -150,6 +157,9 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     released: bool = False
     stopped: bool = False
     trouble: TroubleReport | None = None
+    hibernated: HibernationReport | None = None
+    dead_letters: int | None = None
+    """None: as many as before."""
 
 
 class AgentReports(Entry, frozen=True, kw_only=True):

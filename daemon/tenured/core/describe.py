@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import msgspec
@@ -25,6 +26,8 @@ class Phase(StrEnum):
     MIGRATING = "Migrating"
     BACKOFF = "Backoff"
     UNAVAILABLE = "Unavailable"
+    PAUSED = "Paused"
+    HIBERNATED = "Hibernated"
     TERMINATING = "Terminating"
 
 
@@ -51,7 +54,7 @@ def _describe(registry: Registry, agent: Agent, wall: float) -> Description:  # 
     if not agent.held:
         return _unheld(agent)
     if agent.ready:
-        return _running(agent, registry.hosts.get(agent.incarnation))
+        return _running(agent, registry.hosts.get(agent.incarnation), wall)
     if agent.trouble is not None:
         return _in_trouble(agent, agent.trouble, wall)
     failover = agent.last_failover
@@ -65,16 +68,37 @@ def _describe(registry: Registry, agent: Agent, wall: float) -> Description:  # 
     return _say(Phase.STARTING, f"Starting on {agent.node}", Reason.STARTING)
 
 
-def _running(agent: Agent, host: Host | None) -> Description:
+def _running(agent: Agent, host: Host | None, wall: float) -> Description:
     """A host that is silent may still serve, until it has been silent for a whole lease."""
     if host is None or not host.silence:
-        return _say(Phase.RUNNING, f"Running on {agent.node}", Reason.RUNNING)
+        return _at_peace(agent, wall)
     if host.silence == "Held":
         summary = f"Failing over from {agent.node}: held back, many hosts fell silent at once"
         return _say(Phase.FAILING_OVER, summary, Reason.FAILOVER_HELD)
     if host.silence == "Silent" or not agent.spec.critical:
         return _say(Phase.RUNNING, f"Running on {agent.node} (its host is silent)", Reason.HOST_SILENT)
     return _say(Phase.FAILING_OVER, f"Failing over from {agent.node}: its lease ends", Reason.HOST_SILENT)
+
+
+def _at_peace(agent: Agent, wall: float) -> Description:
+    """Its host is heard: it runs, or would."""
+    count = agent.dead_letters
+    letters = f", {count} dead letter{'s' if count > 1 else ''}" if count else ""
+    step = f"`tenure dlq list {agent.id}` shows what it could not process." if count else ""
+    if agent.hibernation is None:
+        return _say(Phase.RUNNING, f"Running on {agent.node}{letters}", Reason.RUNNING, step)
+    wake = agent.hibernation.wake_wall
+    until = f"a call, a signal or at {_time(wake, wall)}" if wake > 0 else "a call or a signal"
+    return _say(Phase.HIBERNATED, f"Hibernated on {agent.node}{letters}: wakes on {until}", Reason.HIBERNATED, step)
+
+
+def _time(at: float, wall: float) -> str:
+    """In UTC, with the day if it is not today's."""
+    try:
+        moment, now = datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(wall, UTC)
+    except (ValueError, OverflowError, OSError):  # a clock that is far off
+        return f"{at:g} s"
+    return moment.strftime("%H:%M:%SZ" if moment.date() == now.date() else "%Y-%m-%dT%H:%M:%SZ")
 
 
 def _unheld(agent: Agent) -> Description:
@@ -107,10 +131,23 @@ def _in_trouble(agent: Agent, trouble: Trouble, wall: float) -> Description:
         return _say(
             Phase.BACKOFF, f"Backing off (attempt {trouble.attempt}, {when}): {trouble.message}", trouble.reason
         )
+    if trouble.phase == Phase.PAUSED:
+        return _paused(agent, trouble)
     if trouble.phase == Phase.UNAVAILABLE:
         return _say(Phase.UNAVAILABLE, f"Unavailable: {trouble.message}", trouble.reason)
     message = f": {trouble.message}" if trouble.message else ""
     return _say(Phase.STARTING, f"Starting on {agent.node}{message}", trouble.reason or Reason.STARTING)
+
+
+def _paused(agent: Agent, trouble: Trouble) -> Description:
+    """What to do stands in the sentence: it is all that `kubectl get` shows."""
+    ways = " (tenure resume, skip or redrive)"
+    message = trouble.message
+    room = SUMMARY_LIMIT - len("Paused: ") - len(ways)
+    if len(message) > room:
+        message = message[: room - 1] + "…"
+    step = f"`tenure resume {agent.id}` tries the signal again, `skip` makes it a dead letter, `redrive` puts it last."
+    return _say(Phase.PAUSED, f"Paused: {message}{ways}", trouble.reason or Reason.PAUSED, step)
 
 
 def _worker_down(host: Host) -> Description:

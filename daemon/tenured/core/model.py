@@ -23,6 +23,9 @@ SpreadBy = Literal["Zone", "Node", "Host"]
 SPREAD_BY: tuple[str, ...] = get_args(SpreadBy)
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 TAINT_EFFECTS: tuple[str, ...] = get_args(TaintEffect)
+DURABILITIES = ("Quorum", "Volatile")
+READS = ("Local", "Quorum")
+ON_EXHAUSTED = ("DeadLetter", "Pause")
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 """The label of a node that names its zone."""
@@ -74,6 +77,21 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     """Agents that name the same group count together; empty: those of the class."""
 
 
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How often and how long a signal is tried."""
+
+    max_attempts: int = 5
+    """Of a turn that fails, 1 to 100; then `on_exhausted` decides."""
+    backoff_s: float = 0.1
+    """Before the second attempt, doubling to 60 s."""
+    ttl_s: float = 300.0
+    """Until the sender gives a signal up, in cluster time. Less than marks are kept (protocol 3, Bounds)."""
+
+
+DELIVERY = Delivery()
+"""What an agent has that asks for nothing else: one value for all rows."""
+
+
 class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the user asked for."""
 
@@ -105,18 +123,34 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     """Of the Kubernetes object."""
     generation: int = 0
     """Of the Kubernetes object: becomes observedGeneration."""
+    durability: str = "Quorum"
+    """One of DURABILITIES. Fixed for life: it says whether there is a record at all."""
+    reads: str = "Local"
+    """One of READS."""
+    on_exhausted: str = "DeadLetter"
+    """One of ON_EXHAUSTED."""
+    delivery: Delivery = DELIVERY
+    idle_timeout_s: float = 0.0
+    """Hibernate after so many seconds without work; 0: never."""
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Why an agent that is assigned does not run, in its holder's words."""
 
     phase: str
-    """Backoff, Starting or Unavailable."""
+    """Backoff, Starting, Unavailable or Paused."""
     reason: str
     message: str
     attempt: int = 0
     retry_wall: float = 0.0
     """Wall time of the next attempt; 0: none is planned."""
+
+
+class Hibernation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The agent is not in memory; a call, a signal or a timer brings it back."""
+
+    wake_wall: float = 0.0
+    """Wall time at which a timer will; 0: none is set."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -188,6 +222,10 @@ class Agent(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     last_failover: Failover | None = None
     trouble: Trouble | None = None
     waiting: Waiting | None = None
+    hibernation: Hibernation | None = None
+    """Only while it is ready."""
+    dead_letters: int = 0
+    """In its record, as its last holder counted them."""
     explanation: str = ""
     """Of the present (or last) assignment, <= 256 B."""
     previous_explanation: str = ""
@@ -228,6 +266,8 @@ class AgentClass(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     state_schema: str = ""
     capabilities: tuple[str, ...] = ()
     """What every agent of the class offers."""
+    subscribes: tuple[str, ...] = ()
+    """Patterns of the types of signals that every agent of the class hears."""
 
 
 class Host(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):

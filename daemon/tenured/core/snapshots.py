@@ -25,7 +25,7 @@ RESULT_ROWS = 1000
 _AGENT_NAMES = (
     "managed_by", "host", "incarnation", "node", "assigned_reason", "unheld_reason", "last_host", "last_node",
 )  # fmt: skip
-_SPEC_NAMES = ("class_name", "pool", "strategy")
+_SPEC_NAMES = ("class_name", "pool", "strategy", "durability", "reads", "on_exhausted")
 _SPEC_MAPS = ("node_selector", "labels")
 _NOTHING: dict[str, str] = {}
 """Rows are values: nobody changes it."""

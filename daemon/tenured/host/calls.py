@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from tenure_api.identity import Identity, Role
-from tenure_proto.v1.calls_pb2 import Call, LogBatch, LogsRequest, Reply
+from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, Call, LogBatch, LogsRequest, Reply
 from tenure_proto.v1.common_pb2 import Error
 from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import boot_ns
 from tenured.host.failures import not_applied
 from tenured.host.holder import Holder
 from tenured.host.site import Site
+from tenured.transport.roles import CONTROLLERS
 
 DEFAULT_TIMEOUT_S = 30.0
 """Of a call that carries no deadline: nothing waits for ever."""
@@ -37,7 +38,11 @@ class HostCalls:
         deadline_ns = boot_ns() + int(timeout_s * 1e9)
         # A server passes calls on for others and names whom it verified; everybody else speaks for himself.
         caller = call.caller if peer.role is Role.SERVER and call.caller else peer.uri
-        reply = await self._answer(call, caller, deadline_ns, timeout_s)
+        if call.kind == CALL_KIND_CONTROL and peer.role not in CONTROLLERS:
+            refusal = f"a {peer.role} may not operate on agents"
+            reply = Reply(error=not_applied("PermissionDenied", refusal))
+        else:
+            reply = await self._answer(call, caller, deadline_ns, timeout_s)
         reply.host = self._site.host
         reply.cluster_time = self._site.lease.cluster_time
         self._site.metrics.calls.add(reply.error.code if reply.HasField("error") else "ok")

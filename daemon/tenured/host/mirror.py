@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tenure_proto.v1.common_pb2 import Route
 from tenure_proto.v1.registry_pb2 import AgentRow, HostRow, WatchBatch
+from tenured.host.audience import Audience
 
 
 class Mirror:
@@ -26,6 +27,7 @@ class Mirror:
         self.mine: dict[str, AgentRow] = {}
         """What the registry says this incarnation holds. Epochs of other process starts are not ours [epoch_once]."""
         self._by_id: dict[str, str] = {}
+        self._audience = Audience(self.agents, self.hosts)
 
     def apply(self, batch: WatchBatch) -> bool:
         """Takes a batch; true when what this incarnation holds may have changed."""
@@ -34,12 +36,14 @@ class Mirror:
             self.hosts.clear()
             self._by_id.clear()
             self.mine.clear()
+            self._audience.clear()
             self.synced = False
         touched = batch.snapshot
         for host in batch.hosts:
+            self._audience.put_host(self.hosts.get(host.incarnation), host)
             self.hosts[host.incarnation] = host
         for incarnation in batch.gone_hosts:
-            self.hosts.pop(incarnation, None)
+            self._audience.put_host(self.hosts.pop(incarnation, None), None)
         for row in batch.agents:
             touched |= self._put(row)
         for uid in batch.gone_agents:
@@ -53,6 +57,22 @@ class Mirror:
         """The row of namespace/name."""
         uid = self._by_id.get(agent_id)
         return None if uid is None else self.agents.get(uid)
+
+    def subscribers(self, type_: str, namespace: str) -> list[AgentRow]:
+        """Agents of a namespace whose class subscribes to a type of signal, ordered by uid."""
+        return self._audience.subscribers(type_, namespace)
+
+    def capable(self, capability: str, namespace: str) -> list[AgentRow]:
+        """Agents of a namespace that offer a capability, ordered by uid."""
+        return self._audience.capable(capability, namespace)
+
+    def group(self, group: str, namespace: str) -> list[AgentRow]:
+        """Agents of a namespace that are in a group (of spread, or of their class), ordered by uid."""
+        return self._audience.group(group, namespace)
+
+    def everyone(self, namespace: str) -> list[AgentRow]:
+        """All agents of a namespace, ordered by uid."""
+        return self._audience.everyone(namespace)
 
     def route(self, row: AgentRow) -> Route:
         """Where calls to that agent go, as far as this host knows."""
@@ -71,6 +91,7 @@ class Mirror:
 
     def _put(self, row: AgentRow) -> bool:
         self.agents[row.uid] = row
+        self._audience.put(row)
         self._by_id[row.spec.id] = row.uid
         if row.incarnation == self.incarnation:
             self.mine[row.uid] = row
@@ -79,6 +100,7 @@ class Mirror:
 
     def _drop(self, uid: str) -> bool:
         row = self.agents.pop(uid, None)
+        self._audience.drop(uid)
         if row is not None and self._by_id.get(row.spec.id) == uid:
             del self._by_id[row.spec.id]
         return self.mine.pop(uid, None) is not None

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from tenure_proto.v1.hostlink_pb2 import AgentReport, AgentReports, HostFrame, Trouble
+from tenure_proto.v1.hostlink_pb2 import AgentReport, AgentReports, Hibernated, HostFrame, Trouble
 from tenured.transport.errors import TransportError
 from tenured.transport.serverlinks import ServerLinks
 
@@ -61,6 +61,19 @@ class Reporter:
         """The agent does not run, and why."""
         self._put(AgentReport(uid=uid, epoch=epoch, trouble=trouble))
 
+    def hibernated(self, uid: str, epoch: int, wake_at: float) -> None:
+        """The agent is not in memory; a timer wakes it at `wake_at` (wall clock, seconds), 0: none is set."""
+        self._put(AgentReport(uid=uid, epoch=epoch, hibernated=Hibernated(wake_at=wake_at)))
+
+    def dead_letters(self, uid: str, epoch: int, count: int) -> None:
+        """So many dead letters are in the agent's record. What was reported before and is not taken yet, stands."""
+        report = AgentReport(uid=uid, epoch=epoch)
+        before = self._open.get(uid)
+        if before is not None and before.epoch == epoch:
+            report.CopyFrom(before)
+        report.dead_letters = count
+        self._put(report)
+
     async def settled(self) -> None:
         """Until everything reported so far is committed."""
         await self._idle.wait()
@@ -92,6 +105,14 @@ class Reporter:
             return False
 
     def _put(self, report: AgentReport) -> None:
+        before = self._open.get(report.uid)
+        if (
+            before is not None
+            and before.epoch == report.epoch
+            and before.HasField("dead_letters")
+            and not report.HasField("dead_letters")
+        ):
+            report.dead_letters = before.dead_letters  # a count that is not taken yet goes with the next word
         self._open[report.uid] = report
         self._idle.clear()
         self._wake.set()

@@ -128,6 +128,7 @@ def _class_info(described: tenure_link.AgentClass) -> ClassInfo:
         ],
         state_schema=json.dumps(described.state_schema),
         capabilities=described.capabilities,
+        subscribes=described.subscribes,
     )
 
 

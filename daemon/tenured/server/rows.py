@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import msgspec
@@ -47,7 +48,11 @@ def agent_row(registry: Registry, agent: model.Agent, wall: float) -> registry_p
         previous_explanation=agent.previous_explanation,
         unavailable=agent.unavailable,
         recovered_from=agent.recovered_from,
+        dead_letters=agent.dead_letters,
     )
+    if agent.hibernation is not None:
+        row.hibernated = True
+        row.wake_wall = agent.hibernation.wake_wall
     if agent.trouble is not None:
         row.attempt = agent.trouble.attempt
         row.backoff_until_wall = agent.trouble.retry_wall
@@ -193,6 +198,15 @@ def _spec(spec: model.AgentSpec) -> registry_pb2.AgentSpec:
             registry_pb2.Spread(by=each.by, max_skew=max(0, each.max_skew), group=each.group) for each in spec.spread
         ],
         near=spec.near,
+        durability=spec.durability,
+        reads=spec.reads,
+        on_exhausted=spec.on_exhausted,
+        delivery=registry_pb2.Delivery(
+            max_attempts=max(0, spec.delivery.max_attempts),
+            backoff_s=spec.delivery.backoff_s,
+            ttl_s=spec.delivery.ttl_s,
+        ),
+        idle_timeout_s=spec.idle_timeout_s,
     )
     setattr(message, "class", spec.class_name)  # a keyword of Python
     return message
@@ -227,6 +241,7 @@ def _class(kind: model.AgentClass) -> registry_pb2.ClassInfo:
         ],
         state_schema=kind.state_schema,
         capabilities=kind.capabilities,
+        subscribes=kind.subscribes,
     )
 
 
@@ -255,8 +270,21 @@ def spec_from(message: registry_pb2.AgentSpec) -> model.AgentSpec:
             model.Spread(by=each.by or "Node", max_skew=each.max_skew or 1, group=each.group) for each in message.spread
         ),
         near=message.near,
+        delivery=_delivery_from(message.delivery),
+        idle_timeout_s=message.idle_timeout_s,
     )
-    return msgspec.structs.replace(spec, strategy=message.strategy) if message.strategy else spec
+    given = {name: str(getattr(message, name)) for name in ("strategy", "durability", "reads", "on_exhausted")}
+    return msgspec.structs.replace(spec, **{name: sys.intern(word) for name, word in given.items() if word})
+
+
+def _delivery_from(message: registry_pb2.Delivery) -> model.Delivery:
+    """0 in a field: its default."""
+    found = model.Delivery(
+        max_attempts=message.max_attempts or model.DELIVERY.max_attempts,
+        backoff_s=message.backoff_s or model.DELIVERY.backoff_s,
+        ttl_s=message.ttl_s or model.DELIVERY.ttl_s,
+    )
+    return model.DELIVERY if found == model.DELIVERY else found
 
 
 def pool_from(message: registry_pb2.PoolSpec) -> model.Pool:
@@ -322,17 +350,17 @@ def agent_reports_from(message: hostlink_pb2.AgentReports, wall: float) -> comma
 
 
 def _agent_report(report: hostlink_pb2.AgentReport) -> commands.AgentReport:
-    match report.WhichOneof("what"):
-        case "ready":
-            return commands.AgentReport(uid=report.uid, epoch=report.epoch, ready=report.ready)
-        case "released":
-            return commands.AgentReport(uid=report.uid, epoch=report.epoch, released=report.released)
-        case "stopped":
-            return commands.AgentReport(uid=report.uid, epoch=report.epoch, stopped=report.stopped)
-        case "trouble":
-            return commands.AgentReport(uid=report.uid, epoch=report.epoch, trouble=_trouble(report.trouble))
-        case None:
-            return commands.AgentReport(uid=report.uid, epoch=report.epoch)
+    what = report.WhichOneof("what")
+    return commands.AgentReport(
+        uid=report.uid,
+        epoch=report.epoch,
+        ready=report.ready,
+        released=report.released,
+        stopped=report.stopped,
+        trouble=_trouble(report.trouble) if what == "trouble" else None,
+        hibernated=commands.HibernationReport(wake_wall=report.hibernated.wake_at) if what == "hibernated" else None,
+        dead_letters=report.dead_letters if report.HasField("dead_letters") else None,
+    )
 
 
 def _trouble(trouble: hostlink_pb2.Trouble) -> commands.TroubleReport:
@@ -361,4 +389,5 @@ def _class_from(message: registry_pb2.ClassInfo) -> model.AgentClass:
         ),
         state_schema=message.state_schema,
         capabilities=tuple(message.capabilities),
+        subscribes=tuple(message.subscribes),
     )

@@ -36,6 +36,11 @@ SERVER_API: Mapping[str, frozenset[Role]] = MappingProxyType(
 )
 """Port 7443."""
 
+CONTROLLERS = frozenset({Role.CLIENT, Role.OPERATOR, Role.SERVER})
+"""Who may send a host operations on an agent (CALL_KIND_CONTROL): users, and servers that pass theirs on. A host may
+not: it could read the state of an agent that is not its own, or take away its dead letters.
+"""
+
 SERVER_API_DEV: Mapping[str, frozenset[Role]] = MappingProxyType(
     {**SERVER_API, "/tenure.v1.Registry/ApplyCluster": _USERS}
 )

@@ -91,9 +91,12 @@ _TROUBLE = frozenset(
         Reason.CAPABILITY_MISSING,
         Reason.ACTIVATION_FAILED,
         Reason.CRASH_LOOP,
+        Reason.PAUSED,
     }
 )
-_DEGRADED_PHASES = frozenset({"FailingOver", "Backoff", "Unavailable"})
+_DEGRADED_PHASES = frozenset({"FailingOver", "Backoff", "Paused", "Unavailable"})
+_READY_PHASES = frozenset({"Running", "Hibernated"})
+"""One that hibernates answers: what it is asked wakes it."""
 _PROGRESSING_PHASES = frozenset({"Pending", "Starting", "FailingOver", "Migrating", "Backoff", "Terminating"})
 ACCEPTED = Finding("Accepted", "True", "Accepted", "The registry has the agent.")
 
@@ -224,7 +227,7 @@ def _status(view: AgentView, said: _Said, now: datetime) -> Json:
     phase, summary = (row.phase, row.summary) if row else (said.phase, said.summary)
     reason, next_action = (row.reason, row.next_action) if row else (said.reason, said.next_action)
     generation = row.spec.generation if row else view.generation
-    ready = row is not None and row.ready and phase == "Running"
+    ready = row is not None and row.ready and phase in _READY_PHASES
     degraded = phase in _DEGRADED_PHASES or reason in _TROUBLE or said.accepted.status == "False"
     fine = reason or conditions.AS_EXPECTED
     findings = [
@@ -246,6 +249,7 @@ def _status(view: AgentView, said: _Said, now: datetime) -> Json:
         "nextAction": next_action,
         "epoch": row.epoch if row else 0,
         "restarts": row.restarts if row else 0,
+        "deadLetters": row.dead_letters if row else 0,
         "conditions": conditions.merged(view.status.get("conditions", []), findings, generation, now),
     }
     if row is not None:

@@ -36,6 +36,13 @@ def agent_row(
         tolerations=tuple(values.Toleration(key=each.key, value=each.value) for each in placement.tolerations),
         spread=tuple(values.Spread(by=rule.by, max_skew=rule.max_skew, group=rule.group) for rule in placement.spread),
         near=placement.near or "",
+        durability=spec.durability,
+        reads=spec.reads,
+        on_exhausted=spec.on_exhausted,
+        delivery=values.Delivery(
+            max_attempts=spec.delivery.max_attempts, backoff_s=spec.delivery.backoff, ttl_s=spec.delivery.ttl
+        ),
+        idle_timeout_s=spec.lifecycle.idle_timeout or 0.0,
         object_uid=object_uid,
         generation=generation,
     )

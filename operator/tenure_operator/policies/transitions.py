@@ -9,7 +9,7 @@ from tenure_api.model import Json
 from tenure_operator.policies import conditions
 from tenure_operator.registry.values import HostRow
 
-_WARNING_PHASES = frozenset({"FailingOver", "Backoff", "Unavailable"})
+_WARNING_PHASES = frozenset({"FailingOver", "Backoff", "Paused", "Unavailable"})
 
 
 @dataclass(frozen=True, slots=True)

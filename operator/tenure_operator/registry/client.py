@@ -14,6 +14,7 @@ from tenure_operator.registry.values import (
     AgentSpec,
     Batch,
     ClusterState,
+    Delivery,
     Failover,
     HostRow,
     NodeRow,
@@ -156,6 +157,13 @@ def _spec_out(spec: AgentSpec) -> pb.AgentSpec:
         tolerations=_tolerations_out(spec.tolerations),
         spread=[pb.Spread(by=rule.by, max_skew=rule.max_skew, group=rule.group) for rule in spec.spread],
         near=spec.near,
+        durability=spec.durability,
+        reads=spec.reads,
+        on_exhausted=spec.on_exhausted,
+        delivery=pb.Delivery(
+            max_attempts=spec.delivery.max_attempts, backoff_s=spec.delivery.backoff_s, ttl_s=spec.delivery.ttl_s
+        ),
+        idle_timeout_s=spec.idle_timeout_s,
         object_uid=spec.object_uid,
         generation=spec.generation,
     )
@@ -181,8 +189,23 @@ def _spec_in(spec: pb.AgentSpec) -> AgentSpec:
         tolerations=_tolerations_in(spec.tolerations),
         spread=tuple(Spread(by=rule.by, max_skew=rule.max_skew, group=rule.group) for rule in spec.spread),
         near=spec.near,
+        durability=spec.durability or "Quorum",
+        reads=spec.reads or "Local",
+        on_exhausted=spec.on_exhausted or "DeadLetter",
+        delivery=_delivery_in(spec.delivery),
+        idle_timeout_s=spec.idle_timeout_s,
         object_uid=spec.object_uid,
         generation=spec.generation,
+    )
+
+
+def _delivery_in(delivery: pb.Delivery) -> Delivery:
+    """A field that a server of an earlier version leaves out has its default."""
+    plain = Delivery()
+    return Delivery(
+        max_attempts=delivery.max_attempts or plain.max_attempts,
+        backoff_s=delivery.backoff_s or plain.backoff_s,
+        ttl_s=delivery.ttl_s or plain.ttl_s,
     )
 
 
@@ -225,6 +248,7 @@ def _agent(row: pb.AgentRow) -> AgentRow:
         reason=row.reason,
         next_action=row.next_action,
         restarts=row.restarts,
+        dead_letters=row.dead_letters,
         last_failover=_failover(row.last_failover) if row.HasField("last_failover") else None,
     )
 

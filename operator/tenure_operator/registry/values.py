@@ -39,6 +39,15 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How often and how long a signal is tried."""
+
+    max_attempts: int = 5
+    backoff_s: float = 0.1
+    ttl_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSpec:
     """What the user asked for."""
 
@@ -60,6 +69,12 @@ class AgentSpec:
     tolerations: tuple[Toleration, ...] = ()
     spread: tuple[Spread, ...] = ()
     near: str = ""
+    durability: str = "Quorum"
+    reads: str = "Local"
+    on_exhausted: str = "DeadLetter"
+    delivery: Delivery = Delivery()
+    idle_timeout_s: float = 0.0
+    """0: never."""
     object_uid: str = ""
     generation: int = 0
 
@@ -95,6 +110,7 @@ class AgentRow:
     reason: str = ""
     next_action: str = ""
     restarts: int = 0
+    dead_letters: int = 0
     last_failover: Failover | None = None
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
+
+import msgspec
 
 from tenure import errors
 from tenure._instruction import Kind
@@ -14,7 +16,7 @@ from tenure._remote import channels
 from tenure._remote.calls import Attempt, Reply
 from tenure._remote.channels import Channel, RpcError
 from tenure._remote.endpoint import Endpoint
-from tenure._remote.registry import ATTEMPT_S, DEFAULT_TIMEOUT_S, RegistryClient
+from tenure._remote.registry import ATTEMPT_S, DEFAULT_TIMEOUT_S, RegistryClient, Works
 from tenure._remote.resolving import Resolver
 from tenure._remote.routes import Routes
 from tenure._remote.sessions import Session
@@ -67,12 +69,28 @@ class Remote(RegistryClient):
         self, agent_id: str, kind: Kind, method: str, arguments: bytes, *, timeout_s: float | None = None
     ) -> Reply:
         """Call an action or a query of `namespace/name`, arguments as a msgpack map. Raises CallError."""
+        return await self._send(agent_id, _KINDS[kind], method, arguments, timeout_s)
+
+    async def control(
+        self, agent_id: str, method: str, arguments: Mapping[str, object], *, timeout_s: float | None = None
+    ) -> object:
+        """An operation on an agent by its holder's host, not by user code (docs/operating.md); its answer as values.
+
+        It carries a call id, as an action does: sent again after a failover, it takes effect once. Raises CallError.
+        """
+        packed = msgspec.msgpack.encode(arguments)
+        reply = await self._send(agent_id, calls_pb2.CALL_KIND_CONTROL, method, packed, timeout_s)
+        return msgspec.msgpack.decode(reply.value)
+
+    async def _send(
+        self, agent_id: str, kind: calls_pb2.CallKind.ValueType, method: str, arguments: bytes, timeout_s: float | None
+    ) -> Reply:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
         self._next_key += 1
         call = calls_pb2.Call(
             agent=agent_id,
-            kind=_KINDS[kind],
+            kind=kind,
             method=method,
             arguments=arguments,
             client_id=self._client_id,
@@ -118,9 +136,11 @@ class Remote(RegistryClient):
 
     # --- agents ---
 
-    async def create(self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes) -> None:
-        """Create one agent, or leave it as it is. Raises Conflict if it exists with another class, CallError."""
-        await super().create(agent_id, class_name, pool=pool, state=state, config=config)
+    async def create(
+        self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes, works: Works | None = None
+    ) -> None:
+        """Create one agent, or leave it as it is. Raises Conflict if what is fixed for life differs, CallError."""
+        await super().create(agent_id, class_name, pool=pool, state=state, config=config, works=works)
         self._routes.expect(agent_id)
 
     async def resolve(self, agent_id: str, *, timeout_s: float = ATTEMPT_S) -> common_pb2.Route:

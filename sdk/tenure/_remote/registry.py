@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from tenure import errors
@@ -19,6 +20,16 @@ ATTEMPT_S = 2.0
 """Of one request to one server, where another could answer as well."""
 _IMMUTABLE = "ImmutableField"
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """How an agent keeps its state and answers. Empty words and 0: the cluster's defaults."""
+
+    durability: str = ""
+    reads: str = ""
+    idle_timeout_s: float = 0.0
+    """0: never."""
 
 
 class RegistryClient:
@@ -185,9 +196,15 @@ class RegistryClient:
             more = answer.more and len(answer.agents) > 0
         return found
 
-    async def create(self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes) -> None:
-        """Create one agent, or leave it as it is. Raises Conflict if it exists with another class, CallError."""
-        spec = registry_pb2.AgentSpec(id=agent_id, pool=pool, state=state, config=config, critical=True)
+    async def create(
+        self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes, works: Works | None = None
+    ) -> None:
+        """Create one agent, or leave it as it is. Raises Conflict if what is fixed for life differs, CallError."""
+        works = works or Works()
+        spec = registry_pb2.AgentSpec(
+            id=agent_id, pool=pool, state=state, config=config, critical=True,
+            durability=works.durability, reads=works.reads, idle_timeout_s=works.idle_timeout_s,
+        )  # fmt: skip
         setattr(spec, "class", class_name)  # a keyword of Python
         results = await self.apply_agents([spec])
         for result in results:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from tenure import _codec, errors
 from tenure._agent import Agent
-from tenure._client import AsyncClient
+from tenure._client import AsyncClient, Durability, Reads
 from tenure._instruction import Kind
 from tenure._names import full_id
 from tenure._state import State
@@ -225,13 +225,19 @@ class Simulation(AsyncClient):
         state: State | Mapping[str, object] | None = None,
         config: Mapping[str, object] | None = None,
         pool: str = "default",
+        durability: Durability = "Quorum",
+        reads: Reads = "Local",
+        idle_timeout: float | None = None,
     ) -> A:
         """As `AsyncClient.create`. Raises UsageError for a class that the simulated hosts do not have."""
         if self._image.agents.get(cls.__name__) is not cls:
             raise errors.UsageError(
                 f"the simulated hosts do not have {cls.__name__}: simulate(..., agents=[{cls.__name__}])"
             )
-        agent = await super().create(cls, agent_id, state=state, config=config, pool=pool)
+        agent = await super().create(
+            cls, agent_id, state=state, config=config, pool=pool,
+            durability=durability, reads=reads, idle_timeout=idle_timeout,
+        )  # fmt: skip
         initial = state.model_dump(mode="python", round_trip=True) if isinstance(state, State) else dict(state or {})
         self._made[agent.id] = (cls.__name__, _codec.pack(initial), _codec.pack(dict(config or {})))
         row = self._world.row(agent.id)

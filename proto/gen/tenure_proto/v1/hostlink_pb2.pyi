@@ -502,6 +502,8 @@ class AgentReport(_message.Message):
     RELEASED_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
     TROUBLE_FIELD_NUMBER: _builtins.int
+    HIBERNATED_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     epoch: _builtins.int
     ready: _builtins.bool
@@ -509,8 +511,14 @@ class AgentReport(_message.Message):
     """gives the agent up (rule R): somebody else may hold it"""
     stopped: _builtins.bool
     """ended because the row is being deleted"""
+    dead_letters: _builtins.int
+    """in the record; said when it changes, with any of the above or alone"""
     @_builtins.property
     def trouble(self) -> Global___Trouble: ...
+    @_builtins.property
+    def hibernated(self) -> Global___Hibernated:
+        """it is not in memory, and comes back by itself: it counts as ready"""
+
     def __init__(
         self,
         *,
@@ -520,16 +528,43 @@ class AgentReport(_message.Message):
         released: _builtins.bool = ...,
         stopped: _builtins.bool = ...,
         trouble: Global___Trouble | None = ...,
+        hibernated: Global___Hibernated | None = ...,
+        dead_letters: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ready", b"ready", "released", b"released", "stopped", b"stopped", "trouble", b"trouble", "what", b"what"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters", "dead_letters", b"dead_letters", "hibernated", b"hibernated", "ready", b"ready", "released", b"released", "stopped", b"stopped", "trouble", b"trouble", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "ready", b"ready", "released", b"released", "stopped", b"stopped", "trouble", b"trouble", "uid", b"uid", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters", "dead_letters", b"dead_letters", "epoch", b"epoch", "hibernated", b"hibernated", "ready", b"ready", "released", b"released", "stopped", b"stopped", "trouble", b"trouble", "uid", b"uid", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["ready", "released", "stopped", "trouble"]  # noqa: Y015
+    _WhichOneofReturnType__dead_letters: _TypeAlias = _typing.Literal["dead_letters"]  # noqa: Y015
+    _WhichOneofArgType__dead_letters: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["ready", "released", "stopped", "trouble", "hibernated"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dead_letters) -> _WhichOneofReturnType__dead_letters | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
 
 Global___AgentReport: _TypeAlias = AgentReport  # noqa: Y015
+
+@_typing.final
+class Hibernated(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAKE_AT_FIELD_NUMBER: _builtins.int
+    wake_at: _builtins.float
+    """wall clock, for display; 0: no timer will wake it"""
+    def __init__(
+        self,
+        *,
+        wake_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wake_at", b"wake_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hibernated: _TypeAlias = Hibernated  # noqa: Y015
 
 @_typing.final
 class Trouble(_message.Message):
@@ -541,7 +576,7 @@ class Trouble(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     RETRY_IN_SECONDS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """Backoff, Starting"""
+    """Backoff, Starting, Unavailable, Paused"""
     reason: _builtins.str
     """from the catalogue"""
     message: _builtins.str

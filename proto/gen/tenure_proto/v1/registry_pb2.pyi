@@ -101,6 +101,11 @@ class AgentSpec(_message.Message):
     SPREAD_FIELD_NUMBER: _builtins.int
     NEAR_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    ON_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """namespace/name"""
     pool: _builtins.str
@@ -119,6 +124,14 @@ class AgentSpec(_message.Message):
     """of that object: becomes observedGeneration"""
     near: _builtins.str
     """for LocalPreferred: an agent's id or a node; empty: where it was last"""
+    durability: _builtins.str
+    """Quorum, Volatile; empty: Quorum. Fixed for life"""
+    reads: _builtins.str
+    """Local, Quorum; empty: Local"""
+    on_exhausted: _builtins.str
+    """DeadLetter, Pause; empty: DeadLetter"""
+    idle_timeout_s: _builtins.float
+    """hibernate after so long without work; 0: never"""
     @_builtins.property
     def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -137,6 +150,8 @@ class AgentSpec(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """for lookups"""
 
+    @_builtins.property
+    def delivery(self) -> Global___Delivery: ...
     def __init__(
         self,
         *,
@@ -157,14 +172,49 @@ class AgentSpec(_message.Message):
         spread: _abc.Iterable[Global___Spread] | None = ...,
         near: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        durability: _builtins.str = ...,
+        reads: _builtins.str = ...,
+        on_exhausted: _builtins.str = ...,
+        delivery: Global___Delivery | None = ...,
+        idle_timeout_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "class", b"class", "config", b"config", "cpu_milli", b"cpu_milli", "critical", b"critical", "generation", b"generation", "id", b"id", "labels", b"labels", "memory_bytes", b"memory_bytes", "near", b"near", "node_selector", b"node_selector", "object_uid", b"object_uid", "pool", b"pool", "requires", b"requires", "spread", b"spread", "state", b"state", "strategy", b"strategy", "tolerations", b"tolerations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "class", b"class", "config", b"config", "cpu_milli", b"cpu_milli", "critical", b"critical", "delivery", b"delivery", "durability", b"durability", "generation", b"generation", "id", b"id", "idle_timeout_s", b"idle_timeout_s", "labels", b"labels", "memory_bytes", b"memory_bytes", "near", b"near", "node_selector", b"node_selector", "object_uid", b"object_uid", "on_exhausted", b"on_exhausted", "pool", b"pool", "reads", b"reads", "requires", b"requires", "spread", b"spread", "state", b"state", "strategy", b"strategy", "tolerations", b"tolerations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AgentSpec: _TypeAlias = AgentSpec  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    """How often and how long a signal is tried. A field that is 0 has its default; rows of the registry carry all of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BACKOFF_S_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """of a turn that fails, 1 to 100; default 5"""
+    backoff_s: _builtins.float
+    """before the second attempt, doubling to 60; default 0.1"""
+    ttl_s: _builtins.float
+    """until the sender gives the signal up; default 300"""
+    def __init__(
+        self,
+        *,
+        max_attempts: _builtins.int = ...,
+        backoff_s: _builtins.float = ...,
+        ttl_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_s", b"backoff_s", "max_attempts", b"max_attempts", "ttl_s", b"ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 @_typing.final
 class Toleration(_message.Message):
@@ -745,6 +795,9 @@ class AgentRow(_message.Message):
     UNAVAILABLE_FIELD_NUMBER: _builtins.int
     RECOVERED_FROM_FIELD_NUMBER: _builtins.int
     PREVIOUS_EXPLANATION_FIELD_NUMBER: _builtins.int
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    HIBERNATED_FIELD_NUMBER: _builtins.int
+    WAKE_WALL_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     managed_by: Global___ManagedBy.ValueType
     revision: _builtins.int
@@ -776,6 +829,12 @@ class AgentRow(_message.Message):
     recovered_from: _builtins.str
     """host/node that was lost last while it held this agent"""
     previous_explanation: _builtins.str
+    dead_letters: _builtins.int
+    """signals in its record that could not be processed"""
+    hibernated: _builtins.bool
+    """not in memory; a call, a signal or a timer brings it back"""
+    wake_wall: _builtins.float
+    """when a timer will; 0: none is set"""
     @_builtins.property
     def spec(self) -> Global___AgentSpec: ...
     @_builtins.property
@@ -808,10 +867,13 @@ class AgentRow(_message.Message):
         unavailable: _builtins.str = ...,
         recovered_from: _builtins.str = ...,
         previous_explanation: _builtins.str = ...,
+        dead_letters: _builtins.int = ...,
+        hibernated: _builtins.bool = ...,
+        wake_wall: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_failover", b"last_failover", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_reason", b"assigned_reason", "attempt", b"attempt", "backoff_until_wall", b"backoff_until_wall", "created_wall", b"created_wall", "deleting", b"deleting", "epoch", b"epoch", "explanation", b"explanation", "host", b"host", "incarnation", b"incarnation", "last_failover", b"last_failover", "managed_by", b"managed_by", "next_action", b"next_action", "node", b"node", "phase", b"phase", "previous_explanation", b"previous_explanation", "ready", b"ready", "ready_epoch", b"ready_epoch", "reason", b"reason", "recovered_from", b"recovered_from", "restarts", b"restarts", "revision", b"revision", "spec", b"spec", "summary", b"summary", "uid", b"uid", "unavailable", b"unavailable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_reason", b"assigned_reason", "attempt", b"attempt", "backoff_until_wall", b"backoff_until_wall", "created_wall", b"created_wall", "dead_letters", b"dead_letters", "deleting", b"deleting", "epoch", b"epoch", "explanation", b"explanation", "hibernated", b"hibernated", "host", b"host", "incarnation", b"incarnation", "last_failover", b"last_failover", "managed_by", b"managed_by", "next_action", b"next_action", "node", b"node", "phase", b"phase", "previous_explanation", b"previous_explanation", "ready", b"ready", "ready_epoch", b"ready_epoch", "reason", b"reason", "recovered_from", b"recovered_from", "restarts", b"restarts", "revision", b"revision", "spec", b"spec", "summary", b"summary", "uid", b"uid", "unavailable", b"unavailable", "wake_wall", b"wake_wall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -998,6 +1060,7 @@ class ClassInfo(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     STATE_SCHEMA_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    SUBSCRIBES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     description: _builtins.str
@@ -1009,6 +1072,10 @@ class ClassInfo(_message.Message):
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what every agent of the class offers"""
 
+    @_builtins.property
+    def subscribes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """patterns of the types of signals that every agent of the class hears"""
+
     def __init__(
         self,
         *,
@@ -1018,10 +1085,11 @@ class ClassInfo(_message.Message):
         methods: _abc.Iterable[Global___MethodInfo] | None = ...,
         state_schema: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        subscribes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "description", b"description", "methods", b"methods", "name", b"name", "state_schema", b"state_schema", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "description", b"description", "methods", b"methods", "name", b"name", "state_schema", b"state_schema", "subscribes", b"subscribes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

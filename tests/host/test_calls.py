@@ -1,0 +1,40 @@
+"""Who may ask what of a host's Calls service, before any agent is looked for."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from tenure_api.identity import Identity, Role
+from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, Call
+from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED
+from tenure_proto.v1.registry_pb2 import WatchBatch
+from tenured.host.calls import HostCalls
+from tenured.host.metrics import Metrics
+from tenured.host.mirror import Mirror
+
+
+def host() -> HostCalls:
+    mirror = Mirror("me")
+    mirror.apply(WatchBatch(revision=1, snapshot=True, synced=True))
+    lease = SimpleNamespace(held=True, cluster_time=1.0)
+    site = SimpleNamespace(host="h", mirror=mirror, lease=lease, metrics=Metrics())
+    return HostCalls(site, {}, lambda: asyncio.get_running_loop().create_future())  # type: ignore[arg-type] # in parts
+
+
+@pytest.mark.parametrize(
+    ("role", "code"),
+    [
+        (Role.CLIENT, "NotFound"),
+        (Role.SERVER, "NotFound"),
+        (Role.OPERATOR, "NotFound"),
+        (Role.HOST, "PermissionDenied"),
+    ],
+)
+async def test_a_host_does_not_operate_on_agents_of_another(role: Role, code: str) -> None:
+    """It could read states that are not its own; users may, and servers that pass their calls on."""
+    call = Call(agent="shop/none", kind=CALL_KIND_CONTROL, method="state.get", timeout_ms=1)
+    reply = await host().call(Identity("main.shop", role, "x"), call)
+    assert (reply.error.code, reply.error.outcome) == (code, OUTCOME_NOT_APPLIED)

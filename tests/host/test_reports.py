@@ -1,0 +1,66 @@
+"""What a host says of its agents: the latest word of each, and a count that no word loses."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tenure_proto.v1.hostlink_pb2 import AgentReport, CommandResult, HostFrame, ServerFrame, Trouble
+from tenured.host.reports import Reporter
+
+
+class Links:
+    """A leader that notes what it takes."""
+
+    leader = "server-1"
+    connected = frozenset({"server-1"})
+
+    def __init__(self) -> None:
+        self.taken: list[AgentReport] = []
+
+    async def request(self, server: str, frame: HostFrame, timeout_s: float) -> ServerFrame:
+        self.taken += frame.agent_reports.reports
+        return ServerFrame(result=CommandResult(ok=True))
+
+
+async def told(say: object) -> list[AgentReport]:
+    links = Links()
+    reporter = Reporter(links, "inc")  # type: ignore[arg-type] # the part of it that is used
+    say(reporter)  # type: ignore[operator] # a test's own
+    task = asyncio.ensure_future(reporter.run())
+    await reporter.settled()
+    task.cancel()
+    return links.taken
+
+
+async def test_a_count_goes_with_the_word_that_waits() -> None:
+    """In either order: neither overwrites the other."""
+
+    def say(reporter: Reporter) -> None:
+        reporter.ready("1", 4)
+        reporter.dead_letters("1", 4, 2)
+        reporter.dead_letters("2", 1, 3)
+        reporter.trouble("2", 1, Trouble(phase="Paused", reason="Paused"))
+
+    first, second = await told(say)
+    assert (first.ready, first.dead_letters) == (True, 2)
+    assert (second.trouble.phase, second.dead_letters) == ("Paused", 3)
+
+
+async def test_a_count_of_an_earlier_epoch_is_dropped() -> None:
+    """The new activation has read the record and counts itself."""
+
+    def say(reporter: Reporter) -> None:
+        reporter.dead_letters("1", 4, 2)
+        reporter.hibernated("1", 5, 99.5)
+
+    (report,) = await told(say)
+    assert (report.epoch, report.hibernated.wake_at, report.HasField("dead_letters")) == (5, 99.5, False)
+
+
+async def test_no_letters_are_a_count_too() -> None:
+    def say(reporter: Reporter) -> None:
+        reporter.dead_letters("1", 4, 0)
+
+    (report,) = await told(say)
+    assert report.HasField("dead_letters")
+    assert report.WhichOneof("what") is None
