@@ -1,10 +1,10 @@
 """One activation: an agent at one epoch on this host, from the seal to the last reply.
 
-    own the record -> activate in a worker -> serve the queue, one call at a time -> ...
+    own the record -> activate in a worker -> serve the queue -> ...
                   ^                        |
                   +-- worker lost, or refused: again, same epoch (protocol additions 3); after a pause if it failed
 
-Owned by one task. Who ends it cancels the task; what that means for the calls under way is said in `_close`.
+Owned by one task. Who ends it cancels the task; what that means for what is under way is said in `_close`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,34 @@ from enum import StrEnum
 
 import tenure_link
 from tenure_api.reasons import Reason
-from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
+from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_CONTROL, CALL_KIND_QUERY, Call
 from tenure_proto.v1.hostlink_pb2 import Trouble
 from tenure_proto.v1.registry_pb2 import AgentRow
-from tenured.clocks import boot_ns
-from tenured.core import turns
+from tenured.clocks import boot_ns, wall_s
+from tenured.core import boxes, turns
 from tenured.core.backoff import Backoff
+from tenured.core.signals import Answer, Signal
+from tenured.host.alarms import Alarms
+from tenured.host.controls import Controls, Refused, refusal
 from tenured.host.failures import not_applied
+from tenured.host.jobs import CallJob, HeldJob, Job, Kind, SignalJob
+from tenured.host.judging import Judge, paused
+from tenured.host.ledger import Ledger
+from tenured.host.outgoing import Outgoing
+from tenured.host.policy import policy_of
 from tenured.host.site import Site
 from tenured.host.store import Record, RecordDeleted, RecordLost, RecordUnreadable
-from tenured.host.turning import Job, Kind, Ledger, Stage, Turns
+from tenured.host.telling import Telling
+from tenured.host.trials import Trials
+from tenured.host.turning import Turns, wake_of
 from tenured.host.worker import ActivationRefused, Worker, WorkerLost
 
 log = logging.getLogger("tenured.host.holder")
 
 QUEUE_LIMIT = 128
 """Calls that may wait for one agent; more get `Busy`."""
+MAILBOX = 1024
+"""Signals that may wait for one agent here; their senders keep the rest."""
 ACTIVATION_LIMIT_S = 60.0
 """User code that takes longer to come up has failed."""
 
@@ -41,6 +53,7 @@ class Phase(StrEnum):
 
     STARTING = "Starting"
     READY = "Running"
+    PAUSED = "Paused"
     BACKOFF = "Backoff"
     DOWN = "Unavailable"
     """Its state cannot be read: it stays down until somebody acts."""
@@ -55,32 +68,44 @@ class Holder:
         self.phase = Phase.STARTING
         self._site = site
         self._row = row
+        self._agent = row.spec.id
+        self._telling = Telling(site, row.uid, row.spec.id, row.epoch)
+        self._policy = policy_of(row)
         self._queue: deque[Job] = deque()
-        self._wake = asyncio.Event()
+        """What came before the record was adopted."""
+        self._parts: _Parts | None = None
         self._stopping = False
-        self._current: Job | None = None
-        self._suspect: Job | None = None
-        """Was in turn when its worker ended: to be tried alone."""
         self._worker: Worker | None = None
         self._backoff = Backoff(attempt=row.attempt, failed_ns=boot_ns() if row.attempt else 0)
         self._trouble = ""
+        self._letters = 0
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"agent {row.spec.id}")
 
     # --- for the host -----------------------------------------------------------------------------------------------
 
-    def submit(self, call: Call, caller: str, deadline_ns: int) -> Job:
+    def submit(self, call: Call, caller: str, deadline_ns: int) -> CallJob:
         """Queues a call; it is answered by its turn, or at once with why not."""
-        job = Job(call, self._kind(call), caller, deadline_ns)
-        if self._stopping or self._task.done():
-            job.fail(not_applied("NotReady", f"{self._row.spec.id} is leaving this host"))
-        elif self.phase in (Phase.BACKOFF, Phase.DOWN):
-            job.fail(not_applied("NotReady", f"{self._row.spec.id}: {self._trouble}"))
-        elif len(self._queue) >= QUEUE_LIMIT:
-            job.fail(not_applied("Busy", f"{QUEUE_LIMIT} calls wait for {self._row.spec.id}"))
+        job = CallJob(call, self._kind(call), caller, deadline_ns)
+        if (why := self._unavailable()) is not None:
+            job.fail(not_applied("NotReady", why))
+        elif call.kind == CALL_KIND_CONTROL:
+            return self._control(job)
+        elif self._waiting >= QUEUE_LIMIT:
+            job.fail(not_applied("Busy", f"{QUEUE_LIMIT} calls wait for {self._agent}"))
         else:
-            self._queue.append(job)
-            self._wake.set()
+            self._add(job)
         return job
+
+    def deliver(self, signal: Signal) -> asyncio.Future[Answer]:
+        """Queues a signal; the answer comes after its commit, or at once with why not."""
+        job = SignalJob(signal)
+        if (why := self._unavailable()) is not None:
+            job.cut_off("NotReady", why)
+        elif self._waiting >= MAILBOX:
+            job.cut_off("Busy", f"{MAILBOX} signals wait for {self._agent}")
+        else:
+            self._add(job)
+        return job.answer
 
     @property
     def failure(self) -> BaseException | None:
@@ -88,12 +113,11 @@ class Holder:
         return self._task.exception() if self._task.done() and not self._task.cancelled() else None
 
     async def stop(self, *, finish_turn: bool) -> None:
-        """Ends the activation: after it nothing of it runs here. `finish_turn`: let the running turn end and be
-        committed.
-        """
+        """Ends the activation: after it nothing of it runs here. `finish_turn`: let what runs end and be committed."""
         self._stopping = True
-        self._wake.set()
-        if not finish_turn or (self._current is None and self._suspect is None):
+        if finish_turn and self._parts is not None and self._parts.runner.busy:
+            self._parts.runner.stop_serving()
+        else:
             self._task.cancel()
         await asyncio.wait({self._task})
 
@@ -101,6 +125,39 @@ class Holder:
         """Ends it now, without waiting."""
         self._stopping = True
         self._task.cancel()
+
+    def _unavailable(self) -> str | None:
+        if self._stopping or self._task.done():
+            return f"{self._agent} is leaving this host"
+        if self.phase in (Phase.BACKOFF, Phase.DOWN):
+            return f"{self._agent}: {self._trouble}"
+        return None
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._queue) if self._parts is None else self._parts.runner.waiting
+
+    def _add(self, job: Job) -> None:
+        if self._parts is None:
+            self._queue.append(job)
+        else:
+            self._parts.runner.add(job)
+
+    def _control(self, job: CallJob) -> CallJob:
+        """An operation by this host, on what is committed."""
+        if self._parts is None:
+            job.fail(not_applied("NotReady", f"{self._agent} is starting"))
+            return job
+        try:
+            asked = self._parts.controls.job(job.call, job.caller, job.deadline_ns)
+        except Refused as refused:
+            refusal(job, refused)
+            return job
+        if isinstance(asked, bytes):
+            job.answer(asked)
+            return job
+        self._add(asked)
+        return asked
 
     # --- the life -----------------------------------------------------------------------------------------------------
 
@@ -113,10 +170,10 @@ class Holder:
         except turns.Damaged as error:
             await self._stay_down(str(error))
         except RecordDeleted:
-            log.info("%s: its record is gone with its row", self._row.spec.id)
+            log.info("%s: its record is gone with its row", self._agent)
             await self._until_stopped("the agent is being deleted")
         except RecordLost as error:
-            log.warning("%s: epoch %d is over: %s", self._row.spec.id, self.epoch, error)
+            log.warning("%s: epoch %d is over: %s", self._agent, self.epoch, error)
             await self._until_stopped("another host has taken over")
         finally:
             self._site.store.close(record)
@@ -124,46 +181,54 @@ class Holder:
 
     async def _live(self, record: Record) -> None:
         adopted = await record.adopted()
-        ledger = Ledger(record, adopted.entries)
-        runner = Turns(self._site, self.uid, self._row.spec.id, self.epoch, ledger)
+        ledger = Ledger(record, adopted.entries, durable=self._policy.durable)
+        self._parts = parts = _Parts(self._site, self._row, self._telling, ledger)
+        parts.runner.on_committed = self._committed
+        parts.outgoing.adopt(ledger.book.boxes)
+        while self._queue:
+            parts.runner.add(self._queue.popleft())
         while not self._stopping:
-            failure = await self._once(ledger, runner)
+            failure = await self._once(parts)
             if failure is not None:
                 await self._back_off(*failure)
 
-    async def _once(self, ledger: Ledger, runner: Turns) -> tuple[str, str] | None:
+    async def _once(self, parts: _Parts) -> tuple[str, str] | None:
         """One time in a worker's memory, until it is over; (reason, message) of a failure that asks for a pause."""
-        trial = self._suspect
+        await parts.runner.settled()
+        trial = await parts.trials.next()
         worker = await (self._site.pool.pick() if trial is None else self._site.pool.trial_worker())
         try:
-            await self._activate(worker, ledger)
+            await self._activate(worker, parts, alarms=trial is None)
             if trial is None:
-                self._report_ready()
-                await self._serve(worker, runner)
+                self._report_ready(parts.ledger.book.boxes)
+                await parts.runner.serve(worker)
             else:
-                await self._try_alone(trial, worker, runner)
+                await parts.runner.serve(worker, trial)
+                parts.trials.over(trial)
+            worker.deactivate(self.uid, self.epoch)
+            self._worker = None
         except ActivationRefused as refused:
             self._worker = None
             if trial is not None:
                 trial.cut_off("NotReady", refused.fault.message)
-                self._suspect = None
             return _reason_of(refused.fault), refused.fault.message
         except WorkerLost as error:
             self._worker = None
             self.phase = Phase.STARTING
             # The same epoch goes on elsewhere only once this process is provably dead (protocol additions 3).
             await worker.dead.wait()
-            return self._judge_loss(trial, str(error))
+            return parts.trials.ended_its_worker(trial, str(error))
         finally:
+            parts.alarms.stop()
             if trial is not None:
                 self._site.pool.end_trial(worker)
         return None
 
-    async def _activate(self, worker: Worker, ledger: Ledger) -> None:
+    async def _activate(self, worker: Worker, parts: _Parts, *, alarms: bool) -> None:
         """Takes the agent into a worker's memory; what it begins with is committed before anything sees it."""
         await self._site.lease.wait()  # user code must not run in two places at once
         self._worker = worker
-        spec = self._row.spec
+        spec, ledger = self._row.spec, parts.ledger
         frame = tenure_link.Activate(
             uid=self.uid,
             epoch=self.epoch,
@@ -172,6 +237,8 @@ class Holder:
             state=ledger.state,
             initial=spec.state,
             config=spec.config,
+            now=self._site.lease.cluster_now,
+            wall=wall_s(),
         )
         try:
             async with asyncio.timeout(ACTIVATION_LIMIT_S):
@@ -182,60 +249,58 @@ class Holder:
             raise ActivationRefused(tenure_link.Fault(code="ActivationFailed", message=slow)) from None
         if ledger.state is None and activated.state is None:
             raise ActivationRefused(tenure_link.Fault(code="StateInvalid", message="the worker made no first state"))
-        if activated.state is not None:
-            await ledger.begin(activated.state, self._site.lease.cluster_time)
+        await self._begin(parts, activated)
+        parts.alarms.due = activated.due
+        if alarms:
+            parts.alarms.begin()
 
-    def _report_ready(self) -> None:
+    async def _begin(self, parts: _Parts, activated: tenure_link.Activated) -> None:
+        """Commits the state that an activation begins with: the first one, or what its hook made of the stored one.
+
+        Raises RecordLost.
+        """
+        if activated.state is None and not activated.sends:
+            return
+        draft = turns.Draft(parts.ledger.book, self._site.lease.cluster_time)
+        draft.state(activated.state)
+        draft.due(wake_of(activated.due))
+        for entry in parts.outgoing.entries_of(activated.sends, draft):
+            draft.boxes.send(entry)
+        turn = draft.turn()
+        await parts.ledger.commit(turn)
+        parts.outgoing.release(turn.book.boxes)
+
+    def _report_ready(self, found: boxes.Boxes) -> None:
         self._trouble = ""
-        if self.phase is not Phase.READY:
+        if self.phase not in (Phase.READY, Phase.PAUSED):
+            self.phase = Phase.READY
+            self._site.reports.ready(self.uid, self.epoch)
+        self._tell_boxes(found)
+
+    def _committed(self, due: tuple[tenure_link.Due, ...] | None) -> None:
+        if self._parts is not None:
+            self._parts.alarms.committed(due)
+            if self.phase in (Phase.READY, Phase.PAUSED):
+                self._tell_boxes(self._parts.ledger.book.boxes)
+
+    def _tell_boxes(self, found: boxes.Boxes) -> None:
+        """The registry knows how many dead letters there are, and whether the agent is paused."""
+        if len(found.letters) != self._letters:
+            self._letters = len(found.letters)
+            self._site.reports.dead_letters(self.uid, self.epoch, self._letters)
+        if found.held is not None and self.phase is Phase.READY:
+            self.phase = Phase.PAUSED
+            text = paused(self._agent, found.held)
+            log.warning("%s", text)
+            self._telling.say("error", text)
+            message = f"{found.held.what} failed {found.held.attempts} times: {found.held.message}"
+            trouble = Trouble(phase=Phase.PAUSED, reason=Reason.PAUSED, message=message, attempt=found.held.attempts)
+            self._site.reports.trouble(self.uid, self.epoch, trouble)
+        elif found.held is None and self.phase is Phase.PAUSED:
             self.phase = Phase.READY
             self._site.reports.ready(self.uid, self.epoch)
 
-    async def _serve(self, worker: Worker, runner: Turns) -> None:
-        """Runs calls until the activation stops. Raises WorkerLost as soon as the worker is lost, idle or not."""
-        wake = self._wake.set
-        worker.on_lost[wake] = None
-        try:
-            while not self._stopping:
-                if worker.lost:
-                    raise WorkerLost(f"worker {worker.pid} is gone")
-                if not self._queue:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
-                self._current = self._queue.popleft()
-                await runner.run(worker, self._current)
-                self._current = None
-        finally:
-            worker.on_lost.pop(wake, None)
-
     # --- when it goes wrong ---------------------------------------------------------------------------------
-
-    def _judge_loss(self, trial: Job | None, how: str) -> tuple[str, str] | None:
-        """Only a crash in a worker of its own counts against a call: others may have ended the process (protocol
-        additions 15).
-        """
-        job, self._current = self._current, None
-        if trial is not None:
-            self._suspect = None
-            text = f"{trial.call.method} ended its worker process, also alone: {how}"
-            trial.cut_off("WorkerCrashed", text)
-            return Reason.CRASH_LOOP, text
-        if job is not None and not job.answered:
-            if job.stage is Stage.RUNNING:
-                self._suspect = job
-            else:
-                self._queue.appendleft(job)  # it never reached the worker
-        return None
-
-    async def _try_alone(self, job: Job, worker: Worker, runner: Turns) -> None:
-        """The call that was in turn when its worker ended, once more, with nobody else in the process."""
-        self._current = job
-        job.stage = Stage.QUEUED
-        await runner.run(worker, job)
-        self._current = self._suspect = None
-        worker.deactivate(self.uid, self.epoch)
-        self._worker = None
 
     async def _back_off(self, reason: str, message: str) -> None:
         """Reports the failure and pauses: 1 s doubling to 5 min, forgotten after 10 min of peace. The attempt is kept
@@ -246,8 +311,8 @@ class Holder:
         pause_s = self._backoff.delay_ns / 1e9
         self.phase = Phase.BACKOFF
         self._trouble = f"backing off (attempt {self._backoff.attempt}, next in {pause_s:g} s): {message}"
-        log.warning("%s: %s", self._row.spec.id, self._trouble)
-        self._site.logs.add(self.uid, self._row.spec.id, self.epoch, "error", self._trouble)
+        log.warning("%s: %s", self._agent, self._trouble)
+        self._telling.say("error", self._trouble)
         self._site.reports.trouble(
             self.uid,
             self.epoch,
@@ -267,7 +332,7 @@ class Holder:
         """Never start empty where there was a state: stay down, with the reason, until somebody acts."""
         self.phase = Phase.DOWN
         self._trouble = message
-        log.error("%s stays down: %s", self._row.spec.id, message)
+        log.error("%s stays down: %s", self._agent, message)
         self._site.reports.trouble(
             self.uid, self.epoch, Trouble(phase=self.phase, reason=Reason.STATE_UNREADABLE, message=message)
         )
@@ -285,19 +350,21 @@ class Holder:
         await asyncio.get_running_loop().create_future()
 
     def _close(self) -> None:
-        """The last thing: no call stays unanswered, the worker forgets the agent."""
+        """The last thing: nothing stays unanswered, the worker forgets the agent."""
         if self._worker is not None:
             self._worker.deactivate(self.uid, self.epoch)
             self._worker = None
-        for job in (self._current, self._suspect):
-            if job is not None:
-                job.cut_off("NotReady", f"{self._row.spec.id} left this host during the turn")
-        self._current = self._suspect = None
-        self._refuse_queued("NotReady", f"{self._row.spec.id} has left this host")
+        for job in self._queue:
+            job.refuse("NotReady", f"{self._agent} has left this host")
+        self._queue.clear()
+        if self._parts is not None:
+            self._parts.close(f"{self._agent} left this host during the turn")
 
     def _refuse_queued(self, code: str, message: str) -> None:
         while self._queue:
-            self._queue.popleft().fail(not_applied(code, message))
+            self._queue.popleft().refuse(code, message)
+        if self._parts is not None:
+            self._parts.runner.refuse_all(code, message, queued_only=True)
 
     def _kind(self, call: Call) -> Kind:
         """What the worker is asked for; a name is looked up here, so that a query by name costs no commit."""
@@ -307,6 +374,33 @@ class Holder:
             return "query"
         query = self._site.pool.is_query(_class_name(self._row), call.method)
         return "by_name" if query is None else "query" if query else "action"
+
+
+class _Parts:
+    """What an activation consists of once its record is its own."""
+
+    def __init__(self, site: Site, row: AgentRow, telling: Telling, ledger: Ledger) -> None:
+        policy = policy_of(row)
+        judge = Judge(site, telling, ledger, policy)
+        self.ledger = ledger
+        self.outgoing = Outgoing(site, row, telling, policy)
+        self.runner = Turns(site, telling, ledger, judge, self.outgoing)
+        self.outgoing.on_due = self.runner.pump
+        self.alarms = Alarms(site.lease, self.runner.add)
+        self.trials = Trials(self.runner, ledger, site.lease)
+        self.controls = Controls(
+            row.spec.id,
+            _class_name(row),
+            ledger,
+            lambda: self.alarms.due,
+            lambda held: self.runner.add(HeldJob(held, row.uid)),
+        )
+
+    def close(self, why: str) -> None:
+        """Nothing stays unanswered."""
+        self.alarms.stop()
+        self.outgoing.close()
+        self.runner.refuse_all("NotReady", why)
 
 
 def _class_name(row: AgentRow) -> str:

@@ -278,7 +278,7 @@ class TimerJob(Job):
             uid=uid,
             kind="timer",
             method=self.due.name,
-            arguments=b"",
+            arguments=b"" if self.poisoned is None else b"skip",
             deadline_ns=self._deadline_ns,
             caller=f"timer {self.due.name}",
             at=self.due.at,

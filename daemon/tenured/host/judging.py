@@ -46,7 +46,8 @@ class Judge:
     def is_new(self, job: Job) -> bool:
         """Whether to run it now; one that is not is answered, or kept for later."""
         if isinstance(job, HeldJob):
-            return True
+            again = self._ledger.book.boxes.held is not None and job.key not in self._under_way
+            return again and job.signal.sender not in self._parked
         if isinstance(job, SignalJob):
             return self._is_new_signal(job)
         if isinstance(job, CallJob):
@@ -104,9 +105,9 @@ class Judge:
     def _suspect(self, job: Job) -> None:
         """One that was tried alone before is tried alone again, and not for ever [alone, count]."""
         tries = self._ledger.book.boxes.tries.get(job.key, 0)
-        job.alone = tries > 0
+        job.alone = 0 < tries < TRIES
         if tries >= TRIES:
-            job.needs_worker = False
+            job.needs_worker = isinstance(job, TimerJob)  # to take its plan off the state
             job.poisoned = tenure_link.Fault(
                 "WorkerCrashed", f"{job.label} ended its worker process {tries} times, also alone"
             )
@@ -115,7 +116,7 @@ class Judge:
 
     def begun(self, job: Job) -> None:
         """Its turn has begun."""
-        if job.key and not isinstance(job, HeldJob):
+        if job.key:
             self._under_way[job.key] = job
         if isinstance(job, SignalJob):
             self._ahead.setdefault(job.signal.sender, deque()).append(job.signal.n)
@@ -166,8 +167,8 @@ class Judge:
         return jobs
 
     def give_up(self, draft: turns.Draft, job: Job, fault: tenure_link.Fault) -> None:
-        """It has failed for the last time: its mark with a dead letter, or with the pause, in one write (protocol 3, dead
-        letters (a), pause) [pause_mark].
+        """It has failed for the last time: its mark with a dead letter, or with the pause, in one write (protocol 3)
+        [pause_mark].
         """
         if isinstance(job, SignalJob) and (self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)):
             if not isinstance(job, HeldJob):
@@ -179,7 +180,7 @@ class Judge:
             draft.boxes.add_letter(self._telling.name(), job.letter(self._telling.agent, fault))
 
     def release_read(self, job: CallJob, reply: bytes) -> None:
-        """A query's result leaves, if the lease is held now: after the read, before the release (protocol 1, host 2)."""
+        """A query's result leaves, if the lease is held now, after the read (protocol 1, host 2)."""
         if self._site.lease.held:
             job.answer(reply)
         else:
@@ -217,7 +218,8 @@ def _answer(job: CallJob, verdict: turns.Judgement) -> None:
             job.fail(unknown("Expired", text, next_step="Read the state with a query."))
         case turns.FromTheFuture():
             text = f"the call id was born at {job.call.born:g} s of cluster time, which is far ahead"
-            job.fail(not_applied("InvalidArguments", text, next_step="Send the cluster time of this cluster's answers."))
+            job.fail(
+                not_applied("InvalidArguments", text, next_step="Send the cluster time of this cluster's answers.")
+            )
         case _:
             job.fail(not_applied("Busy", "the agent has too many recent calls to tell apart; try later"))
-

@@ -37,11 +37,18 @@ class Lease:
         """Cluster seconds as last read from an ack; never extrapolated, for marks are judged by it (protocol additions
         12).
         """
+        self._read_ns = 0
 
     @property
     def held(self) -> bool:
         """Ask after the read or the commit and before the release of its result (protocol 1, host 2)."""
         return self._lease.held(boot_ns())
+
+    @property
+    def cluster_now(self) -> float:
+        """Cluster seconds, extrapolated by the boot clock while the lease holds: timers go by it (protocol 1)."""
+        until = min(boot_ns(), self._lease.until_ns)
+        return self.cluster_time + max(0, until - self._read_ns) / 1e9 if self._read_ns else self.cluster_time
 
     @property
     def gone(self) -> bool:
@@ -55,7 +62,8 @@ class Lease:
 
     def ack(self, ack: HeartbeatAck) -> None:
         """An acknowledgement from whichever server leads."""
-        self.cluster_time = max(self.cluster_time, ack.cluster_time)
+        if ack.cluster_time > self.cluster_time:
+            self.cluster_time, self._read_ns = ack.cluster_time, boot_ns()
         if self._lease.ack(Ack(ack.incarnation, ack.sent_at_ns, ack.index, ack.gone)):
             self._on_renewed(self._lease.until_ns)
             self._renewed.set()

@@ -31,6 +31,17 @@ class Policy:
         return whole * (0.5 + jitter / 2)
 
 
-def policy_of(row: AgentRow) -> Policy:  # noqa: ARG001 - fields to come
+def policy_of(row: AgentRow) -> Policy:
     """Of a row of the registry."""
-    return Policy()
+    spec = row.spec
+    default = Policy()
+    given = spec.delivery
+    return Policy(
+        durable=spec.durability != "Volatile",
+        quorum_reads=spec.reads == "Quorum",
+        on_exhausted="Pause" if spec.on_exhausted == "Pause" else "DeadLetter",
+        max_attempts=given.max_attempts or default.max_attempts,
+        backoff_s=given.backoff_s or default.backoff_s,
+        ttl_s=given.ttl_s or default.ttl_s,
+        idle_timeout_s=spec.idle_timeout_s or None,
+    )

@@ -75,7 +75,7 @@ class Turns:
         self._worker: Worker | None = None
         self._over: asyncio.Future[None] | None = None
         self._only: Job | None = None
-        self._pumping = False
+        self._pumping = self._stopping = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._landing: asyncio.Future[None] | None = None
 
@@ -85,6 +85,11 @@ class Turns:
     def waiting(self) -> int:
         """Jobs that have not begun."""
         return len(self._queue) + self._judge.parked
+
+    @property
+    def busy(self) -> bool:
+        """Something is under way."""
+        return bool(self._flights or self._writing or self._asked)
 
     @property
     def idle(self) -> bool:
@@ -130,7 +135,7 @@ class Turns:
             for query in queries:
                 self._ask(query)
             if only is not None:
-                self._queue.appendleft(only)
+                self.add(only, first=True)
             self.pump()
             await over
         finally:
@@ -138,9 +143,9 @@ class Turns:
             self._worker = self._only = self._over = None
 
     def stop_serving(self) -> None:
-        """End `serve` once nothing is under way."""
-        if not (self._flights or self._writing):
-            self._end()
+        """Begin nothing more, and end `serve` once nothing is under way."""
+        self._stopping = True
+        self.pump()
 
     async def settled(self) -> None:
         """Until no write is under way: what is committed is known. Raises RecordLost."""
@@ -166,7 +171,7 @@ class Turns:
             if flight is running and not flight.job.answered:
                 self.suspects.append(flight.job)
             elif not flight.silent:
-                self._requeue(flight.job)
+                self.requeue(flight.job)
         self._flights.clear()
         self.suspects += [query for query in self._asked.values() if not query.answered]
         self._asked.clear()
@@ -180,16 +185,23 @@ class Turns:
             return
         self._pumping = True
         try:
-            self._feed(self._worker)
+            if not self._stopping:
+                self._feed(self._worker)
             self._write()
-            if self.suspects and not (self._flights or self._writing):
-                self._end()
-            elif self._only is not None and not (self._flights or self._writing or self._queue):
+            if not (self._flights or self._writing) and self._has_ended():
                 self._end()
         except RecordLost as error:
             self._record_lost(error)
         finally:
             self._pumping = False
+
+    def _has_ended(self) -> bool:
+        """Whether `serve` is over, now that nothing is under way."""
+        if self._asked:
+            return False
+        if self._only is not None:
+            return self._only not in self._queue
+        return bool(self.suspects) or self._stopping
 
     def _feed(self, worker: Worker) -> None:
         while self._queue and len(self._flights) + len(self._writing) < AHEAD:
@@ -216,7 +228,7 @@ class Turns:
             self._flights.append(Flight(job, 0, done=tenure_link.TurnDone(0, reply=b""), letter=job.poisoned))
             return
         number = next(self._site.turns)
-        flight = Flight(job, number, boot_ns())
+        flight = Flight(job, number, boot_ns(), letter=job.poisoned)
         worker.ask(job.frame(number, self._telling.uid, self._site.lease.cluster_now), partial(self._done, flight))
         self._judge.begun(job)
         job.stage = Stage.RUNNING
@@ -266,7 +278,7 @@ class Turns:
         for one in gone:
             one.cut = True
             if one is not flight or keep:
-                self._requeue(one.job)
+                self.requeue(one.job)
             else:
                 self._ended(one.job)
         numbers = [one.number for one in gone if one.number]
@@ -279,7 +291,8 @@ class Turns:
         """Its turn is settled: repetitions of it may be judged."""
         self._queue.extendleft(self._judge.ended(job))
 
-    def _requeue(self, job: Job) -> None:
+    def requeue(self, job: Job) -> None:
+        """Put it before all others, as if it had not begun."""
         self._ended(job)
         if not job.answered:
             job.stage = Stage.QUEUED
@@ -305,7 +318,7 @@ class Turns:
                 continue
             ready.append(self._flights.popleft())
             due = done.due if done.due is not None else due
-        settled = self._outgoing.settle_into(draft)
+        settled = self._outgoing.settle_into(draft, writing=bool(ready))
         if not ready and not settled:
             return
         if due is not None:
@@ -435,8 +448,7 @@ class Turns:
             job.refuse(done.fault.code, done.fault.message)
         else:
             self._judge.release_read(job, done.reply or b"")
-        if self._only is job:
-            self._end()
+        self.pump()
 
     # --- stuck turns --------------------------------------------------------------------------------------------------
 
@@ -459,4 +471,3 @@ def wake_of(due: Iterable[tenure_link.Due]) -> turns.Wake:
     cluster = [one.at for one in due if not one.wall]
     wall = [one.at for one in due if one.wall]
     return turns.Wake(min(cluster, default=None), min(wall, default=None))
-

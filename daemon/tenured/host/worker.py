@@ -52,8 +52,8 @@ class Pulse:
 
 
 class Worker:
-    """A connected worker process. Activations end with `WorkerLost` when the connection does; who waits for turns is told
-    by `on_lost`.
+    """A connected worker process. Activations end with `WorkerLost` when the connection does; `on_lost` tells those who
+    wait for turns.
     """
 
     def __init__(self, connection: Connection, pid: int) -> None:
@@ -90,7 +90,7 @@ class Worker:
             self._activations.pop(key, None)
 
     def ask(self, frame: tenure_link.Turn, done: Callable[[tenure_link.TurnDone], None]) -> None:
-        """Run a turn; `done` is called with its end, unless the worker is lost or forgets it before. Raises WorkerLost."""
+        """Run a turn; `done` is called with its end, unless it is forgotten before. Raises WorkerLost."""
         self._check()
         self._turns[frame.turn] = done
         self._last_turn = max(self._last_turn, frame.turn)

@@ -144,6 +144,9 @@ class Resident:
         if plan is None or plan["at"] != turn.at:  # cancelled, or moved, meanwhile
             return TurnDone(turn.turn, reply=_codec.pack(None), due=self.due)
         fired = (timers.Fired(turn.method, turn.at),)
+        if turn.arguments:  # it is not to be run any more
+            done = await self.activation.amend(turn.turn, fired)
+            return self._told_of(turn, done)
         wanted = work.read(plan)
         if isinstance(wanted, Envelope):
             done = await self.activation.handle(

@@ -1,0 +1,256 @@
+"""What an agent sends, from its turns to the courier and back (protocol 3, sender).
+
+Whom a signal is for is found when its turn is committed; one for an agent that this host has not heard of waits in the
+outbox until it has, or until that is hopeless. An entry leaves the outbox only by a committed settlement [keep_box];
+settlements wait a little for a write that leaves anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+import tenure_link
+from tenure_proto.v1.registry_pb2 import AgentRow
+from tenured.clocks import wall_s
+from tenured.core import turns
+from tenured.core.boxes import Boxes, Entry, Letter, Side
+from tenured.core.signals import Settled, Verdict
+from tenured.host.policy import Policy
+from tenured.host.site import Site
+from tenured.host.telling import Telling
+
+SETTLE_S = 0.05
+"""How long a settlement waits for another write."""
+LOOK_S = 1.0
+"""Between two looks for what is to be given up."""
+UNHEARD_S = 5.0
+"""Cluster time after which an agent that nobody has heard of does not exist."""
+
+
+class Release(msgspec.Struct, frozen=True):
+    """A committed entry, as the courier takes it."""
+
+    n: int
+    receiver: str
+    born: float
+    body: bytes
+    void: bool
+    priority: int
+
+
+class Way(Protocol):
+    """The courier's side (`courier.Outbound`)."""
+
+    def release(self, entries: Sequence[Release]) -> None:
+        """Carry these, in the order of n; a void takes the place of a live one."""
+        ...
+
+    def forget(self, ns: Iterable[int]) -> None:
+        """Their settlement is committed."""
+        ...
+
+    def close(self) -> None:
+        """The activation ended here."""
+        ...
+
+
+class Ways(Protocol):
+    """The courier."""
+
+    def open(
+        self, uid: str, source: str, tenant: str, settle: Callable[[int, Settled], None], *, epoch: int = 0
+    ) -> Way:
+        """The way out for one activation."""
+        ...
+
+
+class Outgoing:
+    """Of one activation."""
+
+    def __init__(self, site: Site, row: AgentRow, telling: Telling, policy: Policy) -> None:
+        self.on_due: Callable[[], None] = lambda: None
+        """Called when something is to be settled, and no write may be under way."""
+        self._site = site
+        self._row = row
+        self._telling = telling
+        self._policy = policy
+        self._namespace = row.spec.id.partition("/")[0]
+        self._way: Way | None = None
+        self._settled: dict[int, Verdict] = {}
+        self._released: dict[int, bool] = {}
+        """Numbers that the courier has, and whether as a void."""
+        self._in_write: list[int] = []
+        self._boxes = Boxes()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ripe = False
+
+    def adopt(self, found: Boxes) -> None:
+        """Resend all of it: a new holder knows what is in the record, and nothing else."""
+        if found.out:
+            self.release(found)
+
+    def close(self) -> None:
+        """Send nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._way is not None:
+            self._way.close()
+            self._way = None
+
+    # --- in a turn's commit ---------------------------------------------------------------------------------------
+
+    def entries_of(self, sends: Sequence[tenure_link.Outgoing], draft: turns.Draft) -> list[Entry]:
+        """What a turn sends, resolved to receivers (protocol 3, outbox entry). Empty when nobody listens."""
+        entries: list[Entry] = []
+        for one in sends:
+            for receiver, to in self._receivers(one, draft):
+                entries.append(
+                    Entry(
+                        receiver=receiver,
+                        to=to,
+                        born=draft.now,
+                        body=one.work,
+                        type=one.type,
+                        priority=one.priority,
+                    )
+                )
+        return entries
+
+    def _receivers(self, one: tenure_link.Outgoing, draft: turns.Draft) -> list[tuple[str, str]]:
+        mirror, namespace = self._site.mirror, self._namespace
+        kind, _, name = one.to.partition(":")
+        if not one.to:
+            rows = mirror.subscribers(one.type, namespace)
+        elif kind == "capability":
+            rows = mirror.capable(name, namespace)
+        elif kind == "group":
+            rows = mirror.group(name, namespace)
+        elif kind == "all":
+            rows = [row for row in mirror.everyone(namespace) if row.uid != self._row.uid]
+        else:
+            return [self._one(one.to, draft)]
+        return [(row.uid, row.spec.id) for row in rows]
+
+    def _one(self, to: str, draft: turns.Draft) -> tuple[str, str]:
+        # Behind one that waits for the same agent to be heard of, others wait too: they must not overtake it.
+        behind = any(entry.to == to and not entry.receiver for entry in draft.boxes.out.values())
+        row = None if behind else self._site.mirror.agent(to)
+        return ("" if row is None else row.uid), to
+
+    def settle_into(self, draft: turns.Draft, *, writing: bool) -> bool:
+        """Everything that has been settled, given up or found since the last write. False: nothing to write for.
+
+        `writing`: a write leaves in any case.
+        """
+        ripe, self._ripe = self._ripe, False
+        if not (ripe or writing) or not draft.boxes.out:
+            return False
+        settled, self._settled = self._settled, {}
+        for n, verdict in settled.items():
+            entry = draft.boxes.out.get(n)
+            letter = None if entry is None else self._letter(entry, str(verdict), _why(verdict))
+            draft.boxes.settle(n, verdict, self._telling.name(), letter)
+        self._in_write = list(settled)
+        changed = bool(settled)
+        for n, entry in list(draft.boxes.out.items()):
+            changed |= self._look_at(draft, n, entry)
+        return changed
+
+    def _look_at(self, draft: turns.Draft, n: int, entry: Entry) -> bool:
+        """Give it up, or find its receiver. True: something changed."""
+        old = draft.now - entry.born >= self._policy.ttl_s
+        if entry.receiver:
+            if not old or entry.void:
+                return False
+            text = f"it was not taken within {self._policy.ttl_s:g} s"
+            draft.boxes.give_up(n, self._telling.name(), self._letter(entry, "pending", ("Expired", text)))
+            return True
+        row = self._site.mirror.agent(entry.to)
+        if row is not None:
+            draft.boxes.resolve(n, row.uid)
+            return True
+        if draft.now - entry.born < UNHEARD_S:
+            return False
+        letter = self._letter(entry, str(Verdict.NOT_APPLIED), ("NotFound", f"there is no agent {entry.to}"))
+        draft.boxes.settle(n, Verdict.NOT_APPLIED, self._telling.name(), letter)
+        return True
+
+    def _letter(self, entry: Entry, verdict: str, why: tuple[str, str]) -> Letter:
+        code, message = why
+        return Letter(
+            at=wall_s(),
+            side=Side.SENDER,
+            verdict=verdict,
+            what=entry.type or "an action",
+            source=self._row.spec.id,
+            to=entry.to,
+            code=code,
+            message=message,
+            body=entry.body,
+            born=entry.born,
+        )
+
+    # --- after a commit ---------------------------------------------------------------------------------------------
+
+    def release(self, committed: Boxes) -> None:
+        """Hand the courier what is new in the outbox [commit_first], and what is settled."""
+        self._boxes = committed
+        gone, self._in_write = self._in_write, []
+        out = committed.out
+        if not out and not self._released:
+            return
+        fresh = [
+            Release(n, entry.receiver, entry.born, entry.body, entry.void, entry.priority)
+            for n, entry in out.items()
+            if entry.receiver and self._released.get(n) is not entry.void
+        ]
+        gone += [n for n in self._released if n not in out and n not in gone]
+        for n in gone:
+            self._released.pop(n, None)
+        if fresh or gone:
+            way = self._open()
+            if gone:
+                way.forget(gone)
+            if fresh:
+                self._released |= {one.n: one.void for one in fresh}
+                way.release(fresh)
+        if out:
+            unheard = any(not entry.receiver for entry in out.values())
+            self._look_later(SETTLE_S if unheard else LOOK_S)
+
+    def _open(self) -> Way:
+        if self._way is None:
+            epoch = 0 if self._policy.durable else self._telling.epoch
+            self._way = self._site.courier.open(
+                self._row.uid, self._row.spec.id, self._namespace, self._on_settled, epoch=epoch
+            )
+        return self._way
+
+    def _on_settled(self, n: int, answer: Settled) -> None:
+        self._settled[n] = answer.verdict
+        self._look_later(SETTLE_S)
+
+    def _look_later(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            if self._timer.when() <= loop.time() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(seconds, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._ripe = True
+        self.on_due()
+        if self._boxes.out:
+            self._look_later(LOOK_S)
+
+
+def _why(verdict: Verdict) -> tuple[str, str]:
+    if verdict is Verdict.UNKNOWN:
+        return "Unknown", "its receiver was deleted, or has forgotten whether it was applied"
+    return "Expired", "it was given up before it was applied"

@@ -1,0 +1,59 @@
+"""Suspects: what was running when a worker ended, tried once more with nobody else in the process (protocol 3, poison).
+
+Others may have ended the process: only an end in a worker of its own counts [alone]. The try of a signal is written
+down before it, since it may take the host with it [count, count_first]; one suspect of an agent at a time [one_trial].
+"""
+
+from __future__ import annotations
+
+from tenure_api.reasons import Reason
+from tenured.core import turns
+from tenured.host.jobs import CallJob, Job
+from tenured.host.judging import TRIES
+from tenured.host.leasing import Lease
+from tenured.host.ledger import Ledger
+from tenured.host.turning import Turns
+
+
+class Trials:
+    """Of one activation."""
+
+    def __init__(self, runner: Turns, ledger: Ledger, lease: Lease) -> None:
+        self._runner = runner
+        self._ledger = ledger
+        self._lease = lease
+
+    async def next(self) -> Job | None:
+        """The next suspect, its try written down; None: there is none. Raises RecordLost."""
+        suspects = self._runner.suspects
+        while suspects:
+            job = suspects.popleft()
+            if job.answered:
+                continue
+            if not isinstance(job, CallJob):
+                if self._ledger.book.boxes.tries.get(job.key, 0) >= TRIES:
+                    self._runner.requeue(job)  # it is judged there, and is a dead letter
+                    continue
+                draft = turns.Draft(self._ledger.book, self._lease.cluster_time)
+                draft.boxes.count_try(job.key)
+                await self._ledger.commit(draft.turn())
+            job.alone = True
+            return job
+        return None
+
+    def over(self, job: Job) -> None:
+        """It has ended without ending its worker: it is no suspect any more."""
+        job.alone = False
+
+    def ended_its_worker(self, job: Job | None, how: str) -> tuple[str, str] | None:
+        """A worker is lost; `job` was on trial in it. (reason, message) of what asks for a pause."""
+        if job is None:
+            return None
+        if job in self._runner.suspects:
+            self._runner.suspects.remove(job)
+        text = f"{job.label} ended its worker process, also alone: {how}"
+        if isinstance(job, CallJob):
+            job.cut_off("WorkerCrashed", text)
+        else:
+            self._runner.requeue(job)  # tried again, until its tries are used up
+        return Reason.CRASH_LOOP, text
