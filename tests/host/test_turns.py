@@ -202,6 +202,7 @@ async def scene() -> AsyncIterator[Any]:
         logs=AgentLogs("h"),
         mirror=None,
         metrics=Metrics(),
+        courier=None,
     )
 
     async def start(epoch: int = 1, **row: Any) -> Holder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
+from tenured.host.courier import Courier
 from tenured.host.leasing import Lease
 from tenured.host.logs import AgentLogs
 from tenured.host.metrics import Metrics
@@ -26,5 +27,6 @@ class Site:
     logs: AgentLogs
     mirror: Mirror
     metrics: Metrics
+    courier: Courier
     turns: count[int] = field(default_factory=lambda: count(1))
     """Numbers of turns on the worker link, never used twice by one daemon."""
