@@ -316,7 +316,8 @@ class Turn(Frame, frozen=True):
     uid: str
     kind: Literal["action", "query", "by_name", "work", "timer", "replace"]
     """`work`: `arguments` is a `Work`. `timer`: run the plan `method`, due at `at`, and take it off the state's plans,
-    also if it fails; with `arguments` do not run it. `replace`: `arguments` is a map of state fields that takes the place of the present ones.
+    also if it fails; with `arguments` do not run it. `replace`: `arguments` is a map of state fields that takes the
+    place of the present ones.
     """
     method: str
     arguments: bytes

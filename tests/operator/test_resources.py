@@ -88,6 +88,8 @@ def test_the_host_understands_its_command_line() -> None:
     )
     assert dict(options.servers) == {f"demo-server-{n}": f"demo-server-{n}.demo-peers.shop.svc:7444" for n in range(3)}
     assert options.advertise == "10.0.0.7:7445"
+    ports = {port["name"]: port["containerPort"] for port in daemon["ports"]}
+    assert options.signals_port == ports["signals"] == 7448
     assert (options.cpu_milli, options.memory_bytes, options.workers) == (1500, 1 << 30, 2)
     assert options.exit_deadline_s == 35
     mounts = {mount["mountPath"] for mount in daemon["volumeMounts"]}

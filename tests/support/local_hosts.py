@@ -76,6 +76,7 @@ class LocalHost:
         flags += ["--token", str(self.servers.secret_file), "--ca", str(self.servers.authority_directory / "ca.crt")]
         flags += ["--run", str(self.directory / "run"), "--listen", "127.0.0.1", "--port", str(self.port)]
         flags += ["--advertise", f"127.0.0.1:{self.port}", "--http-port", str(self.http_port)]
+        flags += ["--signals-port", "0"]
         return [*flags, "--profile", self.servers.profile, "--exit-deadline", "10", *self.extra]
 
     async def start(self) -> None:

@@ -131,7 +131,7 @@ def host_command(plan: DevPlan, host: HostPlan) -> list[str]:
     command += ["--token", str(secret_file(plan)), "--ca", str(authority_dir(plan) / "ca.crt")]
     command += ["--run", str(plan.directory / host.name), "--exit-deadline", f"{EXIT_DEADLINE_S:g}"]
     command += ["--listen", "127.0.0.1", "--port", str(host.port), "--http-port", str(host.http_port)]
-    command += ["--advertise", f"127.0.0.1:{host.port}"]
+    command += ["--advertise", f"127.0.0.1:{host.port}", "--signals-port", "0"]
     return command
 
 

@@ -59,6 +59,7 @@ def _host_row(registry: Registry, command: commands.RegisterHost, old: Host | No
         pool=command.pool,
         node=command.node,
         address=command.address,
+        signals_address=command.signals_address,
         labels=command.labels,
         version=command.version,
         cpu_milli=max(0, command.cpu_milli),

@@ -41,6 +41,7 @@ class RegisterHost(Entry, frozen=True, kw_only=True):
     pool: str
     node: str
     address: str = ""
+    signals_address: str = ""
     labels: dict[str, str] = {}
     version: str = ""
     cpu_milli: int = 0

@@ -280,6 +280,9 @@ class Host(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     pool: str
     node: str
     address: str = ""
+    """host:port of its Calls service."""
+    signals_address: str = ""
+    """host:port where it takes signals of other hosts; empty: it takes none."""
     labels: dict[str, str] = {}
     version: str = ""
     cpu_milli: int = 0

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 
+from tenured.core.signals import Again, Answer, Signal
 from tenured.host.holder import Holder
 from tenured.host.reconcile import Why, compare
 from tenured.host.site import Site
@@ -31,6 +32,23 @@ class Activations:
         self._aborted = False
         self._wake = asyncio.Event()
         self._change: asyncio.Future[None] | None = None
+
+    def deliver(self, signal: Signal) -> asyncio.Future[Answer]:
+        """A signal for an activation here; answered when its turn is committed, or with why it has to come again."""
+        holder = self.holders.get(signal.receiver)
+        if holder is not None and self._site.lease.held:
+            return holder.deliver(signal)
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer.set_result(self._refusal(signal.receiver))
+        return answer
+
+    def _refusal(self, receiver: str) -> Again:
+        if not self._site.lease.held:
+            return Again("Fenced", "the lease of this host has lapsed")
+        row = self._site.mirror.agents.get(receiver)
+        if row is not None and row.host and row.incarnation != self._site.mirror.incarnation:
+            return Again("Moved", f"{row.spec.id} is held by {row.host}")
+        return Again("NotReady", "the agent does not run here" if row is None else f"{row.spec.id} is not running")
 
     def rows_changed(self, *, touched: bool) -> None:
         """The mirror has taken a batch; `touched`: what is ours may have changed."""

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 import tenure_link
 from tenure_api.identity import cluster_id_of
@@ -31,6 +32,7 @@ from tenured.core.profile import NS
 from tenured.host import enrolling, health, http, leasing, link
 from tenured.host.activations import Activations
 from tenured.host.calls import HostCalls
+from tenured.host.courier import Courier
 from tenured.host.leasing import Lease
 from tenured.host.locks import DeadLocks, OwnLock, new_incarnation
 from tenured.host.logs import AgentLogs
@@ -48,6 +50,7 @@ from tenured.transport.errors import TransportError
 from tenured.transport.roles import HOST_CALLS
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
 from tenured.transport.serving import Listener
+from tenured.transport.signals import FramedWires, Wires
 from tenured.transport.tls import TlsFiles
 
 log = logging.getLogger("tenured.host")
@@ -92,6 +95,7 @@ class Host:
         try:
             if not self._end.done():
                 await listener.start(options.listen, options.port)
+                await self._site.courier.start()
                 await self._serve(files, dead)
             return await self._end
         finally:
@@ -103,6 +107,7 @@ class Host:
         options = self._options
         events = LinkEvents(self._connected, self._disconnected, self._hello, self._acked)
         self._links = self._make_links(files, events)
+        mirror, metrics, jitter = Mirror(self._incarnation), Metrics(), self._jitter()
         self._site = Site(
             host=options.name,
             lease=self._make_lease(),
@@ -110,16 +115,25 @@ class Host:
             store=self._make_store(),
             reports=Reporter(self._links, self._incarnation),
             logs=AgentLogs(options.name),
-            mirror=Mirror(self._incarnation),
-            metrics=Metrics(),
+            mirror=mirror,
+            metrics=metrics,
+            courier=Courier(self._incarnation, mirror, self._make_wires(files), metrics.signals, jitter),
+            random=jitter,
         )
         self._activations = Activations(self._site)
+        self._site.courier.bind(self._activations.deliver)
         self._status = HostStatus(self._links, self._incarnation, self._site, self._activations)
 
     # What a simulated host has others of (docs/adr/0018).
 
     def _make_links(self, files: TlsFiles, events: LinkEvents) -> ServerLinks:
         return ServerLinks(self._cluster, self._options.servers, files, events)
+
+    def _make_wires(self, files: TlsFiles) -> Wires:
+        return FramedWires(self._cluster, files, self._options.listen, self._options.signals_port)
+
+    def _jitter(self) -> Callable[[], float]:
+        return random.random
 
     def _make_watcher(self, files: TlsFiles) -> Watcher:
         return Watcher(self._cluster, self._options.servers, files, self._site.mirror, self._watched)
@@ -173,6 +187,7 @@ class Host:
             pool=options.pool,
             node=options.node,
             address=options.advertise,
+            signals_address=self._signals_address(),
             labels=options.labels,
             version=VERSION,
             cpu_milli=options.cpu_milli,
@@ -183,6 +198,10 @@ class Host:
         await leasing.register(self._links, request, dead, self._beat)
         self._start(leasing.bury_late(self._links, request, dead, self._beat))
         await self._status.run()
+
+    def _signals_address(self) -> str:
+        """Where other hosts reach the courier."""
+        return f"{self._options.advertise.rpartition(':')[0]}:{self._site.courier.port}"
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         """A part whose failure ends the process: the supervisor starts a new one, which is better than half a host."""
@@ -223,6 +242,7 @@ class Host:
 
     def _watched(self, batch: WatchBatch) -> None:
         self._activations.rows_changed(touched=self._site.mirror.apply(batch))
+        self._site.courier.watched(batch)
 
     def _gone(self) -> None:
         if not self._end.done():
@@ -285,6 +305,7 @@ class Host:
             self._site.pool.stop()
             await asyncio.sleep(0)
         await listener.stop(0.2)
+        await self._site.courier.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

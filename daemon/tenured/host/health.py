@@ -29,6 +29,7 @@ def pages(site: Site, activations: Activations) -> Mapping[str, Page]:
         return (503, f"{'; '.join(why)}\n") if why else (200, "ok\n")
 
     def metrics() -> tuple[int, str]:
+        site.courier.count()
         lines = list(site.metrics.lines())
         lines += gauge("tenure_host_lease_remaining_seconds", "Until the lease lapses.", {"": site.lease.remaining_s})
         lines += gauge("tenure_host_agents", "Agents held here, by phase.", activations.phases(), "phase")

@@ -76,6 +76,9 @@ class Job:
     def cut_off(self, code: str, message: str) -> None:
         """The activation ends under it, or nothing of it may be released."""
 
+    def out_of_time(self) -> None:
+        """Its deadline passed."""
+
     def refuse(self, code: str, message: str) -> None:
         """It was not tried."""
         self.cut_off(code, message)

@@ -44,10 +44,10 @@ class Counter:
         self._values: dict[str, int] = {}
         self.total = 0
 
-    def add(self, value: str) -> None:
-        """Counts one under this label value, which comes from a fixed catalogue."""
-        self._values[value] = self._values.get(value, 0) + 1
-        self.total += 1
+    def add(self, value: str, number: int = 1) -> None:
+        """Counts so many under this label value, which comes from a fixed catalogue."""
+        self._values[value] = self._values.get(value, 0) + number
+        self.total += number
 
     def lines(self) -> Iterable[str]:
         """The exposition."""
@@ -65,6 +65,45 @@ def gauge(name: str, text: str, values: dict[str, float], label: str = "") -> It
         yield f'{name}{{{label}="{value}"}} {number:.6g}' if label else f"{name} {number:.6g}"
 
 
+def count(name: str, text: str, number: int) -> Iterable[str]:
+    """The exposition of one count."""
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} counter"
+    yield f"{name} {number}"
+
+
+class SignalMetrics:
+    """What a host counts of signals between agents. Plain integers: a signal takes some microseconds in all."""
+
+    def __init__(self) -> None:
+        self.sent_to_hosts = 0
+        self.sent_here = 0
+        self.received = 0
+        self.resent = 0
+        self.unsettled = 0
+        self.credits: dict[str, float] = {}
+        """Host -> signals that it would take now."""
+        self.settled = Counter("tenure_host_signals_settled_total", "verdict", "Signals of agents here, by verdict.")
+        self.refused = Counter(
+            "tenure_host_signals_refused_total", "code", "Pairs of agents here that had to wait, by the refusal's code."
+        )
+
+    def lines(self) -> Iterable[str]:
+        """The exposition."""
+        yield "# HELP tenure_host_signals_sent_total Signals that left an outbox, each time they were sent."
+        yield "# TYPE tenure_host_signals_sent_total counter"
+        yield f'tenure_host_signals_sent_total{{to="here"}} {self.sent_here}'
+        yield f'tenure_host_signals_sent_total{{to="hosts"}} {self.sent_to_hosts}'
+        yield from count("tenure_host_signals_resent_total", "Signals that were sent again.", self.resent)
+        yield from count("tenure_host_signals_received_total", "Signals that came from other hosts.", self.received)
+        yield from self.settled.lines()
+        yield from self.refused.lines()
+        text = "Signals of agents here that nobody has settled."
+        yield from gauge("tenure_host_signals_unsettled", text, {"": float(self.unsettled)})
+        text = "Signals that a host would take from here now."
+        yield from gauge("tenure_host_signal_credits", text, self.credits, "host")
+
+
 class Metrics:
     """What a host counts."""
 
@@ -72,6 +111,7 @@ class Metrics:
         self.calls = Counter("tenure_host_calls_total", "result", "Calls answered, by error code or ok.")
         self.turn_seconds = Histogram("tenure_host_turn_seconds", "A turn in the worker, from frame to frame.")
         self.commit_seconds = Histogram("tenure_host_commit_seconds", "A write of the store, until a majority has it.")
+        self.signals = SignalMetrics()
         self.loop_lag_s = 0.0
         """The longest that the event loop stood still lately."""
 
@@ -80,6 +120,7 @@ class Metrics:
         yield from self.calls.lines()
         yield from self.turn_seconds.lines()
         yield from self.commit_seconds.lines()
+        yield from self.signals.lines()
         yield from gauge(
             "tenure_host_loop_lag_seconds", "Longest stand-still of the event loop lately.", {"": self.loop_lag_s}
         )

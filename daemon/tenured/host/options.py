@@ -39,6 +39,8 @@ class Options:
     """host:port under which others reach our Calls service."""
     listen: str = "0.0.0.0"  # noqa: S104 - a pod's own network namespace
     port: int = 7445
+    signals_port: int = 7448
+    """Where other hosts send signals; 0: the system chooses. Reached under the host of `advertise`."""
     http_port: int = 8080
     profile: Profile = field(default_factory=lambda: PROFILES["Balanced"])
     cpu_milli: int = 0
@@ -78,6 +80,7 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             advertise=given.advertise,
             listen=given.listen,
             port=int(given.port),
+            signals_port=int(given.signals_port),
             http_port=int(given.http_port),
             profile=_profile(given.profile),
             cpu_milli=int(given.cpu_milli),
@@ -118,6 +121,7 @@ def _parser(environment: Mapping[str, str], lists: dict[str, list[str]]) -> argp
     flag("advertise", None, "HOST:PORT under which others reach this host")
     flag("listen", "0.0.0.0", "address to listen on")  # noqa: S104 - a pod's own network namespace
     flag("port", "7445", "of the Calls service")
+    flag("signals-port", "7448", "where other hosts send signals, under the host of --advertise; 0: any free one")
     flag("http-port", "8080", "of health and metrics")
     flag("profile", "Balanced", "Fast, Balanced or Calm; the same as the servers'")
     flag("cpu-milli", "0", "processor capacity, 0: unknown")

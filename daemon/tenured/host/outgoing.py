@@ -8,8 +8,7 @@ settlements wait a little for a write that leaves anyway.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -19,6 +18,7 @@ from tenured.clocks import wall_s
 from tenured.core import turns
 from tenured.core.boxes import Boxes, Entry, Letter, Side
 from tenured.core.signals import Settled, Verdict
+from tenured.host.courier import Outbound
 from tenured.host.policy import Policy
 from tenured.host.site import Site
 from tenured.host.telling import Telling
@@ -42,32 +42,6 @@ class Release(msgspec.Struct, frozen=True):
     priority: int
 
 
-class Way(Protocol):
-    """The courier's side (`courier.Outbound`)."""
-
-    def release(self, entries: Sequence[Release]) -> None:
-        """Carry these, in the order of n; a void takes the place of a live one."""
-        ...
-
-    def forget(self, ns: Iterable[int]) -> None:
-        """Their settlement is committed."""
-        ...
-
-    def close(self) -> None:
-        """The activation ended here."""
-        ...
-
-
-class Ways(Protocol):
-    """The courier."""
-
-    def open(
-        self, uid: str, source: str, tenant: str, settle: Callable[[int, Settled], None], *, epoch: int = 0
-    ) -> Way:
-        """The way out for one activation."""
-        ...
-
-
 class Outgoing:
     """Of one activation."""
 
@@ -79,7 +53,7 @@ class Outgoing:
         self._telling = telling
         self._policy = policy
         self._namespace = row.spec.id.partition("/")[0]
-        self._way: Way | None = None
+        self._way: Outbound | None = None
         self._settled: dict[int, Verdict] = {}
         self._released: dict[int, bool] = {}
         """Numbers that the courier has, and whether as a void."""
@@ -222,7 +196,7 @@ class Outgoing:
             unheard = any(not entry.receiver for entry in out.values())
             self._look_later(SETTLE_S if unheard else LOOK_S)
 
-    def _open(self) -> Way:
+    def _open(self) -> Outbound:
         if self._way is None:
             epoch = 0 if self._policy.durable else self._telling.epoch
             self._way = self._site.courier.open(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
 
+from tenured.host.courier import Courier
 from tenured.host.leasing import Lease
 from tenured.host.logs import AgentLogs
 from tenured.host.metrics import Metrics
@@ -14,9 +14,6 @@ from tenured.host.mirror import Mirror
 from tenured.host.pool import WorkerPool
 from tenured.host.reports import Reporter
 from tenured.host.store import Store
-
-if TYPE_CHECKING:  # it needs the site
-    from tenured.host.outgoing import Ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +28,7 @@ class Site:
     logs: AgentLogs
     mirror: Mirror
     metrics: Metrics
-    courier: Ways
+    courier: Courier
     random: Callable[[], float]
     """0 to 1."""
     turns: count[int] = field(default_factory=lambda: count(1))

@@ -33,6 +33,8 @@ from tenured.host.worker import Worker, WorkerLost
 
 AHEAD = 64
 """Turns of one agent that may be in a worker, or wait for a write, at once."""
+LOOK_S = 5.0
+"""Between two looks for turns that run too long."""
 STUCK_LIMIT_S = 10.0
 """A turn that runs on so long after its deadline blocks its agent for good: its worker is killed."""
 
@@ -83,8 +85,8 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """Jobs that have not begun."""
-        return len(self._queue) + self._judge.parked
+        """Jobs whose turns have not ended."""
+        return len(self._queue) + len(self._flights) + self._judge.parked
 
     @property
     def busy(self) -> bool:
@@ -143,8 +145,11 @@ class Turns:
             self._worker = self._only = self._over = None
 
     def stop_serving(self) -> None:
-        """Begin nothing more, and end `serve` once nothing is under way."""
+        """Begin nothing more, and end `serve` once what runs has ended and is written."""
         self._stopping = True
+        running = next((at for at, flight in enumerate(self._flights) if flight.done is None), len(self._flights))
+        if running + 1 < len(self._flights):
+            self._cut(self._flights[running + 1], keep=True)
         self.pump()
 
     async def settled(self) -> None:
@@ -181,7 +186,7 @@ class Turns:
 
     def pump(self) -> None:
         """Begin what can begin, write what can be written."""
-        if self._pumping or self._worker is None or self._worker.lost:
+        if self._pumping or self._worker is None or self._worker.lost or self._judge.lost is not None:
             return
         self._pumping = True
         try:
@@ -458,12 +463,15 @@ class Turns:
         running = next((flight for flight in self._flights if flight.done is None and flight.number), None)
         if running is None or self._worker is None:
             return
-        late_s = (boot_ns() - running.job.deadline_ns) / 1e9 - STUCK_LIMIT_S
-        if late_s >= 0:
+        late_s = (boot_ns() - running.job.deadline_ns) / 1e9
+        if late_s >= STUCK_LIMIT_S:
             text = f"{self._telling.agent} {running.job.label} ran on for {STUCK_LIMIT_S:g} s after its deadline"
             self._site.pool.kill(self._worker, text)
             return
-        self._watchdog = asyncio.get_running_loop().call_later(min(-late_s, STUCK_LIMIT_S), self._watch)
+        if late_s >= 0:
+            running.job.out_of_time()
+        wait_s = -late_s if late_s < 0 else STUCK_LIMIT_S - late_s
+        self._watchdog = asyncio.get_running_loop().call_later(min(wait_s, LOOK_S), self._watch)
 
 
 def wake_of(due: Iterable[tenure_link.Due]) -> turns.Wake:

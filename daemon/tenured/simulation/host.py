@@ -22,11 +22,12 @@ from tenured.host.locks import DeadLocks
 from tenured.host.options import Options
 from tenured.host.store import Store
 from tenured.host.watching import Watcher
-from tenured.simulation.links import CALLS, SimLinks, SimWatcher, Wildness, identity
+from tenured.simulation.links import CALLS, SimLinks, SimWatcher, SimWires, Wildness, identity
 from tenured.simulation.machines import Machine, Process, Setting
 from tenured.simulation.net import End
 from tenured.simulation.worker import WorkerContainer
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
+from tenured.transport.signals import Wires
 from tenured.transport.tls import TlsFiles
 
 
@@ -152,6 +153,12 @@ class SimHost(app.Host):
     def _make_links(self, files: TlsFiles, events: LinkEvents) -> ServerLinks:  # noqa: ARG002 - the real one's
         return SimLinks(self.process, self._options.servers, events, self._place.wild)
 
+    def _make_wires(self, files: TlsFiles) -> Wires:  # noqa: ARG002 - the real one's
+        return SimWires(self.process)
+
+    def _jitter(self) -> Callable[[], float]:
+        return self.setting.rng.random
+
     def _make_watcher(self, files: TlsFiles) -> Watcher:  # noqa: ARG002 - the real one's
         return SimWatcher(self.process, self._options.servers, self._site.mirror, self._watched)
 
@@ -176,6 +183,7 @@ class SimHost(app.Host):
         self._assembled = True
         served = self._calls()
         self._listen(served)
+        await self._site.courier.start()
         self.container.connect(cast("Any", self._site.pool), self.process.loop, self.incarnation)
         await self._serve(cast("TlsFiles", None), cast("DeadLocks", SimLocks(self._place.files, self.incarnation)))
         again = await self._end

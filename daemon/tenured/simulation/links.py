@@ -26,10 +26,11 @@ from tenured.simulation.net import MS, End
 from tenured.transport.backoff import Reconnect
 from tenured.transport.errors import LinkLost, TimedOut, TransportError
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
+from tenured.transport.signals import Wire
 from tenured.transport.tls import TlsFiles
 
 CLUSTER = "sim.tenure"
-RAFT, HOSTLINK, WATCH, CALLS, STORE = "raft", "hostlink", "watch", "calls", "store"
+RAFT, HOSTLINK, WATCH, CALLS, STORE, SIGNALS = "raft", "hostlink", "watch", "calls", "store", "signals"
 HELLO_TIMEOUT_S = 3.0
 
 _BEARABLE = frozenset(
@@ -158,6 +159,59 @@ class SimWatcher(Watcher):
             end.close()
 
 
+class SimWire:
+    """One side of a connection for signals (`tenured.transport.signals.Wire`)."""
+
+    writable = True
+
+    def __init__(self, end: End) -> None:
+        self._end = end
+        self.on_frame: Callable[[bytes], None] = _drop
+        self.on_lost: Callable[[], None] = _nothing
+        self.on_writable: Callable[[], None] = _nothing
+        end.on_item, end.on_end = self._came, self._ended
+
+    def send(self, frame: bytes) -> bool:
+        """Queue one frame."""
+        return self._end.write(frame)
+
+    def cut(self) -> None:
+        """End it; the other side hears of it after what was sent."""
+        self._end.close()
+
+    close = cut
+
+    def _came(self, frame: bytes) -> None:
+        self.on_frame(frame)
+
+    def _ended(self) -> None:
+        self.on_lost()
+
+
+class SimWires:
+    """`tenured.transport.signals.Wires`: a host's connections to other hosts."""
+
+    port = 0
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def dial(self, host: str, address: str) -> SimWire:  # noqa: ARG002 - a machine has one name only
+        """Raises NotConnected."""
+        process = self._process
+        return SimWire(await process.setting.net.dial(process.loop, process.machine.name, host, SIGNALS))
+
+    async def listen(self, accept: Callable[[str, Wire], None]) -> None:
+        """For as long as the process lives."""
+        process = self._process
+        process.setting.net.listen(
+            process.loop, process.machine.name, SIGNALS, lambda end, machine: accept(machine, SimWire(end))
+        )
+
+    async def stop(self) -> None:
+        """The process's death ends everything."""
+
+
 class SimPeers:
     """`tenured.raft.PeerLink`: one stream to each peer, and who receives."""
 
@@ -254,6 +308,10 @@ class StoreLink:
         except TimeoutError as error:
             raise TimedOut(f"{self._server} did not answer") from error
         raise LinkLost(f"{self._server} hung up")
+
+
+def _nothing() -> None:
+    """Nobody listens."""
 
 
 def _drop(_frame: object) -> None:

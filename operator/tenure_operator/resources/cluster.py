@@ -8,7 +8,15 @@ from tenure_api.agentcluster import AgentClusterSpec, Pool
 from tenure_api.model import API_VERSION, Json, Labels
 from tenure_operator.settings import Settings
 
-API_PORT, PEER_PORT, HOST_PORT, ENROL_PORT, RAFT_PORT, HTTP_PORT = 7443, 7444, 7445, 7446, 7447, 8080
+API_PORT, PEER_PORT, HOST_PORT, ENROL_PORT, RAFT_PORT, SIGNALS_PORT, HTTP_PORT = (
+    7443,
+    7444,
+    7445,
+    7446,
+    7447,
+    7448,
+    8080,
+)
 MANAGED_BY = "tenure-operator"
 
 

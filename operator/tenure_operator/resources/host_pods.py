@@ -7,7 +7,7 @@ from tenure_api.agentcluster import Pool
 from tenure_api.embedded import LocalObjectReference
 from tenure_api.model import Json
 from tenure_operator.resources import pod
-from tenure_operator.resources.cluster import ENROL_PORT, HOST_PORT, HTTP_PORT, PEER_PORT, Cluster, said
+from tenure_operator.resources.cluster import ENROL_PORT, HOST_PORT, HTTP_PORT, PEER_PORT, SIGNALS_PORT, Cluster, said
 
 RUN = "/run/tenure"
 TOKEN = "/var/run/secrets/tenure"  # noqa: S105 - a directory
@@ -80,6 +80,7 @@ def _daemon(cluster: Cluster, pool: Pool) -> Json:
         ],
         "ports": [
             {"name": "calls", "containerPort": HOST_PORT, "protocol": "TCP"},
+            {"name": "signals", "containerPort": SIGNALS_PORT, "protocol": "TCP"},
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
         ],
         "resources": _DAEMON_RESOURCES,
@@ -106,6 +107,7 @@ def arguments(cluster: Cluster, pool: Pool) -> list[str]:
     made += [f"--server={name}={cluster.server_address(name, PEER_PORT)}" for name in cluster.servers]
     made += [f"--enrol={cluster.server_address(name, ENROL_PORT)}" for name in cluster.servers]
     made += [f"--token={TOKEN}/token", f"--ca={TOKEN}/ca.crt", f"--run={RUN}", f"--advertise=$(POD_IP):{HOST_PORT}"]
+    made += [f"--signals-port={SIGNALS_PORT}"]
     made += [f"--profile={cluster.spec.lease.profile}", f"--workers={pool.workers_per_host}"]
     cpu, memory = capacity(pool)
     made += [f"--cpu-milli={cpu}", f"--memory-bytes={memory}"]

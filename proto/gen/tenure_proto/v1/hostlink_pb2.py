@@ -26,7 +26,7 @@ from . import common_pb2 as tenure_dot_v1_dot_common__pb2
 from . import registry_pb2 as tenure_dot_v1_dot_registry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tenure/v1/hostlink.proto\x12\ttenure.v1\x1a\x16tenure/v1/common.proto\x1a\x18tenure/v1/registry.proto\"2\n\nHostFrames\x12$\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x14.tenure.v1.HostFrame\"6\n\x0cServerFrames\x12&\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x16.tenure.v1.ServerFrame\"\xf8\x02\n\tHostFrame\x12\n\n\x02id\x18\x01 \x01(\x04\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.tenure.v1.HeartbeatH\x00\x12+\n\x08register\x18\x03 \x01(\x0b\x32\x17.tenure.v1.RegisterHostH\x00\x12,\n\x0breport_host\x18\x04 \x01(\x0b\x32\x15.tenure.v1.ReportHostH\x00\x12.\n\x0crelease_host\x18\x05 \x01(\x0b\x32\x16.tenure.v1.ReleaseHostH\x00\x12\x30\n\ragent_reports\x18\x06 \x01(\x0b\x32\x17.tenure.v1.AgentReportsH\x00\x12#\n\x04seal\x18\x07 \x01(\x0b\x32\x13.tenure.v1.SealManyH\x00\x12%\n\x05write\x18\x08 \x01(\x0b\x32\x14.tenure.v1.WriteManyH\x00\x12#\n\x04read\x18\t \x01(\x0b\x32\x13.tenure.v1.ReadManyH\x00\x42\x06\n\x04\x62ody\"\xa3\x02\n\x0bServerFrame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x30\n\rheartbeat_ack\x18\x02 \x01(\x0b\x32\x17.tenure.v1.HeartbeatAckH\x00\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x18.tenure.v1.CommandResultH\x00\x12\'\n\x06sealed\x18\x04 \x01(\x0b\x32\x15.tenure.v1.SealedManyH\x00\x12)\n\x07written\x18\x05 \x01(\x0b\x32\x16.tenure.v1.WrittenManyH\x00\x12%\n\x07records\x18\x06 \x01(\x0b\x32\x12.tenure.v1.RecordsH\x00\x12\'\n\x05hello\x18\x07 \x01(\x0b\x32\x16.tenure.v1.ServerHelloH\x00\x42\x06\n\x04\x62ody\"N\n\x0bServerHello\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\x11\n\tis_leader\x18\x03 \x01(\x08\x12\x0c\n\x04view\x18\x04 \x01(\x04\"e\n\tHeartbeat\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x12\n\nsent_at_ns\x18\x02 \x01(\x03\x12\x1d\n\x04load\x18\x03 \x01(\x0b\x32\x0f.tenure.v1.Load\x12\x10\n\x08revision\x18\x04 \x01(\x04\"j\n\x0cHeartbeatAck\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x12\n\nsent_at_ns\x18\x02 \x01(\x03\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x14\n\x0c\x63luster_time\x18\x04 \x01(\x01\x12\x0c\n\x04gone\x18\x05 \x01(\x08\"h\n\x04Load\x12\x0e\n\x06\x61gents\x18\x01 \x01(\r\x12\x0b\n\x03\x63pu\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x18\n\x10\x63\x61lls_per_second\x18\x04 \x01(\x01\x12\x13\n\x0bloop_lag_ms\x18\x05 \x01(\x01\"\xad\x02\n\x0cRegisterHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x33\n\x06labels\x18\x06 \x03(\x0b\x32#.tenure.v1.RegisterHost.LabelsEntry\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x11\n\tcpu_milli\x18\x08 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x19\n\x11\x64\x65\x61\x64_incarnations\x18\n \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x0b \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x96\x01\n\nReportHost\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12%\n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x14.tenure.v1.ClassInfo\x12\x14\n\x0cworker_error\x18\x05 \x01(\t\x12\x15\n\rworker_reason\x18\x06 \x01(\t\"\"\n\x0bReleaseHost\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\"L\n\x0c\x41gentReports\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\'\n\x07reports\x18\x02 \x03(\x0b\x32\x16.tenure.v1.AgentReport\"\xe9\x01\n\x0b\x41gentReport\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x05ready\x18\x03 \x01(\x08H\x00\x12\x12\n\x08released\x18\x04 \x01(\x08H\x00\x12\x11\n\x07stopped\x18\x05 \x01(\x08H\x00\x12%\n\x07trouble\x18\x06 \x01(\x0b\x32\x12.tenure.v1.TroubleH\x00\x12+\n\nhibernated\x18\x07 \x01(\x0b\x32\x15.tenure.v1.HibernatedH\x00\x12\x19\n\x0c\x64\x65\x61\x64_letters\x18\x08 \x01(\rH\x01\x88\x01\x01\x42\x06\n\x04whatB\x0f\n\r_dead_letters\"\x1d\n\nHibernated\x12\x0f\n\x07wake_at\x18\x01 \x01(\x01\"d\n\x07Trouble\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x18\n\x10retry_in_seconds\x18\x05 \x01(\x01\"N\n\rCommandResult\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.tenure.v1.Error\x12\x10\n\x08revision\x18\x03 \x01(\x04\"g\n\x08SealMany\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\"\n\x05items\x18\x02 \x03(\x0b\x32\x13.tenure.v1.SealItem\x12\x14\n\x0cwith_records\x18\x03 \x01(\x08\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\"&\n\x08SealItem\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\".\n\nSealedMany\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Sealed\"\x97\x01\n\x06Sealed\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12(\n\x07verdict\x18\x02 \x01(\x0e\x32\x17.tenure.v1.StoreVerdict\x12\x0e\n\x06sealed\x18\x03 \x01(\x04\x12#\n\x07version\x18\x04 \x01(\x0b\x32\x12.tenure.v1.Version\x12!\n\x06record\x18\x05 \x01(\x0b\x32\x11.tenure.v1.Record\"\x9b\x01\n\x06Record\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12#\n\x07version\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Version\x12/\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x1e.tenure.v1.Record.EntriesEntry\x1a.\n\x0c\x45ntriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"S\n\tWriteMany\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12#\n\x05items\x18\x02 \x03(\x0b\x32\x14.tenure.v1.WriteItem\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\"\xcb\x01\n\tWriteItem\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12#\n\x07version\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Version\x12 \n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Version\x12,\n\x04puts\x18\x04 \x03(\x0b\x32\x1e.tenure.v1.WriteItem.PutsEntry\x12\x0f\n\x07\x64\x65letes\x18\x05 \x03(\t\x1a+\n\tPutsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"0\n\x0bWrittenMany\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.tenure.v1.Written\"\x86\x01\n\x07Written\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12(\n\x07verdict\x18\x02 \x01(\x0e\x32\x17.tenure.v1.StoreVerdict\x12\x0e\n\x06sealed\x18\x03 \x01(\x04\x12#\n\x07version\x18\x04 \x01(\x0b\x32\x12.tenure.v1.Version\x12\x0f\n\x07message\x18\x05 \x01(\t\";\n\x08ReadMany\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\x0c\n\x04uids\x18\x02 \x03(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\"+\n\x07Records\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Record*\xb8\x02\n\x0cStoreVerdict\x12\x1d\n\x19STORE_VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10STORE_VERDICT_OK\x10\x01\x12\x18\n\x14STORE_VERDICT_FENCED\x10\x02\x12\x17\n\x13STORE_VERDICT_STALE\x10\x03\x12\x1b\n\x17STORE_VERDICT_NEED_BASE\x10\x04\x12\x19\n\x15STORE_VERDICT_JOINING\x10\x05\x12\x1c\n\x18STORE_VERDICT_OTHER_VIEW\x10\x06\x12\x19\n\x15STORE_VERDICT_DELETED\x10\x07\x12\x18\n\x14STORE_VERDICT_BEHIND\x10\x08\x12\x1b\n\x17STORE_VERDICT_TOO_LARGE\x10\t\x12\x18\n\x14STORE_VERDICT_FAILED\x10\n2I\n\x08HostLink\x12=\n\x07\x43onnect\x12\x15.tenure.v1.HostFrames\x1a\x17.tenure.v1.ServerFrames(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tenure/v1/hostlink.proto\x12\ttenure.v1\x1a\x16tenure/v1/common.proto\x1a\x18tenure/v1/registry.proto\"2\n\nHostFrames\x12$\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x14.tenure.v1.HostFrame\"6\n\x0cServerFrames\x12&\n\x06\x66rames\x18\x01 \x03(\x0b\x32\x16.tenure.v1.ServerFrame\"\xf8\x02\n\tHostFrame\x12\n\n\x02id\x18\x01 \x01(\x04\x12)\n\theartbeat\x18\x02 \x01(\x0b\x32\x14.tenure.v1.HeartbeatH\x00\x12+\n\x08register\x18\x03 \x01(\x0b\x32\x17.tenure.v1.RegisterHostH\x00\x12,\n\x0breport_host\x18\x04 \x01(\x0b\x32\x15.tenure.v1.ReportHostH\x00\x12.\n\x0crelease_host\x18\x05 \x01(\x0b\x32\x16.tenure.v1.ReleaseHostH\x00\x12\x30\n\ragent_reports\x18\x06 \x01(\x0b\x32\x17.tenure.v1.AgentReportsH\x00\x12#\n\x04seal\x18\x07 \x01(\x0b\x32\x13.tenure.v1.SealManyH\x00\x12%\n\x05write\x18\x08 \x01(\x0b\x32\x14.tenure.v1.WriteManyH\x00\x12#\n\x04read\x18\t \x01(\x0b\x32\x13.tenure.v1.ReadManyH\x00\x42\x06\n\x04\x62ody\"\xa3\x02\n\x0bServerFrame\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x30\n\rheartbeat_ack\x18\x02 \x01(\x0b\x32\x17.tenure.v1.HeartbeatAckH\x00\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x18.tenure.v1.CommandResultH\x00\x12\'\n\x06sealed\x18\x04 \x01(\x0b\x32\x15.tenure.v1.SealedManyH\x00\x12)\n\x07written\x18\x05 \x01(\x0b\x32\x16.tenure.v1.WrittenManyH\x00\x12%\n\x07records\x18\x06 \x01(\x0b\x32\x12.tenure.v1.RecordsH\x00\x12\'\n\x05hello\x18\x07 \x01(\x0b\x32\x16.tenure.v1.ServerHelloH\x00\x42\x06\n\x04\x62ody\"N\n\x0bServerHello\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\x11\n\tis_leader\x18\x03 \x01(\x08\x12\x0c\n\x04view\x18\x04 \x01(\x04\"e\n\tHeartbeat\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x12\n\nsent_at_ns\x18\x02 \x01(\x03\x12\x1d\n\x04load\x18\x03 \x01(\x0b\x32\x0f.tenure.v1.Load\x12\x10\n\x08revision\x18\x04 \x01(\x04\"j\n\x0cHeartbeatAck\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x12\n\nsent_at_ns\x18\x02 \x01(\x03\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x14\n\x0c\x63luster_time\x18\x04 \x01(\x01\x12\x0c\n\x04gone\x18\x05 \x01(\x08\"h\n\x04Load\x12\x0e\n\x06\x61gents\x18\x01 \x01(\r\x12\x0b\n\x03\x63pu\x18\x02 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x18\n\x10\x63\x61lls_per_second\x18\x04 \x01(\x01\x12\x13\n\x0bloop_lag_ms\x18\x05 \x01(\x01\"\xc6\x02\n\x0cRegisterHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x33\n\x06labels\x18\x06 \x03(\x0b\x32#.tenure.v1.RegisterHost.LabelsEntry\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x11\n\tcpu_milli\x18\x08 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x19\n\x11\x64\x65\x61\x64_incarnations\x18\n \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x0b \x03(\t\x12\x17\n\x0fsignals_address\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x96\x01\n\nReportHost\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12%\n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x14.tenure.v1.ClassInfo\x12\x14\n\x0cworker_error\x18\x05 \x01(\t\x12\x15\n\rworker_reason\x18\x06 \x01(\t\"\"\n\x0bReleaseHost\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\"L\n\x0c\x41gentReports\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\'\n\x07reports\x18\x02 \x03(\x0b\x32\x16.tenure.v1.AgentReport\"\xe9\x01\n\x0b\x41gentReport\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x05ready\x18\x03 \x01(\x08H\x00\x12\x12\n\x08released\x18\x04 \x01(\x08H\x00\x12\x11\n\x07stopped\x18\x05 \x01(\x08H\x00\x12%\n\x07trouble\x18\x06 \x01(\x0b\x32\x12.tenure.v1.TroubleH\x00\x12+\n\nhibernated\x18\x07 \x01(\x0b\x32\x15.tenure.v1.HibernatedH\x00\x12\x19\n\x0c\x64\x65\x61\x64_letters\x18\x08 \x01(\rH\x01\x88\x01\x01\x42\x06\n\x04whatB\x0f\n\r_dead_letters\"\x1d\n\nHibernated\x12\x0f\n\x07wake_at\x18\x01 \x01(\x01\"d\n\x07Trouble\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x18\n\x10retry_in_seconds\x18\x05 \x01(\x01\"N\n\rCommandResult\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.tenure.v1.Error\x12\x10\n\x08revision\x18\x03 \x01(\x04\"g\n\x08SealMany\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\"\n\x05items\x18\x02 \x03(\x0b\x32\x13.tenure.v1.SealItem\x12\x14\n\x0cwith_records\x18\x03 \x01(\x08\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\"&\n\x08SealItem\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\".\n\nSealedMany\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Sealed\"\x97\x01\n\x06Sealed\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12(\n\x07verdict\x18\x02 \x01(\x0e\x32\x17.tenure.v1.StoreVerdict\x12\x0e\n\x06sealed\x18\x03 \x01(\x04\x12#\n\x07version\x18\x04 \x01(\x0b\x32\x12.tenure.v1.Version\x12!\n\x06record\x18\x05 \x01(\x0b\x32\x11.tenure.v1.Record\"\x9b\x01\n\x06Record\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12#\n\x07version\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Version\x12/\n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x1e.tenure.v1.Record.EntriesEntry\x1a.\n\x0c\x45ntriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"S\n\tWriteMany\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12#\n\x05items\x18\x02 \x03(\x0b\x32\x14.tenure.v1.WriteItem\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\"\xcb\x01\n\tWriteItem\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12#\n\x07version\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Version\x12 \n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Version\x12,\n\x04puts\x18\x04 \x03(\x0b\x32\x1e.tenure.v1.WriteItem.PutsEntry\x12\x0f\n\x07\x64\x65letes\x18\x05 \x03(\t\x1a+\n\tPutsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"0\n\x0bWrittenMany\x12!\n\x05items\x18\x01 \x03(\x0b\x32\x12.tenure.v1.Written\"\x86\x01\n\x07Written\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12(\n\x07verdict\x18\x02 \x01(\x0e\x32\x17.tenure.v1.StoreVerdict\x12\x0e\n\x06sealed\x18\x03 \x01(\x04\x12#\n\x07version\x18\x04 \x01(\x0b\x32\x12.tenure.v1.Version\x12\x0f\n\x07message\x18\x05 \x01(\t\";\n\x08ReadMany\x12\x0c\n\x04view\x18\x01 \x01(\x04\x12\x0c\n\x04uids\x18\x02 \x03(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\"+\n\x07Records\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Record*\xb8\x02\n\x0cStoreVerdict\x12\x1d\n\x19STORE_VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10STORE_VERDICT_OK\x10\x01\x12\x18\n\x14STORE_VERDICT_FENCED\x10\x02\x12\x17\n\x13STORE_VERDICT_STALE\x10\x03\x12\x1b\n\x17STORE_VERDICT_NEED_BASE\x10\x04\x12\x19\n\x15STORE_VERDICT_JOINING\x10\x05\x12\x1c\n\x18STORE_VERDICT_OTHER_VIEW\x10\x06\x12\x19\n\x15STORE_VERDICT_DELETED\x10\x07\x12\x18\n\x14STORE_VERDICT_BEHIND\x10\x08\x12\x1b\n\x17STORE_VERDICT_TOO_LARGE\x10\t\x12\x18\n\x14STORE_VERDICT_FAILED\x10\n2I\n\x08HostLink\x12=\n\x07\x43onnect\x12\x15.tenure.v1.HostFrames\x1a\x17.tenure.v1.ServerFrames(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORD_ENTRIESENTRY']._serialized_options = b'8\001'
   _globals['_WRITEITEM_PUTSENTRY']._loaded_options = None
   _globals['_WRITEITEM_PUTSENTRY']._serialized_options = b'8\001'
-  _globals['_STOREVERDICT']._serialized_start=3377
-  _globals['_STOREVERDICT']._serialized_end=3689
+  _globals['_STOREVERDICT']._serialized_start=3402
+  _globals['_STOREVERDICT']._serialized_end=3714
   _globals['_HOSTFRAMES']._serialized_start=89
   _globals['_HOSTFRAMES']._serialized_end=139
   _globals['_SERVERFRAMES']._serialized_start=141
@@ -58,49 +58,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOAD']._serialized_start=1161
   _globals['_LOAD']._serialized_end=1265
   _globals['_REGISTERHOST']._serialized_start=1268
-  _globals['_REGISTERHOST']._serialized_end=1569
-  _globals['_REGISTERHOST_LABELSENTRY']._serialized_start=1524
-  _globals['_REGISTERHOST_LABELSENTRY']._serialized_end=1569
-  _globals['_REPORTHOST']._serialized_start=1572
-  _globals['_REPORTHOST']._serialized_end=1722
-  _globals['_RELEASEHOST']._serialized_start=1724
-  _globals['_RELEASEHOST']._serialized_end=1758
-  _globals['_AGENTREPORTS']._serialized_start=1760
-  _globals['_AGENTREPORTS']._serialized_end=1836
-  _globals['_AGENTREPORT']._serialized_start=1839
-  _globals['_AGENTREPORT']._serialized_end=2072
-  _globals['_HIBERNATED']._serialized_start=2074
-  _globals['_HIBERNATED']._serialized_end=2103
-  _globals['_TROUBLE']._serialized_start=2105
-  _globals['_TROUBLE']._serialized_end=2205
-  _globals['_COMMANDRESULT']._serialized_start=2207
-  _globals['_COMMANDRESULT']._serialized_end=2285
-  _globals['_SEALMANY']._serialized_start=2287
-  _globals['_SEALMANY']._serialized_end=2390
-  _globals['_SEALITEM']._serialized_start=2392
-  _globals['_SEALITEM']._serialized_end=2430
-  _globals['_SEALEDMANY']._serialized_start=2432
-  _globals['_SEALEDMANY']._serialized_end=2478
-  _globals['_SEALED']._serialized_start=2481
-  _globals['_SEALED']._serialized_end=2632
-  _globals['_RECORD']._serialized_start=2635
-  _globals['_RECORD']._serialized_end=2790
-  _globals['_RECORD_ENTRIESENTRY']._serialized_start=2744
-  _globals['_RECORD_ENTRIESENTRY']._serialized_end=2790
-  _globals['_WRITEMANY']._serialized_start=2792
-  _globals['_WRITEMANY']._serialized_end=2875
-  _globals['_WRITEITEM']._serialized_start=2878
-  _globals['_WRITEITEM']._serialized_end=3081
-  _globals['_WRITEITEM_PUTSENTRY']._serialized_start=3038
-  _globals['_WRITEITEM_PUTSENTRY']._serialized_end=3081
-  _globals['_WRITTENMANY']._serialized_start=3083
-  _globals['_WRITTENMANY']._serialized_end=3131
-  _globals['_WRITTEN']._serialized_start=3134
-  _globals['_WRITTEN']._serialized_end=3268
-  _globals['_READMANY']._serialized_start=3270
-  _globals['_READMANY']._serialized_end=3329
-  _globals['_RECORDS']._serialized_start=3331
-  _globals['_RECORDS']._serialized_end=3374
-  _globals['_HOSTLINK']._serialized_start=3691
-  _globals['_HOSTLINK']._serialized_end=3764
+  _globals['_REGISTERHOST']._serialized_end=1594
+  _globals['_REGISTERHOST_LABELSENTRY']._serialized_start=1549
+  _globals['_REGISTERHOST_LABELSENTRY']._serialized_end=1594
+  _globals['_REPORTHOST']._serialized_start=1597
+  _globals['_REPORTHOST']._serialized_end=1747
+  _globals['_RELEASEHOST']._serialized_start=1749
+  _globals['_RELEASEHOST']._serialized_end=1783
+  _globals['_AGENTREPORTS']._serialized_start=1785
+  _globals['_AGENTREPORTS']._serialized_end=1861
+  _globals['_AGENTREPORT']._serialized_start=1864
+  _globals['_AGENTREPORT']._serialized_end=2097
+  _globals['_HIBERNATED']._serialized_start=2099
+  _globals['_HIBERNATED']._serialized_end=2128
+  _globals['_TROUBLE']._serialized_start=2130
+  _globals['_TROUBLE']._serialized_end=2230
+  _globals['_COMMANDRESULT']._serialized_start=2232
+  _globals['_COMMANDRESULT']._serialized_end=2310
+  _globals['_SEALMANY']._serialized_start=2312
+  _globals['_SEALMANY']._serialized_end=2415
+  _globals['_SEALITEM']._serialized_start=2417
+  _globals['_SEALITEM']._serialized_end=2455
+  _globals['_SEALEDMANY']._serialized_start=2457
+  _globals['_SEALEDMANY']._serialized_end=2503
+  _globals['_SEALED']._serialized_start=2506
+  _globals['_SEALED']._serialized_end=2657
+  _globals['_RECORD']._serialized_start=2660
+  _globals['_RECORD']._serialized_end=2815
+  _globals['_RECORD_ENTRIESENTRY']._serialized_start=2769
+  _globals['_RECORD_ENTRIESENTRY']._serialized_end=2815
+  _globals['_WRITEMANY']._serialized_start=2817
+  _globals['_WRITEMANY']._serialized_end=2900
+  _globals['_WRITEITEM']._serialized_start=2903
+  _globals['_WRITEITEM']._serialized_end=3106
+  _globals['_WRITEITEM_PUTSENTRY']._serialized_start=3063
+  _globals['_WRITEITEM_PUTSENTRY']._serialized_end=3106
+  _globals['_WRITTENMANY']._serialized_start=3108
+  _globals['_WRITTENMANY']._serialized_end=3156
+  _globals['_WRITTEN']._serialized_start=3159
+  _globals['_WRITTEN']._serialized_end=3293
+  _globals['_READMANY']._serialized_start=3295
+  _globals['_READMANY']._serialized_end=3354
+  _globals['_RECORDS']._serialized_start=3356
+  _globals['_RECORDS']._serialized_end=3399
+  _globals['_HOSTLINK']._serialized_start=3716
+  _globals['_HOSTLINK']._serialized_end=3789
 # @@protoc_insertion_point(module_scope)

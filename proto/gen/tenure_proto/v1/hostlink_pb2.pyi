@@ -370,6 +370,7 @@ class RegisterHost(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     DEAD_INCARNATIONS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    SIGNALS_ADDRESS_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     incarnation: _builtins.str
     pool: _builtins.str
@@ -378,6 +379,8 @@ class RegisterHost(_message.Message):
     version: _builtins.str
     cpu_milli: _builtins.int
     memory_bytes: _builtins.int
+    signals_address: _builtins.str
+    """host:port where it takes signals of other hosts"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -402,10 +405,11 @@ class RegisterHost(_message.Message):
         memory_bytes: _builtins.int = ...,
         dead_incarnations: _abc.Iterable[_builtins.str] | None = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        signals_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capabilities", b"capabilities", "cpu_milli", b"cpu_milli", "dead_incarnations", b"dead_incarnations", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "node", b"node", "pool", b"pool", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "capabilities", b"capabilities", "cpu_milli", b"cpu_milli", "dead_incarnations", b"dead_incarnations", "host", b"host", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "node", b"node", "pool", b"pool", "signals_address", b"signals_address", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -969,6 +969,7 @@ class HostRow(_message.Message):
     ENDED_WALL_FIELD_NUMBER: _builtins.int
     SILENCE_FIELD_NUMBER: _builtins.int
     SILENT_SINCE_WALL_FIELD_NUMBER: _builtins.int
+    SIGNALS_ADDRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     incarnation: _builtins.str
     pool: _builtins.str
@@ -1004,6 +1005,8 @@ class HostRow(_message.Message):
     silence: _builtins.str
     """of a living host: empty (it is heard), Silent, Lapsed, Held, Confirmed"""
     silent_since_wall: _builtins.float
+    signals_address: _builtins.str
+    """host:port where it takes signals of other hosts; empty: it takes none"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -1041,10 +1044,11 @@ class HostRow(_message.Message):
         ended_wall: _builtins.float = ...,
         silence: _builtins.str = ...,
         silent_since_wall: _builtins.float = ...,
+        signals_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agents", b"agents", "capabilities", b"capabilities", "classes", b"classes", "cpu_milli", b"cpu_milli", "draining", b"draining", "ended", b"ended", "ended_wall", b"ended_wall", "expired", b"expired", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "node", b"node", "pool", b"pool", "quarantined", b"quarantined", "ready", b"ready", "registered_wall", b"registered_wall", "revision", b"revision", "schedulable", b"schedulable", "silence", b"silence", "silent_since_wall", b"silent_since_wall", "suspect", b"suspect", "used_cpu_milli", b"used_cpu_milli", "used_memory_bytes", b"used_memory_bytes", "version", b"version", "worker_error", b"worker_error", "worker_reason", b"worker_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agents", b"agents", "capabilities", b"capabilities", "classes", b"classes", "cpu_milli", b"cpu_milli", "draining", b"draining", "ended", b"ended", "ended_wall", b"ended_wall", "expired", b"expired", "incarnation", b"incarnation", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "node", b"node", "pool", b"pool", "quarantined", b"quarantined", "ready", b"ready", "registered_wall", b"registered_wall", "revision", b"revision", "schedulable", b"schedulable", "signals_address", b"signals_address", "silence", b"silence", "silent_since_wall", b"silent_since_wall", "suspect", b"suspect", "used_cpu_milli", b"used_cpu_milli", "used_memory_bytes", b"used_memory_bytes", "version", b"version", "worker_error", b"worker_error", "worker_reason", b"worker_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
