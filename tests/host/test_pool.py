@@ -93,6 +93,13 @@ async def test_a_worker_makes_the_pool_ready_and_teaches_its_classes(pool: Worke
     assert pool.is_query("Counter", "what") is None
 
 
+def ask(chosen: Any) -> Any:
+    """The end of a turn, as a future."""
+    done = asyncio.get_running_loop().create_future()
+    chosen.ask(turn(), done.set_result)
+    return done
+
+
 async def test_activation_and_turn(pool: WorkerPool, worker: Any) -> None:
     """Frames out, answers back."""
     chosen = await pool.pick()
@@ -100,7 +107,7 @@ async def test_activation_and_turn(pool: WorkerPool, worker: Any) -> None:
     assert (await worker.hear(tenure_link.Activate)).uid == "7"
     worker.say(tenure_link.Activated(uid="7", epoch=1, state=b"s"))
     assert (await asked).state == b"s"
-    running = asyncio.ensure_future(chosen.turn(turn()))
+    running = ask(chosen)
     await worker.hear(tenure_link.Turn)
     worker.say(tenure_link.TurnDone(turn=1, reply=b"r"))
     assert (await running).reply == b"r"
@@ -148,12 +155,18 @@ async def test_a_worker_that_answers_nonsense_is_killed(
 ) -> None:
     """It is user code and trusted with nothing but its own agents; what runs there ends as lost."""
     chosen = await pool.pick()
-    running = asyncio.ensure_future(chosen.turn(turn()))
+    lost = asyncio.Event()
+    chosen.on_lost[lost.set] = None
+    running = ask(chosen)
     await worker.hear(tenure_link.Turn)
     worker.say(nonsense)
     assert (await supervisor.hear(tenure_link.Kill)).pid == 11
-    with pytest.raises(WorkerLost, match="nonsense"):
-        await running
+    async with asyncio.timeout(5):
+        await lost.wait()
+    assert "nonsense" in chosen.connection.why_closed
+    assert not running.done()
+    with pytest.raises(WorkerLost):
+        ask(chosen)
 
 
 async def test_another_link_version_is_refused_and_reported(
@@ -201,11 +214,13 @@ async def test_a_stranger_is_refused_by_its_credentials(
 async def test_a_lost_worker_is_dead_once_pid_1_has_reaped_it(pool: WorkerPool, supervisor: Any, worker: Any) -> None:
     """Protocol additions 3: the same epoch goes on elsewhere only after PID 1 reported the end."""
     chosen = await pool.pick()
-    running = asyncio.ensure_future(chosen.turn(turn()))
+    lost = asyncio.Event()
+    chosen.on_lost[lost.set] = None
+    ask(chosen)
     await worker.hear(tenure_link.Turn)
     worker.writer.close()
-    with pytest.raises(WorkerLost):
-        await running
+    async with asyncio.timeout(5):
+        await lost.wait()
     assert not chosen.dead.is_set()
     supervisor.say(tenure_link.Workers(pids=(12,), ended=11, status="signal SIGKILL"))
     async with asyncio.timeout(5):

@@ -174,6 +174,7 @@ class Turns:
         for flight in reversed(self._flights):
             flight.cut = True
             if flight is running and not flight.job.answered:
+                self._ended(flight.job)
                 self.suspects.append(flight.job)
             elif not flight.silent:
                 self.requeue(flight.job)
