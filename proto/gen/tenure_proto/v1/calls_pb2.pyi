@@ -32,7 +32,7 @@ class _CallKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallKind.Val
     CALL_KIND_BY_NAME: _CallKind.ValueType  # 3
     """The answerer looks the name up among the agent's actions and queries (command line, tools)."""
     CALL_KIND_CONTROL: _CallKind.ValueType  # 4
-    """An operation on the agent by its holder's host, not by user code: see docs/processes.md, "Operations on an agent".
+    """An operation on the agent by its holder's host, not by user code: see docs/operating.md.
     It carries a call id like an action. `method` is one of dlq.list, dlq.show, dlq.redrive, dlq.drop, resume, skip,
     redrive, state.get, state.put, timers.list.
     """
@@ -45,7 +45,7 @@ CALL_KIND_QUERY: CallKind.ValueType  # 2
 CALL_KIND_BY_NAME: CallKind.ValueType  # 3
 """The answerer looks the name up among the agent's actions and queries (command line, tools)."""
 CALL_KIND_CONTROL: CallKind.ValueType  # 4
-"""An operation on the agent by its holder's host, not by user code: see docs/processes.md, "Operations on an agent".
+"""An operation on the agent by its holder's host, not by user code: see docs/operating.md.
 It carries a call id like an action. `method` is one of dlq.list, dlq.show, dlq.redrive, dlq.drop, resume, skip,
 redrive, state.get, state.put, timers.list.
 """
