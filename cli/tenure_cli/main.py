@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tenure_cli.commands import about, call, change, doctor, failover, get, new, place, topology
+from tenure_cli.commands import about, call, change, doctor, failover, get, new, operate, place, state, topology
 from tenure_cli.commands import dev as dev_commands
 from tenure_cli.connect import connect
 from tenure_cli.runtime import Runtime, runtime
@@ -62,6 +62,12 @@ app.command("quarantine")(place.quarantine)
 app.command("unquarantine")(place.unquarantine)
 app.command("failovers")(failover.failovers)
 app.add_typer(failover.app, name="failover")
+app.add_typer(operate.app, name="dlq")
+app.command("resume")(operate.resume)
+app.command("skip")(operate.skip)
+app.command("redrive")(operate.redrive)
+app.command("timers")(operate.timers)
+app.add_typer(state.app, name="state")
 app.command("doctor")(doctor.doctor)
 app.command("contexts")(about.list_contexts)
 app.command("version")(about.version)

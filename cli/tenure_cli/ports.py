@@ -113,6 +113,10 @@ class Cluster(Protocol):
         """Call an action or a query by its name."""
         ...
 
+    async def control(self, agent: str, method: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+        """An operation on an agent by its holder's host (docs/operating.md); its answer as plain values."""
+        ...
+
     def logs(self, agent: str, tail: int, *, follow: bool) -> AsyncIterator[calls_pb2.LogLine]:
         """What the agent logged: up to `tail` lines of the past, then, with `follow`, what comes."""
         ...

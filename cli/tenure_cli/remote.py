@@ -107,6 +107,10 @@ class RemoteCluster:
         reply = await self.remote.call(agent, "by_name", method, packed, timeout_s=timeout_s)
         return CallResult(msgspec.msgpack.decode(reply.value), reply.host, reply.epoch, reply.recorded)
 
+    async def control(self, agent: str, method: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+        """An operation on an agent by its holder's host."""
+        return await self.remote.control(agent, method, arguments, timeout_s=timeout_s)
+
     def logs(self, agent: str, tail: int, *, follow: bool) -> AsyncIterator[calls_pb2.LogLine]:
         """What the agent logged."""
         return self.remote.logs(agent, tail=tail, follow=follow)

@@ -3,8 +3,8 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -51,6 +51,22 @@ class Runtime:
     def say(self, text: str) -> None:
         """To standard error: what is not the result."""
         self.err.print(text, markup=False)
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Generator[Callable[[], None]]:
+        """A bar on standard error, where that is a terminal; call what it yields once for each thing that is done."""
+        from rich.progress import (  # noqa: PLC0415 - most commands need none, and it takes a while to load
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda: bar.advance(task)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a command's coroutine; an error becomes one sentence and an exit status."""

@@ -15,6 +15,16 @@ def class_of(spec: registry_pb2.AgentSpec) -> str:
     return str(getattr(spec, "class"))
 
 
+def new_spec(agent: str, class_: str, pool: str = "default") -> registry_pb2.AgentSpec:
+    """The row of an agent without a manifest: it asks for as much as one whose manifest says nothing."""
+    row = registry_pb2.AgentSpec(
+        id=agent, pool=pool, state=msgspec.msgpack.encode({}), config=msgspec.msgpack.encode({}), critical=True,
+        cpu_milli=quantity.milli("100m"), memory_bytes=quantity.whole("128Mi"), strategy="LoadBalanced",
+    )  # fmt: skip
+    setattr(row, "class", class_)
+    return row
+
+
 def agent_spec(agent: Agent, namespace: str) -> registry_pb2.AgentSpec:
     """The row that this Agent asks for. Raises quantity.BadQuantity."""
     spec, placement = agent.spec, agent.spec.placement

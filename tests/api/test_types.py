@@ -84,6 +84,14 @@ def test_what_is_no_quantity_is_refused(text: str) -> None:
         quantity.parse(text)
 
 
+def test_the_manifest_of_the_page_on_operating_is_valid() -> None:
+    """What docs/operating.md shows can be applied."""
+    text = (Path(__file__).parents[2] / "docs" / "operating.md").read_text().split("```yaml")[1].split("```")[0]
+    found = manifest.parse(yaml.safe_load(text))
+    assert isinstance(found, Agent)
+    assert (found.spec.on_exhausted, found.spec.lifecycle.idle_timeout) == ("Pause", 600)
+
+
 def test_the_manifests_of_the_page_on_placement_are_valid() -> None:
     """What docs/placement.md shows can be applied."""
     text = (Path(__file__).parents[2] / "docs" / "placement.md").read_text().split("```yaml")[1].split("```")[0]

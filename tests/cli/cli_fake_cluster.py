@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenure.errors import NotFound
+from tenure.errors import NotFound, Unavailable
 from tenure_cli.ports import CallResult, Rows
 from tenure_proto.v1 import calls_pb2, registry_pb2
+from tests.cli.cli_fake_holder import Holder
 
 NOW = 1_000_000.0
 
@@ -34,6 +35,10 @@ class FakeCluster:
     quarantined: list[tuple[str, str]] = field(default_factory=list)
     losses: list[registry_pb2.FailoverRecord] = field(default_factory=list)
     confirmed: list[tuple[str, ...]] = field(default_factory=list)
+    holders: dict[str, Holder] = field(default_factory=dict)
+    """Of agents that answer operations."""
+    grows: bool = False
+    """What is applied runs at once."""
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -101,6 +106,10 @@ class FakeCluster:
         """Notes them; created, unless the test said otherwise."""
         self._check()
         self.applied += specs
+        for spec in specs:
+            if self.grows and self.rows.agent(spec.id) is None:
+                self.add_agent(spec.id)
+                self.holders[spec.id] = Holder(spec.id)
         return [self._result(spec.id, "created") for spec in specs]
 
     async def delete_agents(self, ids: Sequence[str]) -> list[registry_pb2.RowResult]:
@@ -119,6 +128,14 @@ class FakeCluster:
         self._check()
         self.calls.append((agent, method, dict(arguments), timeout_s))
         return CallResult(self.replies[method], "host-1", 3)
+
+    async def control(self, agent: str, method: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+        """What the agent's holder says."""
+        self._check()
+        holder = self.holders.get(agent)
+        if holder is None:
+            raise Unavailable(f"{agent} did not answer in time.")
+        return holder.control(method, arguments)
 
     async def logs(self, agent: str, tail: int, *, follow: bool) -> AsyncIterator[calls_pb2.LogLine]:
         """The lines of that agent."""

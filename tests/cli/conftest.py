@@ -82,8 +82,8 @@ def tenure(cluster: FakeCluster, home: dict[str, str]) -> Callable[..., Result]:
     async def connect(context: contexts.Context, namespace: str) -> AsyncIterator[Cluster]:
         yield cluster
 
-    def run(*words: str, stdin: str | None = None) -> Result:
+    def run(*words: str, stdin: str | None = None, prog_name: str = "root") -> Result:
         shell = Runtime(environment=home, connect=connect, clock=lambda: NOW)
-        return CliRunner().invoke(main.app, list(words), input=stdin, obj=shell)
+        return CliRunner().invoke(main.app, list(words), input=stdin, obj=shell, prog_name=prog_name)
 
     return run

@@ -100,14 +100,16 @@ async def test_an_operation_on_an_agent_is_repeated_under_its_id(cluster: FakeCl
 
 
 async def test_an_operation_whose_outcome_is_not_known_says_so(cluster: FakeCluster) -> None:
-    """Unlike a query, it may have changed something (DESIGN.md, invariant 5)."""
+    """Unlike one that only looks, it may have changed something (DESIGN.md, invariant 5)."""
     host = await cluster.host("host-0", silent)
     await cluster.place(AGENT, host)
     async with client(cluster) as remote:
         with pytest.raises(errors.CallError) as caught:
             await remote.control(AGENT, "skip", {}, timeout_s=0.3)
-    assert caught.value.outcome == "unknown"
-    assert len(host.seen) == 1
+        with pytest.raises(errors.CallError) as looking:
+            await remote.control(AGENT, "dlq.list", {}, timeout_s=0.3)
+    assert (caught.value.outcome, looking.value.outcome) == ("unknown", "not_applied")
+    assert len(host.seen) == 2
 
 
 async def test_a_frozen_host_is_left_when_the_route_changes(cluster: FakeCluster) -> None:

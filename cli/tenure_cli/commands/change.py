@@ -4,13 +4,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from tenure_api import quantity
 from tenure_cli import arguments, contexts, manifests, wire
 from tenure_cli.errors import CliError, UsageError
 from tenure_cli.kube.kubectl import Kubectl
@@ -132,35 +132,81 @@ async def _delete_objects(chosen: contexts.KubeContext, names: list[str], paths:
         print((await kubectl.run("delete", "agents.tenure.dev", bare, *where, timeout_s=120)).strip())
 
 
-def create(
+class Durability(StrEnum):
+    """Whether the state is stored."""
+
+    QUORUM = "Quorum"
+    VOLATILE = "Volatile"
+
+
+class Reads(StrEnum):
+    """Whom a query asks."""
+
+    LOCAL = "Local"
+    QUORUM = "Quorum"
+
+
+class OnExhausted(StrEnum):
+    """What becomes of a signal that failed for the last time."""
+
+    DEAD_LETTER = "DeadLetter"
+    PAUSE = "Pause"
+
+
+def create(  # noqa: PLR0913, PLR0917 - typer takes each option as a parameter
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="NAMESPACE/NAME")],
     class_: Annotated[str, typer.Option("--class", help="A class that the pool's modules register.")],
     pool: Annotated[str, typer.Option("--pool", help="A pool of the cluster.")] = "default",
     state: Annotated[str, typer.Option("--state", help="Initial values, a JSON object.")] = "",
+    durability: Annotated[
+        Durability, typer.Option("--durability", help="Volatile: nothing is stored.")
+    ] = Durability.QUORUM,
+    reads: Annotated[
+        Reads, typer.Option("--reads", help="Quorum: queries ask a majority of the servers.")
+    ] = Reads.LOCAL,
+    on_exhausted: Annotated[
+        OnExhausted, typer.Option("--on-exhausted", help="Of a signal that failed for the last time.")
+    ] = OnExhausted.DEAD_LETTER,
+    max_attempts: Annotated[int, typer.Option("--max-attempts", help="Of a signal whose turn fails.", min=1)] = 5,
+    idle_timeout: Annotated[
+        float, typer.Option("--idle-timeout", help="Seconds without work before it hibernates; 0: never.", min=0)
+    ] = 0.0,
     wait: WaitOption = 30.0,
 ) -> None:
     """Create one agent without a manifest. On Kubernetes too it is a row of the registry, not an object.
 
-    Example:
+    Examples:
 
         tenure create shop/counter-7 --class Counter --state '{"count": 40}'
+
+        tenure create shop/desk-7 --class Desk --idle-timeout 60 --on-exhausted Pause
     """
     shell = runtime(context)
-    shell.run(_create(shell, name, (class_, pool, state), wait))
+    shell.run(
+        _create(
+            shell,
+            wire.new_spec(name, class_, pool),
+            {
+                "state": state,
+                "durability": durability.value,
+                "reads": reads.value,
+                "on_exhausted": on_exhausted.value,
+                "delivery": registry_pb2.Delivery(max_attempts=max_attempts),
+                "idle_timeout_s": idle_timeout,
+            },
+            wait,
+        )
+    )
 
 
-async def _create(shell: Runtime, name: str, what: tuple[str, str, str], wait: float) -> None:
-    class_, pool, state = what
+async def _create(shell: Runtime, spec: registry_pb2.AgentSpec, asked: dict[str, Any], wait: float) -> None:
+    name = spec.id
     namespace, slash, bare = name.partition("/")
     if not slash or not bare:
         raise UsageError(f"{name!r} is no agent's full name.", "Write NAMESPACE/NAME, for example shop/counter-7.")
-    values = arguments.parse_object(state) if state else {}
-    spec = registry_pb2.AgentSpec(
-        id=name, pool=pool, state=msgspec.msgpack.encode(values), config=msgspec.msgpack.encode({}), critical=True,
-        cpu_milli=quantity.milli("100m"), memory_bytes=quantity.whole("128Mi"), strategy="LoadBalanced",
-    )  # fmt: skip
-    setattr(spec, "class", class_)
+    state = arguments.parse_object(asked.pop("state") or "{}")
+    spec.MergeFrom(registry_pb2.AgentSpec(state=msgspec.msgpack.encode(state), **asked))
     async with shell.cluster(namespace) as cluster:
         existing = (await snapshot(cluster)).agent(name)
         if existing is not None:

@@ -32,17 +32,28 @@ def agent(row: registry_pb2.AgentRow, rows: Rows, now: float) -> list[str]:
         ("Host", row.host or NONE),
         ("Node", row.node or NONE),
         ("Restarts", str(row.restarts)),
+        ("Dead letters", str(row.dead_letters)),
         ("Created", f"{_moment(row.created_wall)} ({age(row.created_wall, now)} ago)"),
         ("Last failover", failover(row, now)),
         ("Recovered from", row.recovered_from or NONE),
         ("Capabilities", ", ".join(sorted(capabilities(row, rows)))),
         ("Labels", ", ".join(f"{key}={value}" for key, value in sorted(row.spec.labels.items())) or NONE),
+        ("Works", _works(row.spec)),
         ("Placement", f"{row.assigned_reason or NONE}: {row.explanation or 'no explanation is kept'}"),
         ("UID", row.uid),
     ]
     width = max(len(name) for name, _ in fields) + 1 + INDENT
     lines = [f"{name + ':':<{width}}{value}" for name, value in fields]
     return lines + _moved(row) + methods(row, rows)
+
+
+def _works(spec: registry_pb2.AgentSpec) -> str:
+    """How it keeps its state, and what becomes of signals that fail."""
+    words = [f"durability {spec.durability or 'Quorum'}", f"reads {spec.reads or 'Local'}"]
+    words.append(f"{spec.on_exhausted or 'DeadLetter'} after {spec.delivery.max_attempts or 5} attempts")
+    if spec.idle_timeout_s:
+        words.append(f"hibernates after {spec.idle_timeout_s:g} s")
+    return ", ".join(words)
 
 
 def _moment(wall: float) -> str:

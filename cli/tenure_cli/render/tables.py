@@ -44,14 +44,14 @@ def age(since: float, now: float) -> str:
 
 
 def agents(rows: Rows, now: float, *, namespace: str = "", wide: bool = False) -> Table:
-    """NAME READY STATUS NODE EPOCH RESTARTS AGE; wide adds CLASS POOL HOST REASON LAST-FAILOVER.
+    """NAME READY STATUS NODE EPOCH RESTARTS AGE; wide adds CLASS POOL HOST DEAD-LETTERS REASON LAST-FAILOVER.
 
     With `namespace` only its agents and their bare names, as kubectl shows them.
     """
     chosen = [row for row in rows.agents.values() if not namespace or row.spec.id.startswith(f"{namespace}/")]
     columns: tuple[str, ...] = ("NAME", "READY", "STATUS", "NODE", "EPOCH", "RESTARTS", "AGE")
     if wide:
-        columns += ("CLASS", "POOL", "HOST", "REASON", "LAST-FAILOVER")
+        columns += ("CLASS", "POOL", "HOST", "DEAD-LETTERS", "REASON", "LAST-FAILOVER")
     return Table(
         columns,
         tuple(
@@ -75,7 +75,8 @@ def _agent(row: registry_pb2.AgentRow, now: float, *, bare: bool) -> tuple[str, 
 
 
 def _agent_wide(row: registry_pb2.AgentRow, now: float) -> tuple[str, ...]:
-    return (class_of(row.spec), row.spec.pool, row.host or NONE, row.reason or NONE, failover(row, now))
+    where = (class_of(row.spec), row.spec.pool, row.host or NONE)
+    return (*where, str(row.dead_letters), row.reason or NONE, failover(row, now))
 
 
 def failover(row: registry_pb2.AgentRow, now: float) -> str:

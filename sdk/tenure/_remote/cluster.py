@@ -26,6 +26,8 @@ FRESH_S = 30.0
 """Cluster time that was read longer ago than this is read again: it stamps the birth of call ids."""
 LOG_PAUSE_S = 0.5
 
+_LOOKING = frozenset({"dlq.list", "dlq.show", "state.get", "timers.list"})
+"""Operations that change nothing: their outcome is never unknown."""
 _KINDS: dict[Kind, calls_pb2.CallKind.ValueType] = {
     "action": calls_pb2.CALL_KIND_ACTION,
     "query": calls_pb2.CALL_KIND_QUERY,
@@ -79,7 +81,12 @@ class Remote(RegistryClient):
         It carries a call id, as an action does: sent again after a failover, it takes effect once. Raises CallError.
         """
         packed = msgspec.msgpack.encode(arguments)
-        reply = await self._send(agent_id, calls_pb2.CALL_KIND_CONTROL, method, packed, timeout_s)
+        try:
+            reply = await self._send(agent_id, calls_pb2.CALL_KIND_CONTROL, method, packed, timeout_s)
+        except errors.CallError as error:
+            if method in _LOOKING:
+                error.outcome = "not_applied"
+            raise
         return msgspec.msgpack.decode(reply.value)
 
     async def _send(
