@@ -160,8 +160,13 @@ class Stream:
         self.next = item
 
     def signal(self, item: Item) -> Signal:
-        """As it goes on the wire. `prev`: the unsettled one before it in the box as it is now; 0: none [prev]."""
+        """As it goes on the wire. `prev`: the one before it in the box as it is now; 0: none [prev].
+
+        A volatile sender has no box: what is answered is settled.
+        """
         owner, before = self.owner, item.before
+        while owner.epoch and before is not None and before.done:
+            before = before.before
         return Signal(
             owner.uid,
             self.receiver,

@@ -1,0 +1,425 @@
+"""Signals between hosts, the pure part (protocol 3, "Sender"): nothing lost, passed over, doubled or settled twice."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from core_signals_world import APPLIED, RECEIVERS, SENDERS, Entry, Tight, World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tenured.core import receiving
+from tenured.core.fairness import FairQueue
+from tenured.core.receiving import Inbound, Shares
+from tenured.core.sending import Sending
+from tenured.core.signalframes import BadFrame, Batch
+from tenured.core.signals import Again, Settled, Signal, Verdict
+from tenured.core.streams import MAX_BODY, PAIR_WINDOW, BadAnswer, Lane, Owner, Route
+
+OFTEN = ("emit", "connect", "send", "receive", "turn", "ack", "forget")
+SELDOM = ("wait", "publish", "cut", "lose", "move", "hinder", "give_up", "delete")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 1 << 32), st.integers(20, 400))
+def test_whatever_happens_each_signal_is_settled_once_in_order_and_truly(seed: int, steps: int) -> None:
+    """Protocol 3 [keep_box, prev, void]: frames lost, doubled, reordered, connections cut, agents moved and deleted.
+    Each seed has its own share of each of them (swarm testing).
+    """
+    rng, world = random.Random(seed), World()
+    weights = [rng.choice((2, 4, 8)) for _ in OFTEN] + [rng.choice((0, 0.2, 0.5, 1.5)) for _ in SELDOM]
+    for name in rng.choices(OFTEN + SELDOM, weights, k=steps):
+        getattr(world, name)(rng.randrange(1 << 12))
+        world.judge()
+    world.heal()
+    world.judge()
+    for uid, epoch in SENDERS.items():
+        assert set(world.settled[uid]) == set(world.released[uid]), "some are not settled"
+        for n, verdict in world.settled[uid].items():
+            if verdict is Verdict.UNKNOWN:
+                assert epoch or world.receivers[world.released[uid][n].receiver].deleted
+    assert world.sending.results.unsettled == 0
+    assert not any(lane.streams for lane in world.sending.lanes.values()), "nothing is kept of what was forgotten"
+
+
+# --- one pair ---------------------------------------------------------------------------------------------------------
+
+
+class Pair:
+    """A sender, and the lane to host A."""
+
+    def __init__(self, epoch: int = 0, credits: int = 1000) -> None:
+        self.routes: dict[str, Route] = dict.fromkeys(RECEIVERS, Route("A", 1))
+        self.sending = Sending(self.routes.__getitem__, lambda: 1.0)
+        self.owner = Owner("1", "t/s", "t", epoch)
+        self.credits = credits
+
+    def release(self, *numbers: int, now: float = 0.0, **more: Any) -> None:
+        self.sending.release(self.owner, [Entry(n, "10", **more) for n in numbers], now)
+
+    def open(self) -> Lane:
+        self.lane.opened(self.credits, 1 << 20)
+        return self.lane
+
+    @property
+    def lane(self) -> Lane:
+        return self.sending.lanes["A"]
+
+    def take(self) -> list[tuple[int, int]]:
+        return [(signal.n, signal.prev) for signal in self.lane.take(1000, 1 << 20, 0.0)]
+
+    def outcomes(self) -> list[tuple[int, str]]:
+        self.sending.refusals(0.0)
+        return [(n, str(answer.verdict)) for _, n, answer in self.sending.take_outcomes()]
+
+
+def test_prev_names_the_one_before_until_its_settlement_is_committed() -> None:
+    """Protocol 3 [prev]: an answer alone does not do, for the record still has the entry."""
+    pair = Pair()
+    pair.release(3, 5, 9)
+    lane = pair.open()
+    assert pair.take() == [(3, 0), (5, 3), (9, 5)]
+    lane.answered(1, 2, APPLIED, 0.0)
+    assert pair.outcomes() == [(3, "applied"), (5, "applied")]
+    lane.broken("cut")
+    pair.open()
+    assert pair.take() == [(9, 5)]
+    pair.sending.forget(pair.owner, [3, 5])
+    lane.broken("cut")
+    pair.open()
+    assert pair.take() == [(9, 0)]
+
+
+def test_a_refused_pair_goes_on_from_its_first_unsettled_one_after_a_pause() -> None:
+    pair = Pair()
+    pair.release(1, 2, 3)
+    lane = pair.open()
+    pair.take()
+    lane.answered(1, 1, APPLIED, 0.0)
+    lane.answered(2, 2, Again("Busy", "full"), 0.0)
+    lane.answered(3, 3, Again("OutOfOrder"), 0.0)  # of before the pause: it is not heard
+    assert pair.outcomes() == [(1, "applied")]
+    assert pair.sending.waiting(pair.owner).stuck == {"10": ("Busy", "full")}
+    assert pair.take() == []
+    assert pair.sending.next_due == pytest.approx(0.05)
+    pair.sending.due(0.05)
+    assert pair.take() == [(2, 1), (3, 2)]
+
+
+def test_pauses_grow_to_five_seconds_and_end_with_progress() -> None:
+    pair, now, pauses = Pair(), 0.0, []
+    pair.release(1, 2)
+    lane = pair.open()
+    for seq in range(1, 21, 2):
+        assert len(pair.take()) == 2
+        lane.answered(seq, seq, Again("Busy"), now)
+        lane.answered(seq + 1, seq + 1, Again("OutOfOrder"), now)
+        pair.sending.refusals(now)
+        pauses.append(round(pair.sending.next_due - now, 3))
+        now = pair.sending.next_due
+        pair.sending.due(now)
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    pair.take()
+    lane.answered(21, 21, APPLIED, now)
+    lane.answered(22, 22, Again("Busy"), now)
+    pair.sending.refusals(now)
+    assert pair.sending.next_due - now == pytest.approx(0.05)
+
+
+def test_a_moved_pair_waits_for_the_newer_route_and_follows_it_at_once() -> None:
+    """A stale route is corrected, not failed."""
+    pair = Pair()
+    pair.release(1, 2)
+    lane = pair.open()
+    pair.take()
+    lane.answered(1, 2, Again("Moved"), 0.0)
+    assert pair.outcomes() == []
+    assert pair.take() == []
+    pair.routes["10"] = Route("B", 2)
+    pair.sending.routes_changed(["10"], 0.0)
+    other = pair.sending.lanes["B"]
+    other.opened(10, 1000)
+    assert [(each.n, each.prev) for each in other.take(10, 1000, 0.0)] == [(1, 0), (2, 1)]
+    assert not lane.streams
+
+
+def test_an_answer_of_the_old_host_counts_after_a_move() -> None:
+    """It was applied there before: the copy at the new host is a duplicate, and its answer is not told again."""
+    pair = Pair()
+    pair.release(1)
+    lane = pair.open()
+    pair.take()
+    pair.routes["10"] = Route("B", 2)
+    pair.sending.routes_changed(["10"], 0.0)
+    other = pair.sending.lanes["B"]
+    other.opened(10, 1000)
+    other.take(10, 1000, 0.0)
+    lane.answered(1, 1, APPLIED, 0.0)
+    other.answered(1, 1, APPLIED, 0.0)
+    assert pair.outcomes() == [(1, "applied")]
+
+
+def test_a_volatile_senders_signal_is_not_sent_again_after_a_break() -> None:
+    """Protocol 3, volatile agents [vol_once]: what was under way is unknown, what was not goes on."""
+    pair = Pair(epoch=4, credits=2)
+    pair.release(1, 2, 3)
+    lane = pair.open()
+    assert pair.take() == [(1, 0), (2, 1)]
+    lane.broken("cut")
+    assert pair.outcomes() == [(1, "unknown"), (2, "unknown")]
+    pair.open()
+    assert [n for n, _ in pair.take()] == [3]
+
+
+def test_a_refused_signal_of_a_volatile_sender_is_sent_again() -> None:
+    """A refusal says that nobody took it."""
+    pair = Pair(epoch=4)
+    pair.release(1)
+    lane = pair.open()
+    pair.take()
+    lane.answered(1, 1, Again("NotReady"), 0.0)
+    pair.sending.refusals(0.0)
+    pair.sending.due(10.0)
+    assert pair.take() == [(1, 0)]
+
+
+def test_what_waits_for_a_deleted_receiver_is_unknown() -> None:
+    """Protocol 3, dead letters (c): also what this activation never sent, for an earlier one may have."""
+    pair = Pair(credits=1)
+    pair.release(1, 2)
+    pair.open()
+    pair.take()
+    pair.routes["10"] = Route(deleted=True)
+    pair.sending.routes_changed(None, 0.0)
+    assert pair.outcomes() == [(1, "unknown"), (2, "unknown")]
+    pair.release(3)
+    assert pair.outcomes() == [(3, "unknown")]
+
+
+def test_a_void_replaces_the_live_one_and_the_first_answer_counts() -> None:
+    """Protocol 3 [void]: under the same number, also when the live one is under way."""
+    pair = Pair()
+    pair.release(1, 2)
+    lane = pair.open()
+    pair.take()
+    pair.sending.release(pair.owner, [Entry(1, "10", void=True)], 0.0)
+    again = pair.lane.take(10, 1000, 0.0)
+    assert [(each.n, each.void, each.body) for each in again] == [(1, True, b""), (2, False, b"b")]
+    lane.answered(1, 2, APPLIED, 0.0)
+    lane.answered(3, 4, APPLIED, 0.0)
+    assert pair.outcomes() == [(1, "applied"), (2, "applied")]
+
+
+def test_an_order_that_is_broken_is_refused() -> None:
+    pair = Pair()
+    pair.release(4)
+    with pytest.raises(ValueError, match="released after 4"):
+        pair.release(3)
+
+
+def test_a_body_that_fits_no_frame_waits_and_is_told_until_it_is_given_up() -> None:
+    pair = Pair()
+    pair.release(1, body=bytes(MAX_BODY + 1))
+    pair.open()
+    assert pair.take() == []
+    assert pair.sending.waiting(pair.owner).stuck["10"][0] == "TooLarge"
+    pair.sending.release(pair.owner, [Entry(1, "10", void=True)], 0.0)
+    assert pair.take() == [(1, 0)]
+
+
+def test_a_forgotten_one_lets_a_pair_go_on_that_waited_for_it() -> None:
+    """The receiver's mark was forgotten, so `prev` named what it does not know."""
+    pair = Pair()
+    pair.release(1, 2)
+    lane = pair.open()
+    pair.take()
+    lane.answered(1, 1, Settled(Verdict.UNKNOWN), 0.0)
+    lane.answered(2, 2, Again("OutOfOrder"), 0.0)
+    pair.sending.refusals(0.0)
+    pair.sending.forget(pair.owner, [1])
+    assert pair.take() == [(2, 0)]
+
+
+def test_a_closed_sender_sends_and_hears_nothing_more() -> None:
+    pair = Pair()
+    pair.release(1, 2)
+    lane = pair.open()
+    pair.take()
+    pair.sending.close(pair.owner)
+    lane.answered(1, 1, APPLIED, 0.0)
+    lane.answered(2, 2, Again("Busy"), 0.0)
+    assert pair.outcomes() == []
+    assert pair.sending.results.unsettled == 0
+    assert pair.sending.waiting(pair.owner).unsettled == 0
+    assert not lane.streams
+
+
+def test_what_waits_is_told_with_its_age_and_its_reason() -> None:
+    pair = Pair()
+    pair.release(1, 2, born=7.0)
+    waiting = pair.sending.waiting(pair.owner)
+    assert (waiting.unsettled, waiting.oldest_born) == (2, 7.0)
+    assert waiting.stuck["10"][0] == "Unreachable"
+    pair.routes["10"] = Route()
+    pair.sending.routes_changed(None, 0.0)
+    assert pair.sending.waiting(pair.owner).stuck["10"][0] == "NotReady"
+
+
+# --- bounds ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_more_is_under_way_than_the_receiver_granted() -> None:
+    pair = Pair(credits=5)
+    pair.release(*range(1, 20))
+    lane = pair.open()
+    assert len(pair.take()) == 5
+    lane.answered(1, 3, APPLIED, 0.0)
+    assert pair.take() == []
+    lane.grant(8, 1 << 20)
+    assert [n for n, _ in pair.take()] == [6, 7, 8]
+
+
+def test_bytes_bound_what_is_under_way_and_one_large_signal_passes() -> None:
+    pair = Pair()
+    pair.release(1, 2, 3, body=bytes(3000))
+    pair.lane.opened(100, 2000)
+    assert [n for n, _ in pair.take()] == [1]
+    pair.lane.answered(1, 1, APPLIED, 0.0)
+    assert [n for n, _ in pair.take()] == [2]
+
+
+def test_one_pair_takes_no_more_than_its_window() -> None:
+    """A receiver that stands still leaves the connection to others."""
+    pair = Pair()
+    pair.release(*range(1, 2 * PAIR_WINDOW))
+    pair.sending.release(pair.owner, [Entry(9999, "11")], 0.0)
+    pair.open()
+    taken = pair.lane.take(1000, 1 << 20, 0.0)
+    assert len([each for each in taken if each.receiver == "10"]) == PAIR_WINDOW
+    assert [each.n for each in taken if each.receiver == "11"] == [9999]
+
+
+def test_answers_to_what_was_not_sent_are_a_breach() -> None:
+    pair = Pair()
+    pair.release(1)
+    pair.open()
+    pair.take()
+    with pytest.raises(BadAnswer):
+        pair.lane.answered(1, 2, APPLIED, 0.0)
+
+
+def signal(n: int, prev: int = 0, receiver: str = "10", sender: str = "1", body: bytes = b"") -> Signal:
+    return Signal(sender, receiver, n, prev, 1.0, body)
+
+
+def test_the_receiving_host_ends_a_connection_that_breaks_the_rules() -> None:
+    inbound = Inbound(Tight())
+    with pytest.raises(BadFrame, match="came after 0"):
+        inbound.take(Batch(2, [signal(1)]))
+    with pytest.raises(BadFrame, match="more signals"):
+        inbound.take(Batch(1, [signal(n) for n in range(1, 8)]))
+    with pytest.raises(BadFrame, match="more bytes"):
+        Inbound(Tight()).take(Batch(1, [signal(1, body=bytes(600)), signal(2, 1)]))
+
+
+def test_an_agent_that_stands_still_leaves_room_for_others() -> None:
+    """No head-of-line blocking: it gets `Busy` beyond its share, and others are admitted."""
+    inbound = Inbound(Shares())
+    inbound.take(Batch(1, [signal(n, n - 1) for n in range(1, 4001)]))
+    answers = [inbound.admit(seq, signal(seq, seq - 1)) for seq in range(1, 4001)]
+    admitted = answers.count(None)
+    assert admitted == (receiving.LINK_SIGNALS - 4000) // receiving.SHARE
+    first = answers[admitted]
+    assert first is not None and first.code == "Busy"
+    assert {each.code for each in answers[admitted + 1 :] if each} <= {"OutOfOrder", "Busy"}
+    inbound.take(Batch(4001, [signal(1, receiver="11", sender="2")]))
+    assert inbound.admit(4001, signal(1, receiver="11", sender="2")) is None
+
+
+def test_what_follows_a_refused_one_is_refused_until_it_comes_again() -> None:
+    inbound = Inbound(Shares())
+    inbound.take(Batch(1, [signal(1), signal(2, 1), signal(1), signal(2, 1)]))
+    assert inbound.admit(1, signal(1)) is None
+    inbound.refused(signal(1))
+    inbound.answer(1, Again("NotReady"))
+    again = inbound.admit(2, signal(2, 1))
+    assert again is not None and again.code == "OutOfOrder"
+    assert inbound.admit(3, signal(1)) is None
+    assert inbound.admit(4, signal(2, 1)) is None
+
+
+def test_answers_travel_in_runs_with_new_credits() -> None:
+    inbound = Inbound(Tight())
+    came = [signal(n, receiver=str(n)) for n in range(1, 6)]
+    inbound.take(Batch(1, came))
+    for seq, each in enumerate(came, 1):
+        assert inbound.admit(seq, each) is None
+    for seq in (5, 1, 2, 3):
+        inbound.answer(seq, Again("Busy") if seq == 3 else APPLIED)
+    said = inbound.flush()
+    assert said is not None
+    assert said.runs == [(1, 2, APPLIED), (3, 3, Again("Busy")), (5, 5, APPLIED)]
+    assert (said.serial, said.signals) == (1, 4 + 6)
+    assert inbound.flush() is None
+
+
+# --- fairness -------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 2000), min_size=2, max_size=5))
+def test_tenants_get_equal_bytes_however_large_their_signals_are(sizes: list[int]) -> None:
+    queue: FairQueue[str] = FairQueue(quantum=1000)
+    served = dict.fromkeys(map(str, range(len(sizes))), 0)
+    for tenant in served:
+        for _ in range(3):
+            queue.put(tenant, 0, tenant)
+    while sum(served.values()) < 200_000:
+        tenant = queue.pop()
+        assert tenant is not None
+        served[tenant] += sizes[int(tenant)]
+        queue.charge(tenant, sizes[int(tenant)])
+        queue.put(tenant, 0, tenant)
+    assert max(served.values()) - min(served.values()) <= 2 * (1000 + 2000)
+
+
+def test_a_tenant_that_comes_and_goes_pays_its_debt() -> None:
+    """One huge signal at a time is not a way around the others."""
+    queue: FairQueue[str] = FairQueue(quantum=10)
+    served = {"huge": 0, "small": 0}
+    for tenant in served:
+        queue.put(tenant, 0, tenant)
+    for _ in range(1000):
+        tenant = queue.pop()
+        assert tenant is not None
+        size = 500 if tenant == "huge" else 10
+        served[tenant] += size
+        queue.charge(tenant, size)
+        queue.put(tenant, 0, tenant)
+    assert abs(served["huge"] - served["small"]) <= 1000
+
+
+def test_higher_priority_goes_first_between_senders_and_a_pair_keeps_its_order() -> None:
+    routes = dict.fromkeys(RECEIVERS, Route("A", 1))
+    sending = Sending(routes.__getitem__, lambda: 1.0)
+    low, high = Owner("1", "t/low", "t", 0), Owner("2", "t/high", "t", 0)
+    sending.release(low, [Entry(1, "10"), Entry(2, "10", priority=9), Entry(3, "10")], 0.0)
+    sending.release(high, [Entry(1, "10", priority=5), Entry(2, "10", priority=5)], 0.0)
+    lane = sending.lanes["A"]
+    lane.opened(100, 1 << 20)
+    taken = [(each.sender, each.n) for each in lane.take(10, 1 << 20, 0.0)]
+    assert taken == [("2", 1), ("2", 2), ("1", 1), ("1", 2), ("1", 3)]
+
+
+def test_a_backlog_of_one_tenant_does_not_hold_up_another() -> None:
+    routes = {str(uid): Route("A", 1) for uid in range(1000)}
+    sending = Sending(routes.__getitem__, lambda: 1.0)
+    for number in range(200):
+        many = Owner(f"{number}", "loud/s", "loud", 0)
+        sending.release(many, [Entry(n, str(number), body=bytes(400)) for n in range(1, 101)], 0.0)
+    sending.release(Owner("q", "quiet/s", "quiet", 0), [Entry(1, "999")], 0.0)
+    lane = sending.lanes["A"]
+    lane.opened(10_000, 1 << 24)
+    place = [each.source for each in lane.take(10_000, 1 << 24, 0.0)].index("quiet/s")
+    assert place < 100
