@@ -42,6 +42,7 @@ from tenured.host.reports import Reporter, ask_leader
 from tenured.host.site import Site
 from tenured.host.status import HostStatus
 from tenured.host.store import Store
+from tenured.host.stores import StateStore
 from tenured.host.watching import Watcher
 from tenured.transport import calls as calls_service
 from tenured.transport.errors import TransportError
@@ -103,18 +104,28 @@ class Host:
         options = self._options
         events = LinkEvents(self._connected, self._disconnected, self._hello, self._acked)
         self._links = self._make_links(files, events)
+        mirror = Mirror(self._incarnation)
         self._site = Site(
             host=options.name,
             lease=self._make_lease(),
             pool=WorkerPool(self._incarnation, lock, options.workers, self),
-            store=self._make_store(),
+            store=self._state_store(mirror),
             reports=Reporter(self._links, self._incarnation),
             logs=AgentLogs(options.name),
-            mirror=Mirror(self._incarnation),
+            mirror=mirror,
             metrics=Metrics(),
         )
         self._activations = Activations(self._site)
         self._status = HostStatus(self._links, self._incarnation, self._site, self._activations)
+
+    def _state_store(self, mirror: Mirror) -> StateStore:
+        if not self._options.store:
+            return self._make_store()
+        # asyncpg is an extra, and 20 ms of a start.
+        from tenured.host.pgstore import PostgresStore  # noqa: PLC0415
+        from tenured.storage.postgres import Postgres  # noqa: PLC0415
+
+        return PostgresStore(Postgres(self._options.store_url, self._cluster), clocks.boot_ns, mirror.gone)
 
     # What a simulated host has others of (docs/adr/0018).
 
@@ -223,6 +234,7 @@ class Host:
 
     def _watched(self, batch: WatchBatch) -> None:
         self._activations.rows_changed(touched=self._site.mirror.apply(batch))
+        self._site.store.deleted(batch.gone_agents)
 
     def _gone(self) -> None:
         if not self._end.done():

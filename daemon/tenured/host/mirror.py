@@ -7,8 +7,11 @@ seal).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tenure_proto.v1.common_pb2 import Route
 from tenure_proto.v1.registry_pb2 import AgentRow, HostRow, WatchBatch
+from tenured.core.cells import Verdict, guard_uid
 
 
 class Mirror:
@@ -53,6 +56,14 @@ class Mirror:
         """The row of namespace/name."""
         uid = self._by_id.get(agent_id)
         return None if uid is None else self.agents.get(uid)
+
+    def gone(self, uids: Iterable[str]) -> list[str]:
+        """Those that the registry has no more, for good: not here at a revision that has seen their creation
+        [uid_drop, uid_wait].
+        """
+        if not self.synced:
+            return []
+        return [uid for uid in uids if guard_uid(uid, self.agents, self.revision) is Verdict.DELETED]
 
     def route(self, row: AgentRow) -> Route:
         """Where calls to that agent go, as far as this host knows."""
