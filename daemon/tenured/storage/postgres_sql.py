@@ -15,7 +15,8 @@ VERSION = 1
 LOCK = 0x54_4E_52_45
 """Advisory lock of whoever makes the tables."""
 
-STANDING = "SELECT to_regclass('tenure_store') IS NOT NULL"
+# Not to_regclass: within a transaction that waited for whoever made them, it still answers from before.
+STANDING = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'tenure_store')"
 
 ABOUT = "SELECT version, cluster FROM tenure_store"
 
