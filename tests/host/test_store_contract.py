@@ -1,5 +1,5 @@
 """What a holder may rely on, whichever store it uses (protocol 2, owner): on three real registers, and in a real
-PostgreSQL.
+PostgreSQL, plain, and compressed and encrypted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,21 @@ from store_places import Place, postgresql, servers
 from tenured.core.cells import NOTHING, Version
 from tenured.core.frames import MAX_RECORD
 from tenured.host.stores import Record, RecordFenced, RecordTooLarge, RecordUnreadable
+from tenured.storage.keys import Keyring
 
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(params=["servers", "postgresql"])
+KEYS = Keyring("k1", {"k1": bytes(range(32))}, "keys")
+
+
+@pytest.fixture(params=["servers", "postgresql", "servers, encrypted", "postgresql, encrypted"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer) -> AsyncIterator[Place]:
     """One store that nobody else uses."""
-    async with servers(tmp_path) if request.param == "servers" else postgresql(postgres) as made:
+    name: str = request.param
+    async with servers(tmp_path) if name.startswith("servers") else postgresql(postgres) as made:
+        if name.endswith("encrypted"):
+            made.keyring = KEYS
         yield made
 
 

@@ -15,10 +15,14 @@ from postgres_server import PostgresServer
 from register_links import SERVERS, RegisterLinks
 
 from tenured.clocks import boot_ns
+from tenured.core.frames import MAX_STORED
+from tenured.host.encoding import EncodedStore
 from tenured.host.pgstore import PostgresStore
 from tenured.host.store import Store
 from tenured.host.stores import StateStore
 from tenured.storage import Register
+from tenured.storage.codec import RecordCodec
+from tenured.storage.keys import Keyring
 from tenured.storage.postgres import Postgres
 
 CLUSTER = "demo.shop"
@@ -30,10 +34,14 @@ class Place(ABC):
 
     def __init__(self) -> None:
         self.stack = contextlib.AsyncExitStack()
+        self.keyring: Keyring | None = None
+        """Hosts from now on compress, and encrypt with these; None: they write what they are given."""
 
     async def host(self) -> Host:
         """One more host."""
         host = await self._host()
+        if self.keyring is not None:
+            host.encode(self.keyring)
         running = asyncio.ensure_future(host.store.keep_repeating())
         self.stack.push_async_callback(_end, running)
         return host
@@ -41,15 +49,26 @@ class Place(ABC):
     @abstractmethod
     async def _host(self) -> Host: ...
 
-    @abstractmethod
     async def stored(self, uid: str) -> dict[str, bytes]:
-        """The entries as they are kept, without any host."""
+        """The entries without any host, plain."""
+        codec = RecordCodec(uid, self.keyring or Keyring(), compress=False)
+        return {name: codec.decode(name, data) for name, data in (await self.raw(uid)).items()}
+
+    @abstractmethod
+    async def raw(self, uid: str) -> dict[str, bytes]:
+        """The entries as they are kept."""
 
 
 class Host(ABC):
     """A host's store, and what a test does to its connection."""
 
     store: StateStore
+
+    def encode(self, keyring: Keyring) -> None:
+        """As a host does it (`tenured.host.app`)."""
+        self.store.limit = MAX_STORED  # type: ignore[attr-defined]
+        self.store = EncodedStore(self.store, compress=True)
+        self.store.keyring = keyring
 
     @abstractmethod
     def lose_answers(self) -> None:
@@ -85,7 +104,7 @@ class ServersPlace(Place):
         self.stack.push_async_callback(host.links.end)
         return host
 
-    async def stored(self, uid: str) -> dict[str, bytes]:
+    async def raw(self, uid: str) -> dict[str, bytes]:
         readings = [(await register.read_many([uid]))[0] for register in self.registers.values()]
         return dict(max(readings, key=lambda reading: reading.version).entries)
 
@@ -137,7 +156,7 @@ class PostgresPlace(Place):
         proxy = await self.stack.enter_async_context(CuttingProxy(self.server.port))
         return PostgresHost(proxy, self.server.url_at(proxy.port, self.database))
 
-    async def stored(self, uid: str) -> dict[str, bytes]:
+    async def raw(self, uid: str) -> dict[str, bytes]:
         rows = await self.sql("SELECT key, value FROM tenure_entry WHERE uid = $1", uid)
         return {row["key"].decode(): row["value"] for row in rows}
 
@@ -156,7 +175,7 @@ class PostgresHost(Host):
         self.proxy = proxy
         self.deleted: set[str] = set()
         self.database = Postgres(lambda: url, CLUSTER)
-        self.store: PostgresStore = PostgresStore(self.database, boot_ns, self._gone)
+        self.store = PostgresStore(self.database, boot_ns, self._gone)
 
     def _gone(self, uids: object) -> list[str]:
         assert isinstance(uids, list)

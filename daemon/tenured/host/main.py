@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         gone = uvloop.run(Host(options).run())
-    except (OSError, ImportError, StorageError) as error:
+    except (OSError, StorageError) as error:
         logging.getLogger("tenured.host").error("cannot start: %s", error)  # noqa: TRY400 - a sentence, no traceback
         return 1
     return EXIT_GONE if gone else 0

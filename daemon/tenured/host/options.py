@@ -54,6 +54,10 @@ class Options:
     """From SIGTERM to our exit: 5 s before a grace period of 60 s ends (API.md section 3)."""
     store: str = field(default="", repr=False)
     """Where agents' state is kept: empty for the servers, or where the URL of a PostgreSQL is found (`store_url`)."""
+    keys: Path | None = None
+    """File with the keys that agents' state is encrypted with; None: it is not. Read again when it changes."""
+    compress: bool = True
+    """Whether larger entries of agents' state are compressed before they are stored."""
     log_format: str = "text"
     """text or json"""
     worker_uids: frozenset[int] = frozenset()
@@ -95,6 +99,8 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             capabilities=tuple(given.capability or lists["capability"]),
             exit_deadline_s=float(given.exit_deadline),
             store=_store(given.store),
+            keys=Path(given.keys) if given.keys else None,
+            compress=_switch("--compress", given.compress),
             log_format=_log_format(given.log_format),
             worker_uids=frozenset(int(uid) for uid in given.worker_uid.split(",") if uid),
         )
@@ -136,6 +142,8 @@ def _parser(environment: Mapping[str, str], lists: dict[str, list[str]]) -> argp
     flag("capability", "", "what this host has beside what its pool has, e.g. gpu; repeat")
     flag("exit-deadline", "55", "seconds from SIGTERM to exit")
     flag("store", "", "where agents' state is kept: postgresql://..., or file:PATH with that URL; default: the servers")
+    flag("keys", "", "file with the keys that agents' state is encrypted with; default: it is not")
+    flag("compress", "on", "compress agents' state before it is stored: on or off")
     flag("log-format", "text", "text or json")
     flag("worker-uid", "", "user ids, besides our own, that workers may have; comma-separated")
     return parser
@@ -152,6 +160,12 @@ def _store(text: str) -> str:
         # Without the text: it may hold a password.
         raise ValueError(f"--store: expected postgresql://..., or {FILE}PATH with such a URL")
     return text
+
+
+def _switch(flag: str, text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(f"{flag} {text}: there are on and off")
+    return text == "on"
 
 
 def _log_format(name: str) -> str:
