@@ -182,7 +182,7 @@ async def test_records_of_deleted_agents_leave(place: PostgresPlace) -> None:
         first.store.close(record)
     first.store.deleted(["1", "not of this host"])
     await _until_left(place, ["2", "3"])
-    second = PostgresHost(first.proxy, place.server.url_at(first.proxy.port, place.database))
+    second = PostgresHost(first.proxy, place.server.url_at(first.proxy.port, place.schema))
     second.deleted = {"3"}
     running = asyncio.ensure_future(second.store.keep_repeating())
     await _until_left(place, ["2"])

@@ -37,7 +37,7 @@ async def database(place: PostgresPlace) -> AsyncIterator[Postgres]:
 
 
 def connection(place: PostgresPlace, cluster: str = CLUSTER) -> Postgres:
-    return Postgres(lambda: place.server.url_at(place.server.port, place.database), cluster)
+    return Postgres(lambda: place.server.url_at(place.server.port, place.schema), cluster)
 
 
 def delta(seq: int, epoch: int = 1, base: Version | None = None, **puts: bytes) -> WriteItem:
@@ -133,7 +133,7 @@ async def _begin_write(place: PostgresPlace) -> Any:
 
 
 async def _until_waiting(place: PostgresPlace) -> None:
-    statement = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    statement = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
     async def waiting() -> bool:
         return bool(await place.sql(statement))
@@ -270,9 +270,9 @@ async def test_another_cluster_may_have_a_schema_of_its_own(place: PostgresPlace
     first = connection(place)
     await first.connect()
     await begun(first)
-    await place.sql("CREATE SCHEMA other")
-    url = f"{place.server.url_at(place.server.port, place.database)}&search_path=other"
-    second = Postgres(lambda: url, "other.shop")
+    other = f"{place.schema}_other"
+    await place.sql(f"CREATE SCHEMA {other}")
+    second = Postgres(lambda: place.server.url_at(place.server.port, other), "other.shop")
     await second.connect()
     (sealed,) = await second.seal_many([SealItem("7", 1)])
     assert sealed.version == NOTHING
@@ -280,13 +280,11 @@ async def test_another_cluster_may_have_a_schema_of_its_own(place: PostgresPlace
     second.close()
 
 
-async def test_a_server_that_is_not_durable_is_told_of(
-    postgres: PostgresServer, place: PostgresPlace, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_server_that_is_not_durable_is_told_of(place: PostgresPlace, caplog: pytest.LogCaptureFixture) -> None:
     """Once; and what a session can ask for itself, ours do."""
-    await place.sql(f"ALTER DATABASE {place.database} SET synchronous_commit = off")
+    url = place.server.url_at(place.server.port, place.schema) + "&synchronous_commit=off"
     with caplog.at_level(logging.WARNING, logger="tenured"):
-        database = connection(place)
+        database = Postgres(lambda: url, CLUSTER)
         await database.connect()
         await database.connect()
     said = [record.getMessage() for record in caplog.records]

@@ -123,13 +123,13 @@ class PostgresServer:
     def url(self) -> str:
         return self.url_at(self.port)
 
-    def url_at(self, port: int, database: str = "postgres") -> str:
-        """Through another port, of a proxy."""
-        return f"postgresql://tenure@127.0.0.1:{port}/{database}?sslmode=disable"
+    def url_at(self, port: int, schema: str = "public") -> str:
+        """Through another port, of a proxy; with tables of its own."""
+        return f"postgresql://tenure@127.0.0.1:{port}/postgres?sslmode=disable&search_path={schema}"
 
-    async def sql(self, statement: str, *arguments: object, database: str = "postgres") -> list[asyncpg.Record]:
+    async def sql(self, statement: str, *arguments: object, schema: str = "public") -> list[asyncpg.Record]:
         """What somebody with psql would do."""
-        connection = await asyncpg.connect(self.url_at(self.port, database))
+        connection = await asyncpg.connect(self.url_at(self.port, schema))
         try:
             return await connection.fetch(statement, *arguments)
         finally:

@@ -26,7 +26,7 @@ from tenured.storage.keys import Keyring
 from tenured.storage.postgres import Postgres
 
 CLUSTER = "demo.shop"
-_databases = count()
+_schemas = count()
 
 
 class Place(ABC):
@@ -145,23 +145,23 @@ async def servers(directory: Path) -> AsyncIterator[Place]:
 
 
 class PostgresPlace(Place):
-    """A database of its own in a real PostgreSQL; each host behind a proxy of its own."""
+    """Tables of its own in a real PostgreSQL; each host behind a proxy of its own."""
 
-    def __init__(self, server: PostgresServer, database: str) -> None:
+    def __init__(self, server: PostgresServer, schema: str) -> None:
         super().__init__()
         self.server = server
-        self.database = database
+        self.schema = schema
 
     async def _host(self) -> PostgresHost:
         proxy = await self.stack.enter_async_context(CuttingProxy(self.server.port))
-        return PostgresHost(proxy, self.server.url_at(proxy.port, self.database))
+        return PostgresHost(proxy, self.server.url_at(proxy.port, self.schema))
 
     async def raw(self, uid: str) -> dict[str, bytes]:
         rows = await self.sql("SELECT key, value FROM tenure_entry WHERE uid = $1", uid)
         return {row["key"].decode(): row["value"] for row in rows}
 
     async def sql(self, statement: str, *arguments: object) -> list[dict[str, object]]:
-        return [dict(row) for row in await self.server.sql(statement, *arguments, database=self.database)]
+        return [dict(row) for row in await self.server.sql(statement, *arguments, schema=self.schema)]
 
     async def damage(self, uid: str, key: str, value: bytes, *, checksum: bool) -> None:
         """Another value, with a checksum that fits or does not."""
@@ -194,8 +194,8 @@ class PostgresHost(Host):
 
 @contextlib.asynccontextmanager
 async def postgresql(server: PostgresServer) -> AsyncIterator[PostgresPlace]:
-    database = f"store_{next(_databases)}"
-    await server.sql(f"CREATE DATABASE {database}")
-    place = PostgresPlace(server, database)
+    schema = f"store_{next(_schemas)}"
+    await server.sql(f"CREATE SCHEMA {schema}")
+    place = PostgresPlace(server, schema)
     async with place.stack:
         yield place
