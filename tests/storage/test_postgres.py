@@ -306,6 +306,20 @@ async def test_a_server_without_fsync_is_told_of(caplog: pytest.LogCaptureFixtur
     assert "fsync or full_page_writes is off: a crash of its machine loses acknowledged turns" in caplog.text
 
 
+async def test_a_standby_is_refused() -> None:
+    """Until it is the primary: a write there fails, and a read may be old."""
+    async with PostgresServer() as server:
+        await server.kill()
+        (server.directory / "data" / "standby.signal").touch()
+        await server.start()
+        database = Postgres(lambda: server.url, CLUSTER)
+        with pytest.raises(StoreFailed, match="This PostgreSQL is a standby"):
+            await database.connect()
+        await server.sql("SELECT pg_promote()")
+        await database.connect()
+        database.close()
+
+
 async def test_who_cannot_be_reached_is_told_in_a_sentence() -> None:
     for url in ("postgresql://nobody@127.0.0.1:1/x", "postgresql://h:port/x"):
         with pytest.raises(StoreFailed, match="PostgreSQL cannot be used: "):

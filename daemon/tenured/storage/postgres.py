@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
@@ -148,6 +148,7 @@ class Postgres:
     # --- the beginning --------------------------------------------------------------------------------------------
 
     async def _prepare(self, connection: asyncpg.Connection[Any]) -> None:
+        await self._settle(connection)
         if not await connection.fetchval(sql.STANDING):
             await self._make(connection)
         about = await connection.fetchrow(sql.ABOUT)
@@ -162,7 +163,6 @@ class Postgres:
                 f"This database keeps the state of cluster {about['cluster']}. Give {self._cluster} a database of its "
                 "own, or a schema (?search_path=NAME)."
             )
-        await self._settle(connection)
 
     async def _make(self, connection: asyncpg.Connection[Any]) -> None:
         """One host makes the tables, the others wait for it."""
@@ -176,7 +176,10 @@ class Postgres:
     async def _settle(self, connection: asyncpg.Connection[Any]) -> None:
         fsync, pages, commit, standbys, standby = await _row(connection, sql.DURABILITY)
         if standby:
-            raise StoreFailed("this PostgreSQL is a standby. Name the primary, or add ?target_session_attrs=primary")
+            raise StoreFailed(
+                "This PostgreSQL is a standby. Name the primary, or all with ?target_session_attrs=primary.",
+                fatal=False,
+            )
         await connection.execute(sql.SESSION, commit if commit in _STRONG else "on")
         weak: list[str] = []
         if fsync != "on" or pages != "on":
@@ -247,7 +250,7 @@ def _sealed(row: asyncpg.Record, epoch: int) -> SealAnswer:
     )
 
 
-def _reading(uid: str, version: Version, row: Mapping[str, Any]) -> Reading:
+def _reading(uid: str, version: Version, row: asyncpg.Record) -> Reading:
     found = list(zip(row["keys"] or (), row["crcs"] or (), row["data"] or (), strict=True))
     damaged = next((f"entry {key!r} is damaged" for key, crc, value in found if zlib.crc32(value) != crc), "")
     if version != NOTHING and not found:  # unreadable is not empty
