@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -27,6 +26,8 @@ MISSING = (
     "elsewhere put its initdb on the PATH, or name its directory in TENURE_POSTGRES_BIN."
 )
 START_S = 30.0
+USER = 65534
+"""`nobody`"""
 
 
 def binaries() -> Path | None:
@@ -48,14 +49,15 @@ class PostgresServer:
         assert found is not None, MISSING
         self._bin = found
         self._settings = settings
-        self._user = "nobody" if os.geteuid() == 0 else None
+        # Not `user=` of subprocess: that forks, which gRPC in this process does not bear.
+        self._prefix = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"] if os.geteuid() == 0 else []
         (self.port,) = free_ports(1)
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix="tenure-postgres-"))
-        if self._user is not None:
-            os.chown(self.directory, pwd.getpwnam(self._user).pw_uid, -1)
+        if self._prefix:
+            os.chown(self.directory, USER, USER)
         try:
             await self._command(
                 "initdb", "--no-sync", "--username=tenure", "--auth=trust", "--encoding=UTF8", "-D", "data"
@@ -81,12 +83,12 @@ class PostgresServer:
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.directory / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *self._prefix,
                 self._bin / "postgres",
                 "-D",
                 "data",
                 *flags,
                 cwd=self.directory,
-                user=self._user,
                 stdout=log,
                 stderr=log,
             )
@@ -141,7 +143,7 @@ class PostgresServer:
 
     async def _command(self, name: str, *arguments: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            self._bin / name, *arguments, cwd=self.directory, user=self._user, stdout=-1, stderr=subprocess.STDOUT
+            *self._prefix, self._bin / name, *arguments, cwd=self.directory, stdout=-1, stderr=subprocess.STDOUT
         )
         output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
