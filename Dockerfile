@@ -20,7 +20,7 @@ RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolatio
 FROM python AS requirements
 COPY pyproject.toml tools/requirements.py /src/
 RUN python3 /src/requirements.py /src/pyproject.toml >/sdk.txt && \
-    python3 /src/requirements.py /src/pyproject.toml daemon operator >/tenured.txt
+    python3 /src/requirements.py /src/pyproject.toml daemon postgres operator >/tenured.txt
 
 FROM python AS sdk-build
 COPY --from=requirements /sdk.txt /requirements.txt

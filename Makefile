@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help binaries setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim sim-fresh soak models clean
+.PHONY: help binaries postgresql setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim sim-fresh soak models clean
 
 BIN := .venv/bin
 # The first Python on the PATH that is new enough and can make environments; PYTHON=… chooses another.
@@ -35,11 +35,14 @@ demo: .venv/.project ## three servers and three hosts on this machine; one loses
 binaries: ## build etcd, the API server and the rest of Kubernetes from source, once (6 to 10 minutes; cached)
 	@$(PYTHON) -m tools.k8s binaries
 
-test: setup binaries ## every test but e2e
+postgresql: setup
+	@$(BIN)/python tests/support/postgres_server.py
+
+test: setup binaries postgresql ## every test but e2e
 	$(BIN)/pytest -m 'not e2e'
 	$(MAKE) --no-print-directory sim-fresh
 
-check: lint binaries ## format, lint, types, layers, generated code, fast tests
+check: lint binaries postgresql ## format, lint, types, layers, generated code, fast tests
 	$(BIN)/pytest -m 'not e2e and not cluster'
 
 lint: setup

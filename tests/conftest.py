@@ -1,4 +1,6 @@
-"""A real API server (etcd and kube-apiserver, no nodes) for the tests of CRDs, operator and chart."""
+"""A real API server (etcd and kube-apiserver, no nodes) for the tests of CRDs, operator and chart, and a real
+PostgreSQL for those of the state store.
+"""
 
 import base64
 import json
@@ -9,11 +11,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "test-admin"
@@ -180,3 +183,10 @@ def installed(api_server: ApiServer) -> ApiServer:
     api_server.kubectl("annotate", "--overwrite", *names, *release)
     api_server.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
     return api_server
+
+
+@pytest.fixture(scope="session")
+async def postgres() -> AsyncIterator[PostgresServer]:
+    """For tests that break nothing; those that do start their own. Without a PostgreSQL they fail, and say so."""
+    async with PostgresServer() as server:
+        yield server

@@ -11,7 +11,9 @@ import msgspec
 from tenured.core.cells import NOTHING, Verdict, Version
 
 MAX_RECORD = 32 * 1024 * 1024
-"""Bytes of a record's entries; the holder refuses a turn that would exceed it before it writes."""
+"""Bytes of a record's entries, plain; the holder refuses a turn that would exceed it before it writes."""
+MAX_STORED = MAX_RECORD + (4 << 20)
+"""Bytes of a record's entries as a store takes them: encryption adds some to each (ADR 0025)."""
 
 # --- frames --------------------------------------------------------------------------------------------
 

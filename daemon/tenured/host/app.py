@@ -13,6 +13,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING
 
 import tenure_link
 from tenure_api.identity import cluster_id_of
@@ -27,12 +28,14 @@ from tenure_proto.v1.hostlink_pb2 import (
 )
 from tenure_proto.v1.registry_pb2 import WatchBatch
 from tenured import clocks
+from tenured.core.frames import MAX_STORED
 from tenured.core.lease import HostLease
 from tenured.core.profile import NS
 from tenured.host import enrolling, health, http, leasing, link
 from tenured.host.activations import Activations
 from tenured.host.calls import HostCalls
 from tenured.host.courier import Courier
+from tenured.host.encoding import EncodedStore
 from tenured.host.leasing import Lease
 from tenured.host.locks import DeadLocks, OwnLock, new_incarnation
 from tenured.host.logs import AgentLogs
@@ -44,7 +47,10 @@ from tenured.host.reports import Reporter, ask_leader
 from tenured.host.site import Site
 from tenured.host.status import HostStatus
 from tenured.host.store import Store
+from tenured.host.stores import StateStore
 from tenured.host.watching import Watcher
+from tenured.storage.errors import StoreForeign
+from tenured.storage.keys import KeyFile
 from tenured.transport import calls as calls_service
 from tenured.transport.errors import TransportError
 from tenured.transport.roles import HOST_CALLS
@@ -52,6 +58,9 @@ from tenured.transport.serverlinks import LinkEvents, ServerLinks
 from tenured.transport.serving import Listener
 from tenured.transport.signals import FramedWires, Wires
 from tenured.transport.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from tenured.host.pgstore import PostgresStore
 
 log = logging.getLogger("tenured.host")
 
@@ -112,7 +121,7 @@ class Host:
             host=options.name,
             lease=self._make_lease(),
             pool=WorkerPool(self._incarnation, lock, options.workers, self),
-            store=self._make_store(),
+            store=self._state_store(mirror),
             reports=Reporter(self._links, self._incarnation),
             logs=AgentLogs(options.name),
             mirror=mirror,
@@ -123,6 +132,24 @@ class Host:
         self._activations = Activations(self._site)
         self._site.courier.bind(self._activations.deliver)
         self._status = HostStatus(self._links, self._incarnation, self._site, self._activations)
+
+    def _state_store(self, mirror: Mirror) -> StateStore:
+        """Raises StoreForeign when the file of keys cannot be used."""
+        options = self._options
+        store: Store | PostgresStore = self._make_postgres(mirror) if options.store else self._make_store()
+        store.limit = MAX_STORED
+        return EncodedStore(
+            store, compress=options.compress, keys=None if options.keys is None else KeyFile(options.keys)
+        )
+
+    def _make_postgres(self, mirror: Mirror) -> PostgresStore:
+        try:  # asyncpg is an extra, and 20 ms of a start
+            from tenured.host.pgstore import PostgresStore  # noqa: PLC0415
+            from tenured.storage.postgres import Postgres  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise StoreForeign(f"--store: {error.name} is missing. Install tenure[postgres].") from error
+
+        return PostgresStore(Postgres(self._options.store_url, self._cluster), clocks.boot_ns, mirror.gone)
 
     # What a simulated host has others of (docs/adr/0018).
 
@@ -243,6 +270,7 @@ class Host:
     def _watched(self, batch: WatchBatch) -> None:
         self._activations.rows_changed(touched=self._site.mirror.apply(batch))
         self._site.courier.watched(batch)
+        self._site.store.deleted(batch.gone_agents)
 
     def _gone(self) -> None:
         if not self._end.done():

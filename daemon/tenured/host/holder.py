@@ -32,7 +32,7 @@ from tenured.host.ledger import Ledger
 from tenured.host.outgoing import Outgoing
 from tenured.host.policy import policy_of
 from tenured.host.site import Site
-from tenured.host.store import Record, RecordDeleted, RecordLost, RecordUnreadable
+from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordUnreadable
 from tenured.host.telling import Telling
 from tenured.host.trials import Trials
 from tenured.host.turning import Turns, wake_of

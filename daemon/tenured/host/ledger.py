@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tenured.clocks import boot_ns
 from tenured.core import turns
 from tenured.core.frames import MAX_RECORD
-from tenured.host.store import Record
+from tenured.host.stores import Record
 
 
 class TooLarge(ValueError):
@@ -21,20 +21,23 @@ class Ledger:
     def __init__(self, record: Record, entries: Mapping[str, bytes], *, durable: bool = True) -> None:
         """Raises turns.Damaged."""
         self._record = record
-        self._durable = durable
-        self._entries = dict(entries)
+        self._volatile = None if durable else dict(entries)
         self.book = turns.load(entries)
         self._size = sum(map(len, entries.values()))
 
     @property
+    def _entries(self) -> Mapping[str, bytes]:
+        return self._record.owner.entries if self._volatile is None else self._volatile
+
+    @property
     def state(self) -> bytes | None:
-        """The user's, last committed; None: there was never one."""
+        """The user's, last committed, while nothing is being written; None: there was never one."""
         return self._entries.get(turns.STATE)
 
     @property
     def durable(self) -> bool:
         """Whether anything of it outlives this activation."""
-        return self._durable
+        return self._volatile is None
 
     @property
     def version(self) -> tuple[int, int]:
@@ -53,21 +56,23 @@ class Ledger:
     def write(self, turn: turns.Turn) -> asyncio.Future[None]:
         """Write it. When the future ends well, it is what is committed: call `landed`.
 
-        Raises RecordLost: nothing was sent. The future does: its fate is up to the next holder.
+        Raises RecordLost, RecordTooLarge: nothing was sent. RecordLost of the future: its fate is up to the next holder.
         """
-        if self._durable:
-            return self._record.write(boot_ns(), turn.puts, turn.deletes)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+        gone = sum(len(self._entries.get(name, b"")) for name in (*turn.puts, *turn.deletes))
+        size = self._size - gone + sum(map(len, turn.puts.values()))
+        if self._volatile is None:
+            written = self._record.write(boot_ns(), turn.puts, turn.deletes)
+        else:
+            for name in turn.deletes:
+                self._volatile.pop(name, None)
+            self._volatile.update(turn.puts)
+            written = asyncio.get_running_loop().create_future()
+            written.set_result(None)
+        self._size = size
+        return written
 
     def landed(self, turn: turns.Turn) -> None:
         """The write is durable."""
-        for name in turn.deletes:
-            self._size -= len(self._entries.pop(name, b""))
-        for name, data in turn.puts.items():
-            self._size += len(data) - len(self._entries.get(name, b""))
-            self._entries[name] = data
         self.book = turn.book
 
     async def commit(self, turn: turns.Turn) -> None:

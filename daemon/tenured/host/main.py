@@ -24,12 +24,13 @@ def main(arguments: list[str]) -> int:
     import uvloop  # noqa: PLC0415 - after the flags: a mistake in them is told at once
 
     from tenured.host.app import Host  # noqa: PLC0415
+    from tenured.storage.errors import StorageError  # noqa: PLC0415
 
     if not _our_turn():
         return 0
     try:
         gone = uvloop.run(Host(options).run())
-    except OSError as error:
+    except (OSError, StorageError) as error:
         logging.getLogger("tenured.host").error("cannot start: %s", error)  # noqa: TRY400 - a sentence, no traceback
         return 1
     return EXIT_GONE if gone else 0

@@ -7,8 +7,11 @@ seal).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tenure_proto.v1.common_pb2 import Route
 from tenure_proto.v1.registry_pb2 import AgentRow, HostRow, WatchBatch
+from tenured.core.cells import Verdict, guard_uid
 from tenured.host.audience import Audience
 
 
@@ -73,6 +76,14 @@ class Mirror:
     def everyone(self, namespace: str) -> list[AgentRow]:
         """All agents of a namespace, ordered by uid."""
         return self._audience.everyone(namespace)
+
+    def gone(self, uids: Iterable[str]) -> list[str]:
+        """Those that the registry has no more, for good: not here at a revision that has seen their creation
+        [uid_drop, uid_wait].
+        """
+        if not self.synced:
+            return []
+        return [uid for uid in uids if guard_uid(uid, self.agents, self.revision) is Verdict.DELETED]
 
     def route(self, row: AgentRow) -> Route:
         """Where calls to that agent go, as far as this host knows."""

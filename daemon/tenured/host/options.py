@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tenured.core.profile import PROFILES, Profile
 
+FILE = "file:"
 _LISTS = ("server", "enrol", "label", "capability")
 
 
@@ -53,10 +54,21 @@ class Options:
     """What this host has beside what its pool has."""
     exit_deadline_s: float = 55.0
     """From SIGTERM to our exit: 5 s before a grace period of 60 s ends (API.md section 3)."""
+    store: str = field(default="", repr=False)
+    """Where agents' state is kept: empty for the servers, or where the URL of a PostgreSQL is found (`store_url`)."""
+    keys: Path | None = None
+    """File with the keys that agents' state is encrypted with; None: it is not. Read again when it changes."""
+    compress: bool = True
+    """Whether larger entries of agents' state are compressed before they are stored."""
     log_format: str = "text"
     """text or json"""
     worker_uids: frozenset[int] = frozenset()
     """Users, besides our own, whose processes may connect as workers."""
+
+    def store_url(self) -> str:
+        """The PostgreSQL's URL. A file is read at each connection, so that a new password counts. Raises OSError."""
+        path = self.store.removeprefix(FILE)
+        return Path(path).read_text(encoding="utf-8").strip() if path != self.store else self.store
 
 
 def parse(arguments: list[str], environment: Mapping[str, str] | None = None) -> Options:
@@ -89,6 +101,9 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             labels=_pairs(given.label or lists["label"], "--label"),
             capabilities=tuple(given.capability or lists["capability"]),
             exit_deadline_s=float(given.exit_deadline),
+            store=_store(given.store),
+            keys=Path(given.keys) if given.keys else None,
+            compress=_switch("--compress", given.compress),
             log_format=_log_format(given.log_format),
             worker_uids=frozenset(int(uid) for uid in given.worker_uid.split(",") if uid),
         )
@@ -130,6 +145,9 @@ def _parser(environment: Mapping[str, str], lists: dict[str, list[str]]) -> argp
     flag("label", "", "KEY=VALUE; repeat")
     flag("capability", "", "what this host has beside what its pool has, e.g. gpu; repeat")
     flag("exit-deadline", "55", "seconds from SIGTERM to exit")
+    flag("store", "", "where agents' state is kept: postgresql://..., or file:PATH with that URL; default: the servers")
+    flag("keys", "", "file with the keys that agents' state is encrypted with; default: it is not")
+    flag("compress", "on", "compress agents' state before it is stored: on or off")
     flag("log-format", "text", "text or json")
     flag("worker-uid", "", "user ids, besides our own, that workers may have; comma-separated")
     return parser
@@ -139,6 +157,19 @@ def _profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ValueError(f"--profile {name}: there are {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def _store(text: str) -> str:
+    if text and not text.startswith(("postgresql://", "postgres://", FILE)):
+        # Without the text: it may hold a password.
+        raise ValueError(f"--store: expected postgresql://..., or {FILE}PATH with such a URL")
+    return text
+
+
+def _switch(flag: str, text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(f"{flag} {text}: there are on and off")
+    return text == "on"
 
 
 def _log_format(name: str) -> str:

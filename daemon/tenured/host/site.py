@@ -13,7 +13,7 @@ from tenured.host.metrics import Metrics
 from tenured.host.mirror import Mirror
 from tenured.host.pool import WorkerPool
 from tenured.host.reports import Reporter
-from tenured.host.store import Store
+from tenured.host.stores import StateStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Site:
     host: str
     lease: Lease
     pool: WorkerPool
-    store: Store
+    store: StateStore
     reports: Reporter
     logs: AgentLogs
     mirror: Mirror

@@ -27,7 +27,7 @@ from tenured.host.judging import Judge
 from tenured.host.ledger import Ledger, TooLarge
 from tenured.host.outgoing import Outgoing
 from tenured.host.site import Site
-from tenured.host.store import RecordLost
+from tenured.host.stores import RecordLost, RecordTooLarge
 from tenured.host.telling import Telling
 from tenured.host.worker import Worker, WorkerLost
 
@@ -376,6 +376,11 @@ class Turns:
         except RecordLost:
             self._flights.extendleft(reversed(ready))
             raise
+        except RecordTooLarge as error:  # a narrower limit than ours: what was first is refused, the rest tried again
+            self._flights.extendleft(reversed(ready))
+            if ready:
+                self._unkept(ready[0], "StateInvalid", f"{self._telling.agent} {ready[0].job.label}: {error}")
+            return
         self._writing = ready
         for flight in ready:
             flight.job.stage = Stage.WRITTEN

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from tenured.core.cells import Cell, Verdict, guard_seal, guard_write
-from tenured.core.frames import MAX_RECORD
+from tenured.core.frames import MAX_STORED
 from tenured.core.joining import Page
 from tenured.storage.database import Database
 from tenured.storage.errors import StorageError, StoreFailed
@@ -319,13 +319,13 @@ class _Batch:
         decision = guard_write(cell, item.version, item.base)
         if decision.store:
             size = sum(map(len, item.puts.values()))
-            if size > MAX_RECORD:
+            if size > MAX_STORED:
                 return WriteAnswer(
                     uid=item.uid,
                     verdict=Verdict.TOO_LARGE,
                     sealed=cell.sealed,
                     version=cell.version,
-                    message=f"{size} bytes; a record may have {MAX_RECORD}.",
+                    message=f"{size} bytes; a record may have {MAX_STORED}.",
                 )
             self._keep_cell(item.uid, decision.cell)
             self.database.put_entries(item.uid, item.puts, item.deletes, whole=item.base is None)

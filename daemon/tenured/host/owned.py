@@ -1,0 +1,157 @@
+"""Records that `core.register.Owner` owns: what all stores share, however they carry requests and answers.
+
+All decisions are the owner's. Here: who waits for what, the limit of a record, and repeats by the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from tenured.core import register
+from tenured.core.frames import MAX_RECORD
+from tenured.host.stores import (
+    Record,
+    RecordDeleted,
+    RecordFenced,
+    RecordLost,
+    RecordTooLarge,
+    RecordUnreadable,
+)
+
+
+class OwnedRecord:
+    """One agent's record at one epoch. See `stores.Record`."""
+
+    def __init__(
+        self, owner: register.Owner, send: Callable[[OwnedRecord, register.Output], None], limit: int = MAX_RECORD
+    ) -> None:
+        """`limit`: bytes of the record's entries."""
+        self.owner = owner
+        self._send = send
+        self._limit = limit
+        self._size: int | None = None
+        """Bytes of the owner's entries; None: not counted yet."""
+        self._adopted: asyncio.Future[register.Adopted] = asyncio.get_running_loop().create_future()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._end: RecordLost | None = None
+
+    async def adopted(self) -> register.Adopted:
+        """The state that is ours to serve. Raises RecordLost."""
+        return await asyncio.shield(self._adopted)
+
+    def write(self, now: int, puts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> asyncio.Future[None]:
+        """Writes the next version. The future ends when it is kept, with RecordLost when its fate is up to the next
+        holder.
+
+        Raises RecordLost and RecordTooLarge when nothing was sent: not applied.
+        """
+        if self._end is not None:
+            raise self._end
+        gone = tuple(deletes)
+        size = self._size_after(puts, gone)
+        seq, output = self.owner.write(now, puts, gone)
+        self._size = size
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((seq, done))
+        self._send(self, output)
+        return done
+
+    def take(self, outcomes: Sequence[register.Outcome]) -> None:
+        """Acts on what the owner found."""
+        for outcome in outcomes:
+            match outcome:
+                case register.Adopted():
+                    if not self._adopted.done():
+                        self._adopted.set_result(outcome)
+                case register.Committed():
+                    self._commit(outcome.seq)
+                case register.Fenced():
+                    self._lose(RecordFenced(f"epoch {outcome.sealed} is sealed, this one is {self.owner.epoch}"))
+                case register.Unreadable():
+                    self._lose(RecordUnreadable(outcome.message))
+                case register.Deleted():
+                    self._lose(RecordDeleted("the registry has no such agent any more"))
+
+    @property
+    def lost(self) -> RecordLost | None:
+        """Why nothing can be written any more."""
+        return self._end
+
+    def _size_after(self, puts: Mapping[str, bytes], deletes: Iterable[str]) -> int:
+        entries = self.owner.entries
+        size = sum(map(len, entries.values())) if self._size is None else self._size
+        size += sum(map(len, puts.values())) - sum(len(entries.get(name, b"")) for name in {*puts, *deletes})
+        if size > self._limit:
+            raise RecordTooLarge(f"the state would take {size} bytes; the limit is {self._limit}")
+        return size
+
+    def _commit(self, seq: int) -> None:
+        while self._waiting and self._waiting[0][0] <= seq:
+            _, done = self._waiting.popleft()
+            if not done.done():
+                done.set_result(None)
+
+    def _lose(self, error: RecordLost) -> None:
+        self._end = self._end or error
+        futures: list[asyncio.Future[None] | asyncio.Future[register.Adopted]] = [self._adopted]
+        futures += [done for _, done in self._waiting]
+        self._waiting.clear()
+        for future in futures:
+            if not future.done():
+                future.set_exception(self._end)
+                future.exception()  # whoever waits sees it; if nobody does, it is no news
+
+
+class OwnedRecords:
+    """All records of this host. A subclass carries what is queued, once a loop turn (`_flush`)."""
+
+    owner = register.Owner
+    """The rules of a holder; a simulation may put others in their place."""
+
+    limit = MAX_RECORD
+    """Bytes of a record's entries, as they are stored."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        """`clock`: nanoseconds of the boot clock."""
+        self._clock = clock
+        self._records: dict[OwnedRecord, None] = {}
+        self._flushing = False
+
+    def close(self, record: Record) -> None:
+        """Forgets a record; answers under way are dropped."""
+        if isinstance(record, OwnedRecord):
+            self._records.pop(record, None)
+
+    def deleted(self, uids: Iterable[str]) -> None:
+        """The registry has these agents no more. Whoever keeps the records drops them [uid_drop]."""
+
+    def _begin(self, owner: register.Owner, away: Iterable[str]) -> OwnedRecord:
+        """Starts to seal. `away`: servers that are not connected now."""
+        record = OwnedRecord(owner, self._dispatch, self.limit)
+        self._records[record] = None
+        output = owner.start(self._clock())
+        for server in away:
+            owner.lost(server)
+        self._dispatch(record, output)
+        return record
+
+    def _dispatch(self, record: OwnedRecord, output: register.Output) -> None:
+        if output.sends:
+            for send in output.sends:
+                self._enqueue(record, send)
+            if not self._flushing:
+                self._flushing = True
+                asyncio.get_running_loop().call_soon(self._flush_once)
+        record.take(output.outcomes)
+
+    def _flush_once(self) -> None:
+        self._flushing = False
+        self._flush()
+
+    def _enqueue(self, record: OwnedRecord, send: register.Send) -> None:
+        raise NotImplementedError
+
+    def _flush(self) -> None:
+        raise NotImplementedError
