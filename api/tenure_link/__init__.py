@@ -228,6 +228,8 @@ class Progress(Frame, frozen=True):
     """The step that is finished, at `position` (0 is the first). None: the turn is to be accepted, before its first
     step (protocol 9, rule 1).
     """
+    lasts: float = 0.0
+    """Of an acceptance: seconds of cluster time after which the turn ends with an error (protocol 9, rule 7)."""
 
 
 class LogLine(Frame, frozen=True):

@@ -13,6 +13,7 @@ from tenure._instruction import Instruction, instruction
 from tenure._methods import action, query
 from tenure._record import migration
 from tenure._state import State
+from tenure._stepkey import StepKey
 from tenure.errors import CallError, TenureError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
     "Signal",
     "Skill",
     "State",
+    "StepKey",
     "Strategy",
     "TenureError",
     "action",

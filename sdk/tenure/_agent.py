@@ -276,8 +276,8 @@ class Agent(Generic[S]):
         cell = self.__tenure__
         if (scope := running_scope()) is not None:
             raise CallInsideTurn(
-                f"{scope.agent_id} calls {what} of {self!r} inside of its turn of {scope.method}: an agent cannot wait "
-                "for another one in a turn; emit a signal with ctx.emit, or let the caller call both"
+                f"{scope.agent_id} calls {what} of {self!r} inside of its turn of {scope.method}: await "
+                f"ctx.call(...) suspends the turn until the reply is there; ctx.send and ctx.emit wait for nothing"
             )
         if cell.runtime is None:
             name = type(self).__name__

@@ -6,19 +6,21 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
 from tenure import _deadline
 from tenure._effects import Directive, Emit, Error
-from tenure._instruction import Instruction
+from tenure._instruction import Instruction, checked
 from tenure._lazy import Lazy
 from tenure._names import full_id
 from tenure._scope import Scope
+from tenure._stepkey import StepKey
 from tenure.errors import InvalidTransition, NotInTurn, UsageError
 
 if TYPE_CHECKING:  # agents take a context
     from tenure import directives
     from tenure._agent import Agent
+    from tenure._steps import Steps
     from tenure.directives import Missed, ParentEnd, Restart
     from tenure.schedule import Cron
     from tenure.sensors import Sensor
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # agents take a context
 else:
     directives = Lazy("tenure.directives")
 
+R = TypeVar("R")
 CHILDREN = "@children"
 PARENT = "@parent"
 """Slices of an agent's record: `{tag: {id, ...}}` and `{id, tag}`."""
@@ -79,6 +82,20 @@ def targeted(to: str, namespace: str) -> str:
     return full_id(to, namespace)
 
 
+def _seconds(delay: float | timedelta) -> float:
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"a delay is a number of seconds, 0 or more, not {delay!r}")
+    return seconds
+
+
+def _steps(scope: Scope, what: str) -> Steps:
+    """The steps of a turn. Raises NotPure, NotInTurn, NotSupported where there can be none."""
+    from tenure._steps import steps_of  # noqa: PLC0415 - most turns have none
+
+    return steps_of(scope, what)
+
+
 class Context:
     """The turn that is running: what woke the agent, until when, and what goes out with its commit.
 
@@ -91,6 +108,76 @@ class Context:
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
+
+    @overload
+    async def step(self, name: str, function: Callable[..., Awaitable[R]], /, *args: Any, **kwargs: Any) -> R: ...
+    @overload
+    async def step(self, name: str, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R: ...
+    async def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run a function once in this turn, whatever happens, and return what it returned.
+
+        Its result is journalled; a later attempt of the turn gets it from there. If the process ends while it runs, it
+        runs again, with the same `StepKey` (a parameter of that annotation, or `ctx.step_key`). Raises StepFailed if it
+        raised, UsageError beside another step; docs/sdk/steps.md has the rules.
+        """
+        return await _steps(self._scope, f"the step {name!r}").step(name, function, args, kwargs)
+
+    async def sleep(self, seconds: float | timedelta) -> None:
+        """Suspend the turn for some seconds of the runtime's clock; nothing stays in memory meanwhile.
+
+        Raises ValueError for a negative time.
+        """
+        await _steps(self._scope, "a sleep").wait("sleep", seconds=_seconds(seconds))
+
+    async def wait_for(self, *types: str, timeout: float | timedelta | None = None) -> Signal | None:  # noqa: ASYNC109
+        """Suspend the turn until a signal of one of these types ("order.*") comes to the agent. None: none in time.
+
+        Signals that came since the turn began count. `timeout` in seconds; None: as long as the turn may take. The
+        signal leads to no action beside that. Raises DefinitionError for what is no pattern.
+        """
+        if not types:
+            raise UsageError("wait_for takes the types of the signals to wait for, such as 'order.approved'")
+        from tenure import _steps as steps  # noqa: PLC0415 - most turns have none
+        from tenure.signals import Route  # noqa: PLC0415 - as above
+
+        for pattern in types:
+            Route(pattern, None)  # says what cannot be
+        name = f"wait_for {' '.join(types)}"
+        seconds = None if timeout is None else _seconds(timeout)
+        return steps.signal_of(await _steps(self._scope, name).wait(name, seconds=seconds, types=types))
+
+    async def call(
+        self,
+        to: Addressed | str,
+        instruction: Instruction[R],
+        *,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109
+    ) -> R:
+        """Ask another agent, and suspend the turn until its reply is there.
+
+        `timeout` in seconds; None: as long as the turn may take. Raises what the other agent's turn ended with,
+        DeadlineExceeded ("unknown") when the time is over, WaitCycle, InvalidArguments.
+        """
+        checked(instruction, "ctx.call")
+        seconds = None if timeout is None else _seconds(timeout)
+        return await _steps(self._scope, f"a call of {instruction.name}").call(_id(to), instruction, seconds)
+
+    @property
+    def turn_key(self) -> str:
+        """A text that names this turn, the same in every attempt once it came to a step. Empty: it can have none."""
+        return self._scope.journal.key if self._scope.journal is not None else ""
+
+    @property
+    def step_key(self) -> StepKey:
+        """The idempotency key of the step that is running. Raises NotInTurn outside of one."""
+        from tenure._steps import running_key  # noqa: PLC0415 - most turns have none
+
+        key = running_key.get()
+        if key is None:
+            raise NotInTurn(
+                f"ctx.step_key is for functions that ctx.step runs, not for the rest of {self._scope.method}"
+            )
+        return key
 
     def emit(self, type: str, data: object = None, *, to: Addressed | str = "", subject: str = "") -> None:  # noqa: A002 - the CloudEvents word
         """Send a signal of this type, e.g. "order.paid": to whoever subscribes to it, or only to the agent `to`.
@@ -109,9 +196,7 @@ class Context:
 
         The same name again puts the new one in the place of the old one. Raises ValueError for a negative delay.
         """
-        seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"a delay is a number of seconds, 0 or more, not {delay!r}")
+        seconds = _seconds(delay)
         name = name or f"{self._scope.epoch}.{self._scope.turn}.{len(self._scope.directives)}"
         self._scope.do(directives.Schedule(seconds, what, name))
         return name

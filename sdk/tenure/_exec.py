@@ -138,6 +138,8 @@ async def run(
 ) -> object:
     """Run a body as its options say. Raises what the last attempt raised, with a note on what was done about it."""
     scope = agent.__tenure__.scope
+    if scope is not None and options.max_retries:
+        scope.repeated = True
     undoes = method.kind == "action" and (options.max_retries or options.compensate is not None or method.blocking)
     before = Before(agent.__tenure__) if undoes else None
     ends_ns = _room_for_compensation(scope, options)

@@ -45,6 +45,7 @@ class Method(Generic[P, R_co]):
         kind: Kind,
         *,
         blocking: bool = False,
+        turn_timeout: float | None = None,
         given: Mapping[str, Any] | None = None,
     ) -> None:
         if not inspect.isfunction(function):
@@ -54,6 +55,10 @@ class Method(Generic[P, R_co]):
         self.function = function
         self.kind: Kind = kind
         self.blocking = blocking
+        if turn_timeout is not None and (kind == "query" or not turn_timeout > 0):
+            raise DefinitionError(f"{function.__qualname__}: turn_timeout is of actions, a number of seconds above 0")
+        self.turn_timeout = turn_timeout or 0.0
+        """Seconds that its turn may take once it has come to a step; 0: a day."""
         if given:
             from tenure import _options  # noqa: PLC0415 - most actions have none
 
@@ -177,7 +182,8 @@ def action(function: Callable[..., Any] | None = None, /, **options: Any) -> Any
     actions=[f])`. The next parameter is the context if it is annotated `Context`. `def` runs on the event loop; with
     `blocking=True` in a thread.
 
-    Options (docs/sdk/actions.md), times in seconds: `timeout` of one attempt; `max_retries` (0), `backoff` (0.25, it
+    Options (docs/sdk/actions.md), times in seconds: `turn_timeout` of a turn with steps (a day; docs/sdk/steps.md);
+    `timeout` of one attempt; `max_retries` (0), `backoff` (0.25, it
     doubles), `backoff_max` (30), `retry_on` (Exception); `compensate` and `compensate_timeout` (5); `output`, a type
     that the reply has to fit beside its annotation; `before_validate`, `after_validate`, `after_run`;
     `description`, `category`, `tags`, `risk`, `visibility`. Raises DefinitionError for an option that makes no sense.
@@ -202,9 +208,10 @@ def query(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 def _decorate(kind: Kind, function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
     blocking: bool = options.pop("blocking", False)
+    lasts: float | None = options.pop("turn_timeout", None)
     if function is None:
-        return functools.partial(Method[Any, Any], kind=kind, blocking=blocking, given=options)
-    return Method[Any, Any](function, kind, blocking=blocking, given=options)
+        return functools.partial(Method[Any, Any], kind=kind, blocking=blocking, turn_timeout=lasts, given=options)
+    return Method[Any, Any](function, kind, blocking=blocking, turn_timeout=lasts, given=options)
 
 
 def methods_of(cls: type[Any]) -> dict[str, Method[..., Any]]:

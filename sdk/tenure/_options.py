@@ -44,6 +44,7 @@ class ActionOptions(QueryOptions, total=False):
 
     compensate: Callable[[Any, Context, Exception], object]
     compensate_timeout: float
+    turn_timeout: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from tenure.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from tenure._agent import Agent
+    from tenure._steps import Journal
     from tenure.signals import Signal as Envelope
 
 Call = tuple[Method[..., Any], Mapping[str, Any]]
@@ -39,12 +40,19 @@ class Order:
     reason: str = ""
     bare: bool = False
     """No code of the user's is run."""
+    journal: Journal | None = None
+    """Where its steps are kept; None: it can have none."""
+
+    @property
+    def lasts(self) -> float:
+        """Seconds that it may take once it is accepted; 0: as long as is usual."""
+        return max((method.turn_timeout for method, _ in self.calls), default=0.0)
 
 
 async def execute(order: Order, draft: Agent[Any], scope: Scope) -> bytes:
     """Run the bodies within the deadline; the first one's reply. Raises DeadlineExceeded and what the bodies raise."""
     token = current_scope.set(scope)
-    limit = asyncio.timeout_at(on_loop_clock(order.deadline_ns) if order.deadline_ns else None)
+    limit = scope.limit = asyncio.timeout_at(on_loop_clock(order.deadline_ns) if order.deadline_ns else None)
     try:
         if order.deadline_ns and time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= order.deadline_ns:
             raise DeadlineExceeded(f"the deadline passed before {order.label} began")
@@ -52,9 +60,7 @@ async def execute(order: Order, draft: Agent[Any], scope: Scope) -> bytes:
             reply = await _run(order, draft, scope)
     except TimeoutError as error:
         if limit.expired():
-            raise DeadlineExceeded(
-                f"the deadline passed in {order.label}; it was cancelled and changed nothing"
-            ) from error
+            raise DeadlineExceeded(_overdue(order)) from error
         raise
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
@@ -64,6 +70,13 @@ async def execute(order: Order, draft: Agent[Any], scope: Scope) -> bytes:
     finally:
         current_scope.reset(token)
     return reply
+
+
+def _overdue(order: Order) -> str:
+    text = f"the deadline passed in {order.label}; it was cancelled and changed nothing"
+    if order.journal is None or not order.journal.accepted:
+        return text
+    return f"{text}; finished steps: {', '.join(entry.name for entry in order.journal.entries) or 'none'}"
 
 
 async def _run(order: Order, draft: Agent[Any], scope: Scope) -> bytes:

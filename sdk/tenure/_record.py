@@ -88,6 +88,15 @@ def encode(cls: type[Agent[S]], record: Record[S], *, checked: bool) -> bytes:
     return _codec.pack({**content, **slices, **extra})
 
 
+def own_slices(slices: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all that a record has beside the state: what is in `Record.slices`."""
+    return {
+        name: value
+        for name, value in slices.items()
+        if name not in (VERSION, SCHEDULES) and not name.startswith(SKILLS)
+    }
+
+
 def first_roster(cls: type[Agent[Any]]) -> Roster | None:
     """The skills of a new agent; None: its class takes none."""
     if cls.__tenure_skills__ is None:

@@ -17,8 +17,11 @@ from tenure._instruction import checked
 from tenure._lazy import Lazy
 from tenure.errors import NotInTurn, NotSupported, UsageError
 
-if TYPE_CHECKING:  # signals, skills and strategies are not needed by most agents
+if TYPE_CHECKING:  # signals, skills, steps and strategies are not needed by most agents
+    from asyncio import Timeout
+
     from tenure import directives
+    from tenure._steps import Journal, Steps
     from tenure.signals import Signal
     from tenure.skills._phases import Attach, Detach
     from tenure.skills._roster import Roster
@@ -87,6 +90,16 @@ class Scope(msgspec.Struct, eq=False):
     """Skills to be attached and detached when the turn ends."""
     slices: Mapping[str, Any] = _NOTHING
     """What is kept beside the state, as the turn began."""
+    journal: Journal | None = None
+    """Of the turn's steps; None: it can have none."""
+    steps: Steps | None = None
+    """What this attempt has asked for; None: nothing yet."""
+    lasts: float = 0.0
+    """Seconds that the turn may take once it is accepted; 0: as long as is usual."""
+    limit: Timeout | None = None
+    """The deadline around the body."""
+    repeated: bool = False
+    """Whether a body of the turn may be run several times in one attempt."""
 
     def do(self, directive: Directive) -> None:
         """Keep an effect for the commit. Raises NotInTurn, NotSupported, InvalidArguments."""

@@ -8,6 +8,7 @@ a commit.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +29,10 @@ from tenure._scope import EMITS, Emission, Scope, current_scope
 from tenure._state import S, State
 from tenure._view import View
 from tenure.errors import Busy, CallError, StateInvalid
-from tenure_link import Fault, Signal, Turn, TurnDone
+from tenure_link import Fault, Signal, Turn, TurnDone, Wait
 
 if TYPE_CHECKING:
+    from tenure._steps import Journal
     from tenure.signals import Signal as Envelope
     from tenure.skills._roster import Roster
     from tenure.strategies import Snapshot
@@ -55,6 +57,8 @@ class Done(msgspec.Struct, frozen=True):
     fault: Fault | None = None
     ended: bool = True
     """False, of `run_now` only: the function is to be awaited, nothing has happened."""
+    waits: Wait | None = None
+    """The turn is suspended: there is nothing else of it."""
 
 
 class Ahead(msgspec.Struct, frozen=True):
@@ -221,11 +225,11 @@ class Activation:
             self._view.forget()
         return Done(turn.turn, reply, state, tuple(scope.directives) if scope.directives else ())
 
-    async def run(self, turn: Turn) -> TurnDone:
-        """Run one turn, for a daemon. Whatever user code raises becomes a `Fault`; only CancelledError passes."""
-        done = await self.perform(turn)
-        if done.fault is not None:
-            return TurnDone(done.turn, fault=done.fault)
+    async def run(self, turn: Turn, journal: Journal | None = None) -> TurnDone:
+        """Run one turn, for a daemon. Else as `perform`."""
+        done = await self.perform(turn, journal=journal)
+        if done.fault is not None or done.waits is not None:
+            return TurnDone(done.turn, fault=done.fault, waits=done.waits)
         signals = tuple(
             Signal(id=f"{self.uid}.{self.epoch}.{done.turn}.{n}", type=one.type, data=one.data)
             for n, one in enumerate(done.directives)
@@ -233,10 +237,12 @@ class Activation:
         )
         return TurnDone(done.turn, reply=cast(bytes | None, done.reply), state=done.state, signals=signals)
 
-    async def perform(self, turn: Turn, extra: tuple[Directive, ...] = ()) -> Done:
-        """Run one turn. Whatever user code raises becomes a `Fault`; only CancelledError passes, after an undo.
+    async def perform(self, turn: Turn, extra: tuple[Directive, ...] = (), journal: Journal | None = None) -> Done:
+        """Run one turn. Whatever user code raises becomes a `Fault`; after an undo only CancelledError passes, and what
+        the journal raises.
 
-        `extra`: directives of the runtime's own, folded into the record with the turn.
+        `extra`: directives of the runtime's own, folded into the record with the turn, or with its acceptance.
+        `journal`: of the turn's steps; None: it can have none.
         """
         try:
             method = self.find(turn.method, cast(Kind, turn.kind))
@@ -247,7 +253,9 @@ class Activation:
         except CallError as error:
             return Done(turn.turn, fault=fault_of(error, turn.method))
         calls = [(method, arguments)]
-        return await self._act(Order(turn.turn, method.name, calls, turn.deadline_ns, turn.caller, extra=extra))
+        return await self._act(
+            Order(turn.turn, method.name, calls, turn.deadline_ns, turn.caller, extra=extra, journal=journal)
+        )
 
     async def handle(
         self,
@@ -257,17 +265,20 @@ class Activation:
         deadline_ns: int = 0,
         caller: str = "",
         extra: tuple[Directive, ...] = (),
+        journal: Journal | None = None,
     ) -> Done:
         """Run the actions that a signal leads to, in one turn. Else as `perform`; the reply is that of the first."""
         if self._roster is not None:  # its skills see the signal first
-            return await self._act(Order(number, signal.type, (), deadline_ns, caller, signal, extra))
+            return await self._act(Order(number, signal.type, (), deadline_ns, caller, signal, extra, journal=journal))
         try:
             methods = _routes.targets(self.cls, signal)
             calls = [(method, _routes.arguments(method, signal)) for method in methods]
             self._refuse_second(number)
         except Exception as error:  # noqa: BLE001 - checks of the signal's data may be the author's
             return Done(number, fault=fault_of(error, signal.type))
-        return await self._act(Order(number, calls[0][0].name, calls, deadline_ns, caller, signal, extra))
+        return await self._act(
+            Order(number, calls[0][0].name, calls, deadline_ns, caller, signal, extra, journal=journal)
+        )
 
     def leads(self, signal: Envelope) -> int:
         """To how many actions a signal leads, as things are now."""
@@ -305,19 +316,22 @@ class Activation:
     async def _act(self, order: Order) -> Done:
         scope = self._scope(order.number, order.label, order.deadline_ns, order.caller)
         scope.signal, scope.extra = order.signal, order.extra
+        scope.journal, scope.lasts = order.journal, order.lasts
         if not order.calls and order.signal is None and self._fold is None:
             scope.supports = frozenset()  # a daemon commits the state that a hook leaves, and nothing else
         draft = self._draft(self._record.state, scope)
         self._running, self._dropped = order.number, False
         try:
             reply = await execute(order, draft, scope)
+            if order.journal is not None:
+                self._end_steps(order.journal, scope, reply)
             after, state = self._after(draft, scope, order.calls[0][0].label if order.calls else order.label)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
             self._undo()
             return self._failed(order.number, fault_of(error, order.label))
-        except BaseException:
+        except BaseException as error:  # noqa: BLE001 - what is no end of an attempt is raised again
             self._undo()
-            raise
+            return await self._unwound(order, scope, error)
         finally:
             scope.open = False
             self._running = None
@@ -327,6 +341,42 @@ class Activation:
         self._record = after
         self._ahead.append(Ahead(order.number, state, after.skills))
         return Done(order.number, reply, state, tuple(scope.directives))
+
+    def _end_steps(self, journal: Journal, scope: Scope, reply: bytes) -> None:
+        """What of the journal is to be committed with the end [end_in_commit]. Raises StepsChanged, UsageError."""
+        if scope.steps is not None or journal.entries:
+            from tenure import _steps  # noqa: PLC0415 - most turns have none
+
+            _steps.end(scope)
+        scope.extra = (*scope.extra, *journal.ending(reply))
+
+    async def _unwound(self, order: Order, scope: Scope, error: BaseException) -> Done:
+        """An attempt that ended before its turn did: what it waits for, or another one. Raises what is neither."""
+        if scope.steps is None:
+            raise error
+        from tenure._steps import Interrupted, Rerun  # noqa: PLC0415 - most turns have none
+
+        if isinstance(error, Interrupted):
+            raise error.cause
+        if isinstance(error, Rerun):
+            scope.open, self._running = False, None
+            return await self._act(dataclasses.replace(order, deadline_ns=scope.deadline_ns, extra=()))
+        wait = scope.steps.waits(error)
+        if wait is None or self._dropped:
+            raise error
+        return Done(order.number, waits=wait)
+
+    def beside(self, directives: Sequence[Directive]) -> bytes:
+        """The last committed record as these directives change it, beside a turn that runs; then `adopt` it."""
+        content = _codec.unpack_map(self._committed)
+        slices = {name: content.pop(name) for name in list(content) if name.startswith("@")}
+        return _codec.pack({**content, **(self._fold or _as_it_is)(slices, directives)})
+
+    def adopt(self, record: bytes) -> None:
+        """What `beside` returned is durable. The turn that runs goes on from there."""
+        slices = {name: value for name, value in _codec.unpack_map(record).items() if name.startswith("@")}
+        self._record.slices = _record.own_slices(slices)
+        self._committed = record
 
     async def _query(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Done:
         scope = self._scope(turn.turn, method.name, turn.deadline_ns, turn.caller)
@@ -416,3 +466,7 @@ class Activation:
             return _codec.unpack_map(data)
         except ValueError as error:
             raise StateInvalid(f"{what} of {self.id}: {error}") from error
+
+
+def _as_it_is(slices: Slices, _: Sequence[Directive]) -> Slices:
+    return slices

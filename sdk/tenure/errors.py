@@ -15,6 +15,9 @@
         ├── NotSupported              the runtime has no executor for a directive of the turn
         ├── InvalidTransition         the agent's machine does not lead from its state to that one
         ├── ActionFailed              the action raised; nothing of it was kept
+        ├── StepFailed                the function of a step raised; every attempt of the turn is told the same
+        ├── StepsChanged              the code asked for other steps than the journal of its turn holds
+        ├── WaitCycle                 turns would wait for each other for ever
         ├── StateInvalid              the state does not fit its class
         ├── StateUnreadable           the stored state cannot be read; the agent stays down and keeps it
         ├── NotFound                  no such agent
@@ -82,6 +85,8 @@ __all__ = [
     "ReplyNotKept",
     "StateInvalid",
     "StateUnreadable",
+    "StepFailed",
+    "StepsChanged",
     "TenureError",
     "Transient",
     "Unauthenticated",
@@ -90,6 +95,7 @@ __all__ = [
     "UnknownSignal",
     "UsageError",
     "VersionSkew",
+    "WaitCycle",
     "WaitTimeout",
     "WorkerCrashed",
     "catalogue",
@@ -206,6 +212,24 @@ class InvalidTransition(CallError):
 
 class ActionFailed(CallError):
     """The action raised. Nothing of it was kept."""
+
+
+class StepFailed(CallError):
+    """The function of a step raised. It is journalled: every attempt of the turn is told the same."""
+
+    retry = False
+
+
+class StepsChanged(CallError):
+    """The code asked for other steps than the journal of its turn holds; the message has both lists."""
+
+    retry = False
+
+
+class WaitCycle(CallError):
+    """Turns would wait for each other for ever; the message has the chain of agents."""
+
+    retry = False
 
 
 class StateInvalid(CallError):

@@ -56,7 +56,7 @@ class Ledger:
     def write(self, turn: turns.Turn) -> asyncio.Future[None]:
         """Write it. When the future ends well, it is what is committed: call `landed`.
 
-        Raises RecordLost, RecordTooLarge: nothing was sent. RecordLost of the future: its fate is up to the next holder.
+        Raises RecordLost, RecordTooLarge: nothing was sent. The future does: its fate is up to the next holder.
         """
         gone = sum(len(self._entries.get(name, b"")) for name in (*turn.puts, *turn.deletes))
         size = self._size - gone + sum(map(len, turn.puts.values()))

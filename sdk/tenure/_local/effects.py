@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tenure import _codec
 from tenure._local.carrying import onto
 from tenure._local.held import Held
+from tenure._local.journal import Ticket
 from tenure._local.timers import FOLDED
 from tenure._local.work import Asked, work_of
 from tenure._scope import Emission
@@ -68,7 +69,8 @@ async def _run_and_tell(engine: Engine, held: Held, directive: RunInstruction, c
     instruction = directive.instruction
     error, reply = "", None
     try:
-        packed = await engine.do(held, Asked(instruction.name, instruction.encode(), carried), caller=held.id)
+        asked = Asked(instruction.name, instruction.encode(), carried)
+        packed = await engine.do(held, asked, caller=held.id, ticket=Ticket())
         reply = instruction.target.decode_reply(packed)
     except Exception as problem:  # noqa: BLE001 - the agent is told
         error = f"{type(problem).__name__}: {problem}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,13 +12,16 @@ from tenure import errors
 from tenure._clock import Clock, SystemClock
 from tenure._exec import Pace, pace
 from tenure._instruction import Kind
-from tenure._local import families, records, timers, work
+from tenure._local import families, owed, records, timers, work
 from tenure._local.carrying import NOTHING
 from tenure._local.effects import EXECUTORS, Executor, follow
 from tenure._local.held import Held, Slept, error_of
+from tenure._local.journal import Full, LocalJournal, Ticket
 from tenure._local.keyed import InstanceManager, Keepers
 from tenure._local.kinship import Kinship
 from tenure._local.lives import Lives
+from tenure._local.owed import Request
+from tenure._local.owing import Owing, deadline_ns
 from tenure._local.sleeping import Sleep
 from tenure._local.tasks import Tasks
 from tenure._local.work import Asked
@@ -75,6 +77,7 @@ class Engine(Tasks):
         self.lives = Lives(self)
         self.kinship = Kinship(self)
         self.sleepers = Sleep(self)
+        self.owing = Owing(self)
         self.keepers = Keepers()
         self.pace = None if isinstance(clock, SystemClock) else Pace(self._sleep)
         """Of waits between attempts; None: as the machine's clock goes."""
@@ -137,6 +140,7 @@ class Engine(Tasks):
         """Forget the agents; turns that are running are cancelled."""
         self.open = False
         self.timers.close()
+        self.owing.close()
         self.sleepers.close()
         await self.sensors.close()
         for task in self._tasks:
@@ -153,33 +157,70 @@ class Engine(Tasks):
         timeout: float | None = None,  # noqa: ASYNC109
         caller: str = "local",
         extra: tuple[Directive, ...] = (),
+        ticket: Ticket | None = None,
     ) -> bytes:
-        """Run a turn, when it is its turn. Raises CallError. In a task of the engine."""
-        if self.pace is not None:
-            pace.set(self.pace)
+        """Run a turn, when it is its turn. Raises CallError. In a task of the engine.
+
+        `ticket`: of who waits for the reply of a turn that is accepted; without one, that returns at once.
+        """
+        request = Request(wanted, kind, caller)
+        until_ns = deadline_ns(self.timeout if timeout is None else timeout)
         while True:
             try:
-                return await self._do(held, wanted, kind, timeout, caller, extra)
+                reply = await self._do(held, request, until_ns, extra, ticket)
+                return await self.owing.answer(ticket) if reply is None else reply
             except Slept:
                 held = await self.reach(held.id)
+            except Full:
+                if ticket is not None:
+                    raise
+                await self.owing.room(held)
 
-    async def ask(self, agent_id: str, wanted: Asked | Signal, *, kind: Kind = "action", timeout: float) -> bytes:  # noqa: ASYNC109
+    async def request(self, held: Held, request: Request) -> bytes | None:
+        """`do` for the turn of another agent; None: its reply will come by itself."""
+        self.about(held, request.wanted)
+        try:
+            return await self._do(held, request, deadline_ns(self.timeout), (), None)
+        except Slept:
+            return await self.request(await self.reach(held.id), request)
+
+    async def ask(
+        self,
+        agent_id: str,
+        wanted: Asked | Signal,
+        ticket: Ticket,
+        *,
+        kind: Kind = "action",
+        timeout: float,  # noqa: ASYNC109
+    ) -> bytes:
         """`do` of an agent that need not be here yet."""
         held = self.agents.get(agent_id) or await self.reach(agent_id)
-        return await self.do(held, wanted, kind=kind, timeout=timeout)
+        return await self.do(held, wanted, kind=kind, timeout=timeout, ticket=ticket)
+
+    async def answered(self, agent_id: str, wanted: Asked | Signal, *, kind: Kind = "action", timeout: float) -> bytes:  # noqa: ASYNC109
+        """The reply of `ask`, for a caller outside. One that gives up does not stop the turn, as on a cluster."""
+        ticket = Ticket(self.clock.now() + timeout, timeout)
+        task = self.start(
+            self.ask(agent_id, wanted, ticket, kind=kind, timeout=timeout), f"{agent_id} {work.label_of(wanted)}"
+        )
+        outer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        ticket.outer = outer
+        task.add_done_callback(lambda done: _hand_on(done, outer))
+        return await outer
 
     async def _do(
         self,
         held: Held,
-        wanted: Asked | Signal,
-        kind: Kind,
-        timeout: float | None,  # noqa: ASYNC109
-        caller: str,
+        request: Request,
+        until_ns: int,
         extra: tuple[Directive, ...],
-    ) -> bytes:
-        until_ns = deadline_ns(self.timeout if timeout is None else timeout)
+        ticket: Ticket | None,
+    ) -> bytes | None:
+        if self.pace is not None:
+            pace.set(self.pace)
+        wanted = request.wanted
         if isinstance(wanted, Asked) and held.activation.is_query(wanted.name):
-            query = held.activation.perform(_turn(held, wanted, kind, until_ns, caller))
+            query = held.activation.perform(_turn(held, wanted, request.kind, until_ns, request.caller))
             done = await (self._spanned("tenure.query", held, wanted, query) if self.hub.on else query)
             if held.touched is not None:
                 held.touched()
@@ -187,41 +228,39 @@ class Engine(Tasks):
             if self.hub.on and held.waiting >= held.limit:
                 self.hub.overflowed(held.who, "mailbox", held.limit)
             async with held.turn(self.parked, always=bool(extra)):
-                done = await self._act(held, wanted, kind, until_ns, caller, extra)
+                return await self.owing.take(held, request, until_ns, extra, ticket)
         if done.fault is not None:
             raise error_of(done.fault, held.id)
         assert isinstance(done.reply, bytes)  # noqa: S101 - of a turn that went well
         return done.reply
 
-    async def _act(
-        self,
-        held: Held,
-        wanted: Asked | Signal,
-        kind: Kind,
-        until_ns: int,
-        caller: str,
-        extra: tuple[Directive, ...],
-    ) -> Done:
-        """A turn that may change something, to its commit and what follows it."""
+    async def act(self, held: Held, request: Request, until_ns: int, journal: LocalJournal) -> Done:
+        """A turn that may change something, to its commit and what follows it, or to its suspension."""
+        if self.pace is not None:
+            pace.set(self.pace)
         held.note_change()  # it is processing
+        wanted, caller, extra = request.wanted, request.caller, journal.extra
         held.carried = work.carried_of(wanted)
         if isinstance(wanted, Asked):
-            turn = _turn(held, wanted, kind, until_ns, caller)
-            number, body = turn.turn, held.activation.perform(turn, extra)
+            turn = _turn(held, wanted, request.kind, until_ns, caller)
+            number, body = turn.turn, held.activation.perform(turn, extra, journal)
         else:
             number = held.next_turn()
-            body = held.activation.handle(number, wanted, deadline_ns=until_ns, caller=caller, extra=extra)
+            body = held.activation.handle(
+                number, wanted, deadline_ns=until_ns, caller=caller, extra=extra, journal=journal
+            )
         try:
             done = await (self._observed(held, wanted, number, body) if self.hub.on else self._settled(held, body))
         finally:
             held.carried = NOTHING
-        if done.fault is not None and extra:
-            await self.settle(held, await held.activation.amend(held.next_turn(), extra))
+        if done.fault is not None and (closing := journal.closing(done.fault)):
+            await self.settle(held, await held.activation.amend(held.next_turn(), closing))
         return done
 
     async def _settled(self, held: Held, body: Coroutine[Any, Any, Done]) -> Done:
         done = await body
-        await self.settle(held, done)
+        if done.waits is None:
+            await self.settle(held, done)
         return done
 
     async def _observed(self, held: Held, wanted: Asked | Signal, number: int, body: Coroutine[Any, Any, Done]) -> Done:
@@ -253,19 +292,39 @@ class Engine(Tasks):
 
     async def settle(self, held: Held, done: Done) -> None:
         """Make the turn's record durable, then do what it asked for. Raises Unavailable: the turn did not happen."""
-        activation = held.activation
-        if done.state is not None and held.storage is not None:
+        if done.state is not None:
             try:
-                await records.save(held.storage, held, done.state)
-            except RevisionConflict as error:
-                activation.drop(done.turn)
-                self.lives.forget(held, "another process has written its state", failed=True)
-                raise errors.Fenced(f"another process has written the state of {held.id}", agent=held.id) from error
-            except StorageError as error:
-                activation.drop(done.turn)
-                raise errors.Unavailable(f"the storage did not take the state: {error}", agent=held.id) from error
-        activation.commit(done.turn)
+                await self._save(held, done.state)
+            except errors.CallError:
+                held.activation.drop(done.turn)
+                raise
+        held.activation.commit(done.turn)
         self.after(held, done)
+
+    async def persist(self, held: Held, record: bytes) -> None:
+        """Make something of a turn durable while it runs. Raises Unavailable, Fenced."""
+        await self._save(held, record)
+
+    async def _save(self, held: Held, record: bytes) -> None:
+        if held.storage is None:
+            return
+        try:
+            await records.save(held.storage, held, record)
+        except RevisionConflict as error:
+            self.lives.forget(held, "another process has written its state", failed=True)
+            raise errors.Fenced(f"another process has written the state of {held.id}", agent=held.id) from error
+        except StorageError as error:
+            raise errors.Unavailable(f"the storage did not take the state: {error}", agent=held.id) from error
+
+    def accepted(self, held: Held) -> None:
+        """A turn of an agent is owed: it outlives its call. For engines with more to do about it."""
+
+    def about(self, held: Held, wanted: Asked | Signal) -> None:
+        """What the running task does for an agent, from now on. As above."""
+
+    def forgotten(self, held: Held) -> None:
+        """An agent is not here any more."""
+        self.owing.forget(held, lost=not held.asleep)
 
     def after(self, held: Held, done: Done) -> None:
         """What follows a commit."""
@@ -378,6 +437,7 @@ class Engine(Tasks):
         now = self.clock.now()
         for directive in directives:
             timers.fold(slices, directive, now, now)
+            owed.fold(slices, directive)
             families.fold(slices, directive, me, self)
         return slices
 
@@ -396,6 +456,14 @@ def _turn(held: Held, asked: Asked, kind: Kind, until_ns: int, caller: str) -> T
     return Turn(held.next_turn(), held.activation.uid, kind, asked.name, asked.arguments, until_ns, caller)
 
 
-def deadline_ns(seconds: float) -> int:
-    """That many seconds from now, on CLOCK_BOOTTIME."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(seconds * 1e9)
+def _hand_on(done: asyncio.Task[bytes], outer: asyncio.Future[bytes]) -> None:
+    """How a task ended, for who waits for it."""
+    error = None if done.cancelled() else done.exception()
+    if outer.done():
+        return
+    if done.cancelled():
+        outer.cancel()
+    elif error is not None:
+        outer.set_exception(error)
+    else:
+        outer.set_result(done.result())

@@ -60,6 +60,7 @@ class Held:
         "errors",
         "last_error",
         "limit",
+        "pumping",
         "revision",
         "seed",
         "storage",
@@ -92,6 +93,8 @@ class Held:
         """Why it was stopped; None: it was not."""
         self.asleep = False
         """Whether it ended here because it sleeps."""
+        self.pumping = False
+        """Whether a task runs what it owes."""
         self.carried: Mapping[str, object] = NOTHING
         """What signals of the turn that runs are to have."""
         self.watchers = 0

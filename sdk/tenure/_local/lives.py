@@ -98,17 +98,19 @@ class Lives:
         planned = bool(activation.slices.get(timers.SLICE))
         extra = (*how.extra, timers.Resumed()) if planned and how.missed else how.extra
         if extra:
-            await self._amend(held, extra)
+            await self.amend_now(held, extra)
         if activation.first is not None and held.storage is not None and held.revision == 0:
             await records.save(held.storage, held, activation.first)
         if planned:
             engine.timers.sync(held)
+        engine.owing.sync(held, again=True)
         if not (how.woken or how.extra):
             engine.kinship.rebind(held)
         if activation.has_hook("on_start"):
             await self._hook(held, "on_start")
 
-    async def _amend(self, held: Held, extra: tuple[Directive, ...]) -> None:
+    async def amend_now(self, held: Held, extra: tuple[Directive, ...]) -> None:
+        """As `amend`, in the turn that one has."""
         done = await held.activation.amend(held.next_turn(), extra)
         if done.fault is not None:
             held.activation.drop(done.turn)
@@ -119,7 +121,7 @@ class Lives:
         """Commit something of the runtime's own, in a turn of its own. Raises CallError."""
         try:
             async with held.turn(self._engine.parked, always=True):
-                await self._amend(held, extra)
+                await self.amend_now(held, extra)
         except Slept:
             await self.amend(await self._engine.reach(held.id), extra)
 
@@ -151,7 +153,7 @@ class Lives:
         try:
             slices, extra = families.last_slices(held.activation.slices)
             if extra and held.storage is not None:
-                await self._amend(held, extra)
+                await self.amend_now(held, extra)
         except errors.CallError as error:
             self._engine.report(held, "its end", error)
         self.forget(held, reason, failed=failed)
@@ -166,6 +168,7 @@ class Lives:
         engine.agents.pop(held.id, None)
         engine.timers.forget(held.id)
         engine.sensors.stop_all(held.id)
+        engine.forgotten(held)
         if not asleep:
             self.unsubscribe(held.activation.cls, held.id)
             self.ends[held.id] = reason

@@ -11,11 +11,13 @@ from tenure import _codec, errors
 from tenure._agent import Agent, Cell, Role, make, pack_arguments, state_class
 from tenure._clock import Clock, SystemClock, VirtualClock
 from tenure._instruction import Kind, Target
+from tenure._local import owed
 from tenure._local.effects import Executor
-from tenure._local.engine import Engine, deadline_ns
+from tenure._local.engine import Engine
 from tenure._local.held import error_of
 from tenure._local.keyed import InstanceManager
 from tenure._local.lives import other_class
+from tenure._local.owing import deadline_ns
 from tenure._local.waiting import Waits
 from tenure._local.work import Asked
 from tenure._state import S, State
@@ -216,7 +218,7 @@ class LocalRuntime(Waits):
         method = activation.find(target.name, target.kind)
         seconds = self._engine.timeout if timeout is None else timeout
         at_once = method.immediate and method.kind == "action" and activation.direct and held.storage is None
-        if at_once and not held.busy and seconds > 0:
+        if at_once and not held.busy and seconds > 0 and not owed.queues(activation.slices):
             turn = Turn(
                 held.next_turn(), activation.uid, "action", method.name, b"", deadline_ns(seconds), caller="local"
             )
@@ -242,10 +244,7 @@ class LocalRuntime(Waits):
         if agent_id not in self._engine.agents and not self._engine.expected(agent_id):
             self._engine.held(agent_id)  # says what is wrong
         seconds = self._engine.timeout if timeout is None else timeout
-        asked = Asked(method, arguments)
-        task = self._engine.start(self._engine.ask(agent_id, asked, kind=kind, timeout=seconds), f"{agent_id} {method}")
-        # A caller that gives up does not stop the turn, as on a cluster.
-        return await asyncio.shield(task)
+        return await self._engine.answered(agent_id, Asked(method, arguments), kind=kind, timeout=seconds)
 
     async def signal(
         self,
@@ -262,8 +261,7 @@ class LocalRuntime(Waits):
         if full not in self._engine.agents and not self._engine.expected(full):
             self._engine.held(full)  # says what is wrong
         seconds = self._engine.timeout if timeout is None else timeout
-        task = self._engine.start(self._engine.ask(full, signal, timeout=seconds), f"{full} {signal.type}")
-        return _codec.unpack(await asyncio.shield(task))
+        return _codec.unpack(await self._engine.answered(full, signal, timeout=seconds))
 
     async def publish(self, *signals: Signal) -> None:
         """Hand signals to the bus and to the agents that subscribe to their types."""

@@ -12,7 +12,7 @@ from tenure import _codec
 from tenure._agent import Agent
 from tenure._clock import Handle
 from tenure._context import Parent
-from tenure._local import families, records, timers
+from tenure._local import families, owed, records, timers
 from tenure._local.held import Held, How, Seed, Slept
 from tenure.errors import ConfigurationError
 from tenure.storage import Storage
@@ -150,5 +150,8 @@ def sleeper(
 ) -> Sleeper:
     """One whose record has these slices."""
     plans: Mapping[str, Any] = slices.get(timers.SLICE, {})
-    due = min((plan["at"] for plan in plans.values()), default=None)
+    times = [plan["at"] for plan in plans.values()]
+    if (at := owed.due(slices)) is not None:
+        times.append(at)
+    due = min(times, default=None)
     return Sleeper(cls, seed, storage, families.parent_of(slices), due, missed)

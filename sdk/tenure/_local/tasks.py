@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -55,6 +56,16 @@ class Tasks:
             await self._park(lambda wake: task.add_done_callback(lambda _: wake()))
         return task.result()
 
+    async def pause(self, seconds: float) -> None:
+        """Wait on the runtime's clock."""
+        await self._sleep(seconds)
+
+    async def parked_on(self, future: asyncio.Future[T]) -> T:
+        """The result of a future, which `idle` does not wait for."""
+        if not future.done():
+            await self._park(lambda wake: future.add_done_callback(lambda _: wake()))
+        return future.result()
+
     async def _park(self, begin: Callable[[Callable[[], None]], None]) -> None:
         """Wait until what `begin` is given was called. `idle` does not wait for that."""
         over = asyncio.get_running_loop().create_future()
@@ -86,6 +97,13 @@ class Tasks:
     def start(self, body: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task that `idle` waits for and `close` ends."""
         task = asyncio.get_running_loop().create_task(body, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def apart(self, body: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """As `start`, of something that is no part of what led to it: it inherits nothing of the running turn."""
+        task = asyncio.get_running_loop().create_task(body, name=name, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tenure import _routes, errors
 from tenure._agent import Agent
 from tenure._local.engine import Engine
 from tenure._local.held import Held, How, Seed
+from tenure._local.journal import Ticket
 from tenure._local.work import Asked
 from tenure._methods import methods_of
 from tenure._turn import Done
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 CRASHED = "its process crashed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Call:
     """The turn that a task is about."""
 
@@ -74,13 +76,16 @@ class FaultyEngine(Engine):
         timeout: float | None = None,  # noqa: ASYNC109
         caller: str = "local",
         extra: tuple[Directive, ...] = (),
+        ticket: Ticket | None = None,
     ) -> bytes:
         """See `Engine`. A turn that waited while its agent crashed comes to the next activation, as on a cluster."""
         seconds = self.timeout if timeout is None else timeout
         _call.set(_Call(_labels(held.activation.cls, wanted), self.clock.now() + seconds))
         while True:
             try:
-                return await super().do(held, wanted, kind=kind, timeout=timeout, caller=caller, extra=extra)
+                return await super().do(
+                    held, wanted, kind=kind, timeout=timeout, caller=caller, extra=extra, ticket=ticket
+                )
             except errors.NotFound:
                 if held.ended != CRASHED:
                     raise
@@ -103,6 +108,30 @@ class FaultyEngine(Engine):
             raise errors.Unavailable(
                 "the process ended after the commit and before the reply", outcome="unknown", agent=held.id
             )
+
+    async def persist(self, held: Held, record: bytes) -> None:
+        """See `Engine`. The acceptance of a turn and each of its steps are commits, too."""
+        call = _call.get()
+        if call is not None and self.faults.crashes(call.labels, "before_commit"):
+            await self._again(held)
+            raise errors.WorkerCrashed("the process ended in the turn", agent=held.id)
+        await super().persist(held, record)
+        if call is not None and self.faults.crashes(call.labels, "after_commit"):
+            await self._again(held)
+            raise errors.Unavailable("the process ended in the turn", outcome="unknown", agent=held.id)
+
+    def accepted(self, held: Held) -> None:  # noqa: ARG002 - the interface
+        """See `Engine`. Its caller's timeout does not concern it any more."""
+        if (call := _call.get()) is not None:
+            call.ends = math.inf
+
+    def about(self, held: Held, wanted: Asked | Signal) -> None:
+        """See `Engine`."""
+        _call.set(_Call(_labels(held.activation.cls, wanted), math.inf))
+
+    def forgotten(self, held: Held) -> None:
+        """See `Engine`. One that crashed comes back."""
+        self.owing.forget(held, lost=not held.asleep and held.ended != CRASHED)
 
     async def _be_late(self, held: Held, done: Done, call: _Call) -> None:
         seconds = self.faults.delay_of(call.labels)
