@@ -63,12 +63,11 @@ def test_a_commit_from_before_the_election_that_is_learned_late(leases: type[Lea
 
 def test_a_call_without_a_mark_is_applied_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protocol 3 [mark_in_commit]: a client whose answer was lost sends the call again."""
-    settle = turns.settle
 
-    def unmarked(book: turns.Book, _: turns.CallId, *given: object, **named: object) -> turns.Turn:
-        return settle(book, ("", 0), *given, **named)
+    def unmarked(self: turns.Draft, _: turns.CallId, born: float, reply: bytes) -> None:
+        self.saw(born)
 
-    monkeypatch.setattr(turns, "settle", unmarked)
+    monkeypatch.setattr(turns.Draft, "call", unmarked)
     found = caught(Mutant(Rules(), "", WRITES))
     assert found is not None
     assert found[1].rule == "effects once"

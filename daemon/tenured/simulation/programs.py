@@ -56,12 +56,23 @@ shown = msgspec.msgpack.Decoder(Shown).decode
 """The reply that a client got. Raises msgspec.DecodeError."""
 
 
+def effect_of(turn: tenure_link.Turn) -> str:
+    """What a turn leaves in the list of what its agent has done."""
+    return turn.call_id or turn.key or f"{turn.kind} {turn.method} at {turn.at}"
+
+
 class _Memory:
     """What one agent in the process has done."""
 
     def __init__(self, epoch: int, queries: Mapping[str, bool], kept: _Kept) -> None:
         self.epoch, self.queries, self.kept = epoch, queries, kept
-        self.draft: tuple[int, _Kept] | None = None
+        self.ahead: list[tuple[int, _Kept]] = []
+        """Drafts of turns that are not settled, by the number of the turn."""
+
+    @property
+    def draft(self) -> _Kept:
+        """What the next turn builds on."""
+        return self.ahead[-1][1] if self.ahead else self.kept
 
 
 class UserWorker(SimWorker):
@@ -120,12 +131,16 @@ class UserWorker(SimWorker):
 
     def _settle(self, frame: tenure_link.Commit | tenure_link.Drop) -> None:
         memory = self._agents.get(frame.uid)
-        if memory is None or memory.draft is None or memory.draft[0] != frame.turn:
+        if memory is None:
             return
-        (_, kept), memory.draft = memory.draft, None
-        if isinstance(frame, tenure_link.Commit):
-            memory.kept = kept
-            self._observer.committed(self._where, frame.uid, memory.epoch, _encode(kept.effects))
+        if isinstance(frame, tenure_link.Drop):
+            memory.ahead = [one for one in memory.ahead if one[0] < frame.turn]
+            return
+        for turn, kept in memory.ahead:
+            if turn <= frame.turn:
+                memory.kept = kept
+                self._observer.committed(self._where, frame.uid, memory.epoch, _encode(kept.effects))
+        memory.ahead = [one for one in memory.ahead if one[0] > frame.turn]
 
     # --- from the program -------------------------------------------------------------------------------------------
 
@@ -153,16 +168,19 @@ class UserWorker(SimWorker):
     def _done(self, done: tenure_link.TurnDone) -> tenure_link.TurnDone:
         known = self._turns.pop(done.turn, None)
         memory = self._agents.get(known[0].uid) if known is not None else None
-        if known is None or memory is None or done.fault is not None or done.reply is None:
+        if known is None or memory is None or (done.reply is None and done.state is None):
             return done
         turn, seen = known
-        if memory.queries.get(turn.method, False):
-            reply = Shown(turn.uid, "", seen, done.reply)
+        if turn.kind == "query" or memory.queries.get(turn.method, False):
+            reply = Shown(turn.uid, "", seen, done.reply or b"")
             return msgspec.structs.replace(done, reply=_encode(reply))
-        effects = [*memory.kept.effects, turn.call_id]
-        kept = _Kept(effects, memory.kept.state if done.state is None else done.state)
-        memory.draft = (done.turn, kept)
-        reply = Shown(turn.uid, turn.call_id, effects, done.reply)
+        failed = done.fault is not None
+        effects = memory.draft.effects if failed else [*memory.draft.effects, effect_of(turn)]
+        kept = _Kept(effects, memory.draft.state if done.state is None else done.state)
+        memory.ahead.append((done.turn, kept))
+        if failed:
+            return msgspec.structs.replace(done, state=_encode(kept))
+        reply = Shown(turn.uid, turn.call_id, effects, done.reply or b"")
         return msgspec.structs.replace(done, reply=_encode(reply), state=_encode(kept))
 
     def _say(self, frame: Any) -> None:

@@ -5,6 +5,7 @@ What runs in it is a list of what was done, so that effects can be counted; prog
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, cast
@@ -86,7 +87,15 @@ class _Memory:
     def __init__(self, epoch: int, state: bytes) -> None:
         self.epoch = epoch
         self.state = state
-        self.draft: bytes | None = None
+        self.ahead: list[tuple[int, bytes]] = []
+        """Drafts of turns that are not settled, by the number of the turn."""
+        self.waiting: deque[tenure_link.Turn] = deque()
+        """Turns that have not ended, the first one runs."""
+
+    @property
+    def draft(self) -> bytes:
+        """What the next turn builds on."""
+        return self.ahead[-1][1] if self.ahead else self.state
 
 
 class SimWorker:
@@ -132,7 +141,7 @@ class _Worker(SimWorker):
                 if memory is not None and memory.epoch == frame.epoch:
                     del self.agents[frame.uid]
             case tenure_link.Turn():
-                self._container.later(self._container.turn_ns(), lambda: self._turn(frame))
+                self._take(frame)
             case tenure_link.Commit() | tenure_link.Drop():
                 self._settle(frame)
             case _:
@@ -144,27 +153,47 @@ class _Worker(SimWorker):
         self.agents[frame.uid] = _Memory(frame.epoch, frame.state or EMPTY)
         self._container.say(self.socket, tenure_link.Activated(uid=frame.uid, epoch=frame.epoch, state=first))
 
-    def _turn(self, frame: tenure_link.Turn) -> None:
+    def _take(self, frame: tenure_link.Turn) -> None:
         memory = self.agents.get(frame.uid)
-        if memory is None or not self.alive:
+        if memory is not None:
+            memory.waiting.append(frame)
+            if len(memory.waiting) == 1:
+                self._container.later(self._container.turn_ns(), lambda: self._next(memory))
+
+    def _next(self, memory: _Memory) -> None:
+        """The first turn that waits has ended."""
+        if not self.alive or not memory.waiting:
             return
-        done: list[str] = msgspec.msgpack.decode(memory.state)
+        frame = memory.waiting.popleft()
+        if self.agents.get(frame.uid) is memory:
+            self._turn(memory, frame)
+        if memory.waiting:
+            self._container.later(self._container.turn_ns(), lambda: self._next(memory))
+
+    def _turn(self, memory: _Memory, frame: tenure_link.Turn) -> None:
         if frame.method == "get":
-            self._container.say(self.socket, tenure_link.TurnDone(turn=frame.turn, reply=msgspec.msgpack.encode(done)))
+            self._container.say(self.socket, tenure_link.TurnDone(turn=frame.turn, reply=memory.state))
             return
+        done: list[str] = msgspec.msgpack.decode(memory.draft)
         done.append(frame.call_id)
-        memory.draft = msgspec.msgpack.encode(done)
+        draft = msgspec.msgpack.encode(done)
+        memory.ahead.append((frame.turn, draft))
         reply = msgspec.msgpack.encode(len(done))
-        self._container.say(self.socket, tenure_link.TurnDone(turn=frame.turn, reply=reply, state=memory.draft))
+        self._container.say(self.socket, tenure_link.TurnDone(turn=frame.turn, reply=reply, state=draft))
 
     def _settle(self, frame: tenure_link.Commit | tenure_link.Drop) -> None:
         memory = self.agents.get(frame.uid)
-        if memory is None or memory.draft is None:
+        if memory is None:
             return
-        draft, memory.draft = memory.draft, None
-        if isinstance(frame, tenure_link.Commit):
-            memory.state = draft
-            self._container.observer.committed(self._container.name, frame.uid, memory.epoch, draft)
+        if isinstance(frame, tenure_link.Drop):
+            memory.ahead = [one for one in memory.ahead if one[0] < frame.turn]
+            memory.waiting = deque(one for one in memory.waiting if one.turn < frame.turn)
+            return
+        for turn, draft in memory.ahead:
+            if turn <= frame.turn:
+                memory.state = draft
+                self._container.observer.committed(self._container.name, frame.uid, memory.epoch, draft)
+        memory.ahead = [one for one in memory.ahead if one[0] > frame.turn]
 
 
 class WorkerContainer:
