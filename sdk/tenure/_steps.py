@@ -315,7 +315,9 @@ class Steps:
         """What the turn waits for, if that is how the attempt ended; None: it ended otherwise."""
         if isinstance(error, Suspended):
             return error.wait
-        if isinstance(error, BaseExceptionGroup) and error.subgroup(Suspended) is not None:  # of a TaskGroup
+        if isinstance(error, BaseExceptionGroup) and cast("BaseExceptionGroup[BaseException]", error).subgroup(
+            Suspended
+        ):  # of a TaskGroup
             return self.suspended
         return None
 

@@ -59,6 +59,8 @@ class Done(msgspec.Struct, frozen=True):
     """False, of `run_now` only: the function is to be awaited, nothing has happened."""
     waits: Wait | None = None
     """The turn is suspended: there is nothing else of it."""
+    asked: tuple[str, ...] = ()
+    """Names of the steps that this attempt asked for."""
 
 
 class Ahead(msgspec.Struct, frozen=True):
@@ -328,7 +330,8 @@ class Activation:
             after, state = self._after(draft, scope, order.calls[0][0].label if order.calls else order.label)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
             self._undo()
-            return self._failed(order.number, fault_of(error, order.label))
+            failed = self._failed(order.number, fault_of(error, order.label))
+            return failed if scope.steps is None else msgspec.structs.replace(failed, asked=tuple(scope.steps.asked))
         except BaseException as error:  # noqa: BLE001 - what is no end of an attempt is raised again
             self._undo()
             return await self._unwound(order, scope, error)
@@ -340,7 +343,8 @@ class Activation:
             return Done(order.number, fault=Fault("DeadlineExceeded", f"{order.label} was given up before it ended"))
         self._record = after
         self._ahead.append(Ahead(order.number, state, after.skills))
-        return Done(order.number, reply, state, tuple(scope.directives))
+        asked = tuple(scope.steps.asked) if scope.steps is not None else ()
+        return Done(order.number, reply, state, tuple(scope.directives), asked=asked)
 
     def _end_steps(self, journal: Journal, scope: Scope, reply: bytes) -> None:
         """What of the journal is to be committed with the end [end_in_commit]. Raises StepsChanged, UsageError."""
@@ -364,7 +368,7 @@ class Activation:
         wait = scope.steps.waits(error)
         if wait is None or self._dropped:
             raise error
-        return Done(order.number, waits=wait)
+        return Done(order.number, waits=wait, asked=tuple(scope.steps.asked))
 
     def beside(self, directives: Sequence[Directive]) -> bytes:
         """The last committed record as these directives change it, beside a turn that runs; then `adopt` it."""

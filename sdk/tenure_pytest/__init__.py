@@ -40,6 +40,7 @@ def runtime_factory(request: pytest.FixtureRequest) -> Generator[RuntimeFactory]
     made = node.stash[_made] = []  # each time that the test is run
 
     def make(*, storage: Storage | None = None, **options: Any) -> VirtualRuntime:
+        options.setdefault("validate_effects", _validates(request.config))
         runtime = VirtualRuntime(storage=storage, **options)
         made.append(runtime)
         return runtime
@@ -48,6 +49,18 @@ def runtime_factory(request: pytest.FixtureRequest) -> Generator[RuntimeFactory]
     # Of a test that is a coroutine, `_checked` has looked after them, in its event loop.
     if left := [runtime for runtime in made if runtime.open]:
         _fail([problem for runtime in left for problem in _still_running(runtime.running) + _unmet(runtime)])
+
+
+@pytest.hookimpl
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Settings of the fixtures."""
+    what = "run every turn of `runtime` twice, and fail tests in which the second run does something else"
+    parser.getgroup("tenure").addoption("--tenure-validate-effects", action="store_true", help=what)
+    parser.addini("tenure_validate_effects", what, type="bool", default=False)
+
+
+def _validates(config: pytest.Config) -> bool:
+    return bool(config.getoption("tenure_validate_effects") or config.getini("tenure_validate_effects"))
 
 
 @pytest.fixture
@@ -133,7 +146,7 @@ def _still_running(names: list[str]) -> list[str]:
 
 
 def _unmet(runtime: VirtualRuntime) -> list[str]:
-    return [f"a fault that was ordered never happened: {one}" for one in runtime.faults.unmet()]
+    return [f"a fault that was ordered never happened: {one}" for one in runtime.faults.unmet()] + runtime.differences
 
 
 def _fail(problems: list[str]) -> None:

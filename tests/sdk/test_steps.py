@@ -407,6 +407,49 @@ async def shop_after(rt: VirtualRuntime, shop: Shop, seconds: float) -> None:
     rt._engine.timers.sync(held)
 
 
+@pytest.mark.parametrize("commit", range(5))
+async def test_whatever_the_storage_does_not_take_is_tried_again(rt: VirtualRuntime, commit: int) -> None:
+    """Quote, suspension, wake-up by the time, end; and then the inbox."""
+    shop = await rt.create(Shop, "s")
+    task = await started(rt, shop)
+    note = asyncio.create_task(shop.call(Shop.note(text="after"), timeout=10 * HOUR))
+    await rt.idle()
+    rt.faults.fail_storage(after=commit, times=3)
+    await rt.advance(2 * HOUR)
+    rt.storage.heal()  # type: ignore[attr-defined]
+    await rt.advance(60)
+    assert await task == ""
+    await note
+    assert await shop.log() == ["nobody approved a cup", "after"]
+
+
+async def test_an_end_that_cannot_be_committed_comes_later(rt: VirtualRuntime) -> None:
+    """Also that of a turn whose time is over."""
+    shop = await rt.create(Shop, "s")
+    task = asyncio.create_task(shop.call(Shop.hurry(), timeout=HOUR))
+    await rt.idle()
+    rt.faults.fail_storage(times=2)
+    await rt.advance(101)
+    assert not task.done()
+    await rt.advance(20)
+    with pytest.raises(errors.DeadlineExceeded, match="finished steps: first"):
+        await task
+
+
+async def test_an_agent_that_stops_tells_who_waits(rt: VirtualRuntime) -> None:
+    """What it owes stays in its storage, and goes on when it is there again."""
+    shop = await rt.create(Shop, "s")
+    task = asyncio.create_task(shop.call(Shop.nap(), timeout=HOUR))
+    await rt.idle()
+    await rt.stop(shop)
+    with pytest.raises(errors.Unavailable, match="has stopped before it ended nap") as caught:
+        await task
+    assert caught.value.outcome == "unknown"
+    await rt.create(Shop, "s")
+    await rt.advance(61)
+    assert await shop.log() == ["slept"]
+
+
 # --- calls ---
 
 

@@ -239,16 +239,10 @@ class Engine(Tasks):
         if self.pace is not None:
             pace.set(self.pace)
         held.note_change()  # it is processing
-        wanted, caller, extra = request.wanted, request.caller, journal.extra
+        wanted = request.wanted
         held.carried = work.carried_of(wanted)
-        if isinstance(wanted, Asked):
-            turn = _turn(held, wanted, request.kind, until_ns, caller)
-            number, body = turn.turn, held.activation.perform(turn, extra, journal)
-        else:
-            number = held.next_turn()
-            body = held.activation.handle(
-                number, wanted, deadline_ns=until_ns, caller=caller, extra=extra, journal=journal
-            )
+        turn = _turn(held, wanted, request.kind, until_ns, request.caller)
+        number, body = turn.turn, self.attempt(held, request, turn, journal)
         try:
             done = await (self._observed(held, wanted, number, body) if self.hub.on else self._settled(held, body))
         finally:
@@ -256,6 +250,15 @@ class Engine(Tasks):
         if done.fault is not None and (closing := journal.closing(done.fault)):
             await self.settle(held, await held.activation.amend(held.next_turn(), closing))
         return done
+
+    async def attempt(self, held: Held, request: Request, turn: Turn, journal: LocalJournal) -> Done:
+        """One run of a turn's code."""
+        wanted, extra = request.wanted, journal.extra
+        if isinstance(wanted, Asked):
+            return await held.activation.perform(turn, extra, journal)
+        return await held.activation.handle(
+            turn.turn, wanted, deadline_ns=turn.deadline_ns, caller=turn.caller, extra=extra, journal=journal
+        )
 
     async def _settled(self, held: Held, body: Coroutine[Any, Any, Done]) -> Done:
         done = await body
@@ -452,8 +455,9 @@ class Engine(Tasks):
         self.post(held.id, work.read(plan), caller=f"{held.id} timer {name}", extra=extra)
 
 
-def _turn(held: Held, asked: Asked, kind: Kind, until_ns: int, caller: str) -> Turn:
-    return Turn(held.next_turn(), held.activation.uid, kind, asked.name, asked.arguments, until_ns, caller)
+def _turn(held: Held, wanted: Asked | Signal, kind: Kind, until_ns: int, caller: str) -> Turn:
+    arguments = wanted.arguments if isinstance(wanted, Asked) else b""
+    return Turn(held.next_turn(), held.activation.uid, kind, work.label_of(wanted), arguments, until_ns, caller)
 
 
 def _hand_on(done: asyncio.Task[bytes], outer: asyncio.Future[bytes]) -> None:

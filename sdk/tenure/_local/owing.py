@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from tenure import errors
 from tenure._clock import Handle
@@ -229,7 +229,7 @@ class Owing:
                 slices = held.activation.slices
                 turn, now = owed.turn_of(slices), max(at, self.now())
                 if turn is not None and turn["wait"] is not None and now >= turn["ends"]:
-                    await self._over(held, turn)
+                    await self._told(held, owed.request_of(turn), self._over(held, turn))
                 elif turn is not None and turn["wait"] is not None and 0 < turn["wait"]["until"] <= now:
                     await self.wake(held, NOTHING)
                 else:
@@ -237,9 +237,8 @@ class Owing:
         except errors.NotFound:
             return
         except errors.CallError as error:
-            if owed.turn_of(held.activation.slices) is not None:
-                self._again(held)  # it could not be committed
             self._engine.report(held, "the end of its wait", error)
+            self._again(held)
 
     def _pump(self, held: Held) -> None:
         if not held.pumping:
@@ -266,23 +265,27 @@ class Owing:
         turn = owed.turn_of(slices)
         request = owed.request_of(turn if turn is not None else owed.inbox_of(slices)[0])
         self._engine.about(held, request.wanted)
+        if turn is None:
+            until_ns = deadline_ns(self._engine.timeout)
+            attempt = self._run(held, request, until_ns, (owed.Taken(request.key),), None, None)
+        elif self.now() >= turn["ends"]:
+            attempt = self._over(held, turn)
+        else:
+            attempt = self._run(held, request, deadline_ns(turn["ends"] - self.now()), (), None, owed.entries_of(turn))
+        await self._told(held, request, attempt)
+        return held.id not in self._handles
+
+    async def _told(self, held: Held, request: Request, attempt: Coroutine[Any, Any, bytes | None]) -> None:
+        """An attempt; its error is told to who waits for it, or else logged. What is still owed is tried again."""
         waited_for = request.key in self._tickets or request.reply_to
         try:
-            if turn is None:
-                until_ns = deadline_ns(self._engine.timeout)
-                await self._run(held, request, until_ns, (owed.Taken(request.key),), None, None)
-            elif self.now() >= turn["ends"]:
-                await self._over(held, turn)
-            else:
-                until_ns = deadline_ns(turn["ends"] - self.now())
-                await self._run(held, request, until_ns, (), None, owed.entries_of(turn))
+            await attempt
         except errors.CallError as error:
-            if not waited_for:
-                self._engine.report(held, work.label_of(request.wanted), error)
-            left = owed.inbox_of(held.activation.slices)
-            if turn is None and left and left[0]["key"] == request.key:
+            again = owed.holds(held.activation.slices, request.key)
+            if again:
                 self._again(held)
-        return held.id not in self._handles
+            if again or not waited_for:
+                self._engine.report(held, work.label_of(request.wanted), error)
 
     async def _over(self, held: Held, turn: owed.Row) -> bytes | None:
         """The turn did not end in its time. Raises CallError: that it did not."""

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
-from tenure import errors
+from tenure import _codec, errors
 from tenure._agent import Agent, state_class
 from tenure._context import Parent
-from tenure._local import families
+from tenure._local import families, owed, work
 from tenure._local.held import Held
 from tenure._scope import running_scope
 from tenure._state import S
@@ -45,6 +45,10 @@ class AgentStatus:
     """As its strategy sees it."""
     reason: str = ""
     """Why it stopped."""
+    owes: str = ""
+    """The action of a turn that is accepted and has not ended."""
+    waits_for: str = ""
+    """What that turn waits for, e.g. "wait_for order.approved"; empty: it goes on."""
 
     @property
     def done(self) -> bool:
@@ -68,6 +72,7 @@ def status_of(engine: Engine, agent_id: str) -> AgentStatus:
 
 
 def _status(held: Held) -> AgentStatus:
+    turn = owed.turn_of(_codec.unpack_map(held.activation.committed)) or {}
     return AgentStatus(
         held.id,
         "asleep" if held.asleep else held.standing,
@@ -77,6 +82,8 @@ def _status(held: Held) -> AgentStatus:
         held.last_error,
         held.activation.snapshot(),
         held.ended or "",
+        work.label_of(work.read(turn)) if turn else "",
+        turn["wait"]["name"] if turn and turn["wait"] else "",
     )
 
 
@@ -88,6 +95,8 @@ def hint(status: AgentStatus) -> str:  # noqa: PLR0911 - one sentence each
         return "it is asleep: a call or a signal wakes it"
     if status.standing == "starting":
         return "it is starting: look at what its storage or its on_start waits for"
+    if status.waits_for:
+        return f"its turn of {status.owes} is suspended: {status.waits_for}"
     if status.standing == "processing":
         waiting = f", and {status.queue_length} wait behind it" if status.queue_length else ""
         return f"one of its turns is still running{waiting}"

@@ -22,7 +22,11 @@ BASE: frozenset[str] = frozenset()
 """Turns, queries, replies, errors: what no runtime may lack has no name."""
 DIRECTIVES = ("send", "run", "timers", "stop", "background")
 """Features that are directives: a runtime without one refuses it with NotSupported."""
-FEATURES = frozenset({*DIRECTIVES, "signals", "restart", "call_ids"})
+STEPS = ("steps", "waiting")
+"""Features of turns with a journal: a runtime without one refuses them with NotSupported, too."""
+FEATURES = frozenset({*DIRECTIVES, *STEPS, "signals", "restart", "call_ids"})
+PATIENCE_S = 600.0
+"""The timeout of calls whose turns wait, in the runtime's time."""
 HANG_S = 0.3
 """The timeout of calls that never end."""
 
@@ -50,10 +54,11 @@ class Conformance:
                 async with MyRuntime() as runtime:
                     yield runtime
 
-    Features: "send", "run", "timers", "stop", "background" (directives: one that is missing must be refused, never
-    ignored); "signals" (override `emitted`), "restart" (override `restart`), "call_ids" (override `call_twice`). With
-    "timers" override `advance`, and with any directive `settled`. The tests are coroutines, for pytest-asyncio in auto
-    mode or another plugin that runs them; agents have fresh names, so that one cluster can serve all tests.
+    Features: "send", "run", "timers", "stop", "background" (directives), "steps" (`ctx.step`), "waiting" (`ctx.sleep`,
+    `ctx.wait_for`, `ctx.call`): what is missing must be refused, never ignored; "signals" (override `emitted`),
+    "restart" (override `restart`), "call_ids" (override `call_twice`). With "timers" or "waiting" override `advance`,
+    and with any directive or "waiting" `settled`. The tests are coroutines, for pytest-asyncio in auto mode or another
+    plugin that runs them; agents have fresh names, so that one cluster can serve all tests.
     """
 
     features: ClassVar[frozenset[str]] = BASE
@@ -67,11 +72,11 @@ class Conformance:
         raise NotImplementedError
 
     async def settled(self, subject: Any) -> None:
-        """Wait until everything that was sent has arrived. Of "send", "run", "timers", "stop", "background"."""
+        """Wait until everything that was sent has arrived. Of all directives, and "waiting"."""
         raise NotImplementedError
 
     async def advance(self, subject: Any, seconds: float) -> None:
-        """Let time pass. Of "timers"."""
+        """Let time pass. Of "timers", "waiting"."""
         raise NotImplementedError
 
     async def restart(self, subject: Any) -> None:
@@ -219,6 +224,9 @@ class Conformance:
             if feature not in self.features:
                 asked = ledger.call(ConformingLedger.ask_for(directive=feature))
                 assert "ask_for" in str(await refused(asked, errors.NotSupported))
+        for feature, instruction in (("steps", ConformingLedger.pay()), ("waiting", ConformingLedger.nap())):
+            if feature not in self.features:
+                assert feature[:4] in str(await refused(ledger.call(instruction), errors.NotSupported))
         assert await ledger.total() == 0
 
     async def test_signals_leave_with_the_commit(self, subject: Subject) -> None:
@@ -262,6 +270,75 @@ class Conformance:
         await ledger.ask_for(directive="stop")
         await self.settled(subject)
         await refused(ledger.total(), errors.NotFound)
+
+    # --- steps and waits ---
+
+    async def test_a_turn_with_steps_is_one_turn(self, subject: Subject) -> None:
+        """Results keep their types, keys are different, a step that fails is told, and all is one commit."""
+        if "steps" not in self.features:
+            return
+        ledger = await self.ledger(subject)
+        first, second = await ledger.pay(text="ü"), await ledger.pay(text="ü")
+        assert len({*first, *second}) == 4, "each step of each turn has a key of its own"
+        assert await ledger.total() == 4
+        error = await refused(ledger.pay(text=""), errors.StepFailed)
+        assert "nothing to pay for" in str(error)
+        assert error.outcome == "unknown", "its first step is done"
+        assert await ledger.total() == 4
+
+    async def test_a_sleep_takes_its_time(self, subject: Subject) -> None:
+        """Its turn keeps the agent to itself, queries see what was before, and what comes meanwhile follows."""
+        if "waiting" not in self.features:
+            return
+        ledger = await self.ledger(subject)
+        nap = asyncio.create_task(ledger.call(ConformingLedger.nap(), timeout=PATIENCE_S))
+        await self.advance(subject, 50)
+        after = asyncio.create_task(ledger.call(ConformingLedger.add(by=5), timeout=PATIENCE_S))
+        assert await ledger.total() == 0
+        assert (nap.done(), after.done()) == (False, False)
+        await self.advance(subject, 11)
+        assert (await nap, await after) == (1, 6)
+
+    async def test_a_signal_ends_a_wait(self, subject: Subject) -> None:
+        """The first one that fits; without one, the time does."""
+        if not {"waiting", "send"} <= self.features:
+            return
+        ledger, other = await self.ledger(subject), await self.ledger(subject)
+        waits = ConformingLedger.wait_after(other=other.id)
+        for approved, text in ((True, "yes"), (False, "")):
+            before = await other.total()
+            waiting = asyncio.create_task(ledger.call(waits, timeout=PATIENCE_S))
+            while await other.total() == before:  # the turn was accepted before it asked for that
+                await self.settled(subject)
+            if approved:
+                await other.approve(to=ledger.id, text=text)
+                await self.settled(subject)
+            else:
+                await self.advance(subject, 121)
+            assert await waiting == text
+
+    async def test_a_turn_waits_for_another_agents_reply(self, subject: Subject) -> None:
+        """Once, with its errors; and nobody waits for himself."""
+        if "waiting" not in self.features:
+            return
+        ledger, other = await self.ledger(subject), await self.ledger(subject)
+        assert await ledger.let_add(other=other.id, by=3) == 3
+        assert (await ledger.total(), await other.total()) == (3, 3)
+        assert "no luck" in str(await refused(ledger.let_fail(other=other.id), errors.ActionFailed))
+        assert ledger.id in str(await refused(ledger.let_add(other=ledger.id, by=1), errors.WaitCycle))
+        assert await ledger.add() == 4
+
+    async def test_an_accepted_turn_survives(self, subject: Subject) -> None:
+        """It ends after the runtime has begun again."""
+        if not {"waiting", "restart"} <= self.features:
+            return
+        ledger = await self.ledger(subject)
+        nap = asyncio.create_task(ledger.call(ConformingLedger.nap(), timeout=PATIENCE_S))
+        await self.advance(subject, 30)
+        await self.restart(subject)
+        await self.advance(subject, 31)
+        await asyncio.gather(nap, return_exceptions=True)  # a cluster's client hears of it, a local caller does not
+        assert await ledger.total() == 1
 
     # --- what survives ---
 

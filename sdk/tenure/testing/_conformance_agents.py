@@ -90,6 +90,52 @@ class ConformingLedger(tenure.Agent[LedgerState]):
         self.state.total += 1
         ctx.do(directive_of(directive, self.id))
 
+    @tenure.action
+    async def pay(self, ctx: tenure.Context, text: str = "") -> list[str]:
+        """Two steps; their keys."""
+        first = await ctx.step("open", self._open, text)
+        second = await ctx.step("pay", self._pay, first)
+        self.state.total += 2
+        return [first.text.removeprefix(text), second]
+
+    async def _open(self, text: str, key: tenure.StepKey) -> Entry:
+        return Entry(text=text + key, amount=Decimal("0.10"))
+
+    def _pay(self, entry: Entry, key: tenure.StepKey) -> str:
+        if entry.text == key.rpartition("/")[0] + "/0" or entry.amount != Decimal("0.10"):
+            raise ValueError("nothing to pay for")
+        return key
+
+    @tenure.action
+    async def nap(self, ctx: tenure.Context) -> int:
+        """A minute."""
+        await ctx.sleep(60)
+        self.state.total += 1
+        return self.state.total
+
+    @tenure.action
+    async def wait_after(self, ctx: tenure.Context, other: str) -> str:
+        """Let another agent add one, then wait for an approval, two minutes at most."""
+        await ctx.call(other, ConformingLedger.add())
+        approval = await ctx.wait_for("ledger.approved", timeout=120)
+        return str(approval.data["text"]) if approval is not None and isinstance(approval.data, dict) else ""
+
+    @tenure.action
+    def approve(self, ctx: tenure.Context, to: str, text: str) -> None:
+        """A signal for one agent."""
+        ctx.emit("ledger.approved", {"text": text}, to=to)
+
+    @tenure.action
+    async def let_add(self, ctx: tenure.Context, other: str, by: int) -> int:
+        """Add what another agent has then."""
+        self.state.total += await ctx.call(other, ConformingLedger.add(by=by))
+        return self.state.total
+
+    @tenure.action
+    async def let_fail(self, ctx: tenure.Context, other: str) -> int:
+        """What the other agent raises is raised here."""
+        return await ctx.call(other, ConformingLedger.write_and_fail(text="it"))
+
     @tenure.query
     def total(self) -> int:
         """The total."""

@@ -12,11 +12,14 @@ from tenure import _routes, errors
 from tenure._agent import Agent
 from tenure._local.engine import Engine
 from tenure._local.held import Held, How, Seed
-from tenure._local.journal import Ticket
+from tenure._local.journal import LocalJournal, Ticket
+from tenure._local.owed import Request
 from tenure._local.work import Asked
 from tenure._methods import methods_of
 from tenure._turn import Done
 from tenure.signals import Signal
+from tenure.testing._effects import Trial
+from tenure_link import Turn
 
 if TYPE_CHECKING:
     from tenure._instruction import Kind
@@ -45,6 +48,8 @@ class FaultyEngine(Engine):
     faults: LocalFaults
     seen: Callable[[Signal], None]
     """Told of each signal, once."""
+    differs: Callable[[str], None] | None = None
+    """Told of turns that do something else when they are run again; None: they are not run again."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -90,6 +95,16 @@ class FaultyEngine(Engine):
                 if held.ended != CRASHED:
                     raise
                 held = self.held(held.id)
+
+    async def attempt(self, held: Held, request: Request, turn: Turn, journal: LocalJournal) -> Done:
+        """See `Engine`."""
+        if self.differs is None:
+            return await super().attempt(held, request, turn, journal)
+        trial = Trial(self, held, request, turn, held.activation.committed, journal.extra)
+        done = await super().attempt(held, request, turn, journal)
+        if difference := await trial.difference(journal, done):
+            self.differs(difference)
+        return done
 
     async def settle(self, held: Held, done: Done) -> None:
         """See `Engine`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tenure._clock import VirtualClock
@@ -39,12 +40,14 @@ class VirtualRuntime(LocalRuntime):
 
     Every turn goes through a storage, in memory unless one is given. `start`: when its time begins, with a time zone.
     `patience`: real seconds that `idle` waits for turns that really run. Waits between the attempts of an action take
-    no time. The rest is as in `tenure.local`.
+    no time. `validate_effects`: each turn is run a second time, on what it began with and with the results of its
+    steps; what it then does otherwise is in `differences`, and fails the test at its end. The rest is as in
+    `tenure.local`.
     """
 
     _engine_class = FaultyEngine
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a local runtime takes, and what tests want beside it
         self,
         *,
         namespace: str = "default",
@@ -55,10 +58,14 @@ class VirtualRuntime(LocalRuntime):
         queue_limit: int = QUEUE_LIMIT,
         hub: Hub | None = None,
         patience: float = PATIENCE_S,
+        validate_effects: bool = False,
     ) -> None:
         self.storage: Storage = storage if storage is not None else FakeStorage()
         self.faults = LocalFaults(self)
         self.spies: list[SignalSpy] = []
+        self.differences: list[str] = []
+        """Turns that did something else when they were run again, in words."""
+        self._validates = validate_effects
         self._clock = VirtualClock(_seconds(start))
         self._patience = patience
         self._closed = False
@@ -151,6 +158,13 @@ class VirtualRuntime(LocalRuntime):
         self._closed = True
         await super().close()
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, trace)
+        if kind is None and self.differences:
+            raise AssertionError("\n".join(self.differences))
+
     @property
     def running(self) -> list[str]:
         """What runs or waits: agent and action, each."""
@@ -196,6 +210,7 @@ class VirtualRuntime(LocalRuntime):
         engine.pace = Pace(_at_once)
         engine.faults = self.faults
         engine.seen = self._seen
+        engine.differs = self.differences.append if self._validates else None
         if isinstance(self.storage, FakeStorage):
             self.storage.sleep = engine.sleep
 
