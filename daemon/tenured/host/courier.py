@@ -12,6 +12,7 @@ is ready goes in one turn, a bounded part of it at a time.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -25,6 +26,8 @@ from tenured.host.departures import Departure
 from tenured.host.metrics import SignalMetrics
 from tenured.host.mirror import Mirror
 from tenured.transport.signals import Wires
+
+log = logging.getLogger("tenured.host.signals")
 
 Settle = Callable[[int, Settled], None]
 
@@ -240,7 +243,10 @@ class Courier:
             self._metrics.settled.add(answer.verdict)
             settle = self._settle.get(owner)
             if settle is not None:
-                settle(n, answer)
+                try:
+                    settle(n, answer)
+                except Exception:  # one activation's defect is not another's: the rest must hear
+                    log.exception("signal %d of %s was settled, and its sender failed to hear it", n, owner.source)
 
     def _set_timer(self) -> None:
         due = self._sending.next_due
