@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from couriers import Host, Sending
 
+from tenure_proto.v1.registry_pb2 import WatchBatch
 from tenured.core import signalframes
 from tenured.core.signalframes import Answers, Batch, Hello, Refused, Welcome
 from tenured.core.signals import Again, Signal
@@ -199,6 +200,39 @@ async def test_a_stale_route_is_corrected(scene: Scene) -> None:
     scene.a.read(agents={"50": scene.a}, epoch=2)
     assert await sender.all_settled(2) == [(1, "applied"), (2, "applied")]
     assert scene.a.agents.applied == [("50", "1", 1), ("50", "1", 2)]
+
+
+async def test_a_registry_that_is_read_anew_moves_nothing(scene: Scene) -> None:
+    """A snapshot comes in parts: an agent that it has not brought yet is neither gone nor without a host."""
+    scene.b.agents.hold.add("50")
+    sender = Sending(scene.a)
+    sender.release("50", 1)
+    await turns()
+    scene.a.read(snapshot=True, revision=200)
+    sender.release("51", 2)
+    await turns()
+    assert "50" not in sender.out.waiting.stuck
+    scene.a.read((scene.a, scene.b), {"50": scene.b, "51": scene.b}, synced=True, revision=200)
+    await sender.until(lambda: (2, "applied") in sender.settled)
+    scene.b.agents.let_go()
+    await sender.all_settled(2)
+    scene.a.courier.count()
+    assert scene.a.metrics.resent == 0
+
+
+async def test_a_host_whose_lease_ended_is_not_sent_to(scene: Scene) -> None:
+    """Its agents wait for their next holder."""
+    sender = Sending(scene.a)
+    scene.b.agents.refuse["50"] = Again("Fenced")
+    sender.release("50", 1)
+    await turns()
+    row = scene.a.mirror.hosts["b.1"]
+    row.expired = True
+    scene.a.courier.watched(WatchBatch(hosts=[row]))
+    await turns()
+    assert sender.out.waiting.stuck["50"][0] == "NotReady"
+    scene.a.read(agents={"50": scene.a}, epoch=2)
+    await sender.all_settled(1)
 
 
 async def test_an_agent_without_a_host_is_waited_for(scene: Scene) -> None:
@@ -437,16 +471,19 @@ async def test_a_newer_connection_of_a_host_ends_its_older_one(scene: Scene) -> 
 async def test_a_delivery_that_fails_settles_nothing(scene: Scene) -> None:
     """A defect of the receiver's host is no verdict."""
 
-    def broken(signal: Signal) -> asyncio.Future[object]:
+    def deliver(signal: Signal) -> asyncio.Future[object]:
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        if broken_once:
-            broken_once.pop()
-            future.set_exception(RuntimeError("oops"))
+        if broken == [1, 2]:
+            broken.pop()
+            raise RuntimeError("at once")
+        if broken:
+            broken.pop()
+            future.set_exception(RuntimeError("later"))
             return future
         return working(signal)
 
-    broken_once, working = [1], scene.b.agents.deliver
-    scene.b.courier._arrivals.deliver = broken
+    broken, working = [1, 2], scene.b.agents.deliver
+    scene.b.courier._arrivals.deliver = deliver
     sender = Sending(scene.a)
     sender.release("50", 1)
     assert await sender.all_settled(1) == [(1, "applied")]
