@@ -3,11 +3,11 @@
     python -m bench.signals [--json] [--runs 5]
 
 Two processes on uvloop, mTLS between them, 64 senders and 64 receivers, bodies of 200 bytes. Each sender keeps 64
-signals unsettled: it releases as many as were settled and forgotten, once a turn of its loop, as commits in
-batches do. The receiving side takes each signal into its agent's mailbox and answers it in the next turn of the loop. Only what was
-settled counts. Beside it, in turns: the same frames' floor, which is framed TLS alone with a batch of 64 signals in each
-frame, encoded and decoded, and nothing else. Lines: signals a second, processor time of both sides for one, and how
-long one signal alone takes until it is settled.
+signals unsettled: once a turn of its loop it forgets what was settled and releases as many, as commits in batches do.
+The receiving side takes each signal into its agent's mailbox and answers it in the next turn of the loop. Only what was
+settled counts. Beside it, in turns, the floor: framed TLS alone, 64 signals in each frame, encoded and decoded, and
+nothing else. Lines: signals a second, processor time of both sides for one, and how long one signal alone takes until
+it is settled.
 """
 
 import argparse

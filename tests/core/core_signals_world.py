@@ -1,4 +1,4 @@
-"""Signals between hosts in a small world: one sending host, two receiving ones, and everything that may go wrong between.
+"""Signals between hosts in a small world: one sending host, two receiving ones, and whatever may go wrong between.
 
 The sending and the receiving side are the daemon's; receivers are protocol 3's rules 1, 2 and 4 in a few lines. A
 connection carries frames; one that is lost, doubled or out of its place ends it, as `Departure` and `Arrival` do.
@@ -305,10 +305,10 @@ class World:
     def judge(self) -> None:
         """Order, once, nothing skipped: at any time."""
         for uid, receiver in self.receivers.items():
-            for sender in SENDERS:
+            for sender, epoch in SENDERS.items():
                 numbers = [n for each, n in receiver.hist if each == sender]
                 assert numbers == sorted(set(numbers)), "twice, or out of order"
-                if SENDERS[sender] == 0:
+                if not epoch:
                     upto = receiver.last.get(sender, 0)
                     meant = [n for n, entry in self.released[sender].items() if entry.receiver == uid and n <= upto]
                     missing = [n for n in meant if n not in numbers and (sender, n) not in receiver.voided]

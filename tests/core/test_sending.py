@@ -50,17 +50,17 @@ def test_whatever_happens_each_signal_is_settled_once_in_order_and_truly(seed: i
 class Pair:
     """A sender, and the lane to host A."""
 
-    def __init__(self, epoch: int = 0, credits: int = 1000) -> None:
+    def __init__(self, epoch: int = 0, granted: int = 1000) -> None:
         self.routes: dict[str, Route] = dict.fromkeys(RECEIVERS, Route("A", 1))
         self.sending = Sending(self.routes.__getitem__, lambda: 1.0)
         self.owner = Owner("1", "t/s", "t", epoch)
-        self.credits = credits
+        self.granted = granted
 
     def release(self, *numbers: int, now: float = 0.0, **more: Any) -> None:
         self.sending.release(self.owner, [Entry(n, "10", **more) for n in numbers], now)
 
     def open(self) -> Lane:
-        self.lane.opened(self.credits, 1 << 20)
+        self.lane.opened(self.granted, 1 << 20)
         return self.lane
 
     @property
@@ -163,7 +163,7 @@ def test_an_answer_of_the_old_host_counts_after_a_move() -> None:
 
 def test_a_volatile_senders_signal_is_not_sent_again_after_a_break() -> None:
     """Protocol 3, volatile agents [vol_once]: what was under way is unknown, what was not goes on."""
-    pair = Pair(epoch=4, credits=2)
+    pair = Pair(epoch=4, granted=2)
     pair.release(1, 2, 3)
     lane = pair.open()
     assert pair.take() == [(1, 0), (2, 1)]
@@ -187,7 +187,7 @@ def test_a_refused_signal_of_a_volatile_sender_is_sent_again() -> None:
 
 def test_what_waits_for_a_deleted_receiver_is_unknown() -> None:
     """Protocol 3, dead letters (c): also what this activation never sent, for an earlier one may have."""
-    pair = Pair(credits=1)
+    pair = Pair(granted=1)
     pair.release(1, 2)
     pair.open()
     pair.take()
@@ -242,6 +242,34 @@ def test_a_forgotten_one_lets_a_pair_go_on_that_waited_for_it() -> None:
     assert pair.take() == [(2, 0)]
 
 
+def test_one_in_the_middle_and_the_last_may_be_forgotten_first() -> None:
+    """A sender may settle what it gave up otherwise."""
+    pair = Pair()
+    pair.release(1, 2, 3)
+    pair.sending.forget(pair.owner, [2, 3])
+    pair.release(4)
+    pair.open()
+    assert pair.take() == [(1, 0), (4, 1)]
+
+
+def test_a_refusal_by_the_old_host_is_not_taken_for_one_of_the_new() -> None:
+    """Numbers of two connections may be the same."""
+    pair = Pair()
+    pair.release(1)
+    old = pair.open()
+    pair.take()
+    pair.routes["10"] = Route("B", 2)
+    pair.sending.routes_changed(["10"], 0.0)
+    new = pair.sending.lanes["B"]
+    new.opened(10, 1000)
+    new.take(10, 1000, 0.0)
+    old.answered(1, 1, Again("Moved"), 0.0)
+    assert pair.sending.waiting(pair.owner).stuck == {}
+    new.broken("cut")
+    new.opened(10, 1000)
+    assert [each.n for each in new.take(10, 1000, 0.0)] == [1]
+
+
 def test_a_closed_sender_sends_and_hears_nothing_more() -> None:
     pair = Pair()
     pair.release(1, 2)
@@ -271,7 +299,7 @@ def test_what_waits_is_told_with_its_age_and_its_reason() -> None:
 
 
 def test_no_more_is_under_way_than_the_receiver_granted() -> None:
-    pair = Pair(credits=5)
+    pair = Pair(granted=5)
     pair.release(*range(1, 20))
     lane = pair.open()
     assert len(pair.take()) == 5
@@ -332,7 +360,8 @@ def test_an_agent_that_stands_still_leaves_room_for_others() -> None:
     admitted = answers.count(None)
     assert admitted == (receiving.LINK_SIGNALS - 4000) // receiving.SHARE
     first = answers[admitted]
-    assert first is not None and first.code == "Busy"
+    assert first is not None
+    assert first.code == "Busy"
     assert {each.code for each in answers[admitted + 1 :] if each} <= {"OutOfOrder", "Busy"}
     inbound.take(Batch(4001, [signal(1, receiver="11", sender="2")]))
     assert inbound.admit(4001, signal(1, receiver="11", sender="2")) is None
@@ -345,7 +374,8 @@ def test_what_follows_a_refused_one_is_refused_until_it_comes_again() -> None:
     inbound.refused(signal(1))
     inbound.answer(1, Again("NotReady"))
     again = inbound.admit(2, signal(2, 1))
-    assert again is not None and again.code == "OutOfOrder"
+    assert again is not None
+    assert again.code == "OutOfOrder"
     assert inbound.admit(3, signal(1)) is None
     assert inbound.admit(4, signal(2, 1)) is None
 

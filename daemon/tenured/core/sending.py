@@ -69,8 +69,8 @@ class Waiting(msgspec.Struct, frozen=True):
 class Sending:
     """See the module. Whoever drives it hands out `take_outcomes` after each call, and calls `due` at `next_due`."""
 
-    def __init__(self, route: Callable[[str], Route], jitter: Callable[[], float]) -> None:
-        """`route(uid)`: where a receiver is now. `jitter()`: a number from 0 to 1."""
+    def __init__(self, route: Callable[[str], Route | None], jitter: Callable[[], float]) -> None:
+        """`route(uid)`: where a receiver is now; None: where it was. `jitter()`: a number from 0 to 1."""
         self.lanes: dict[str, Lane] = {}
         """By the incarnation of the host."""
         self.results = Results(jitter)
@@ -174,7 +174,7 @@ class Sending:
 
     def _look(self, stream: Stream, now: float) -> None:
         route = self._route(stream.receiver)
-        if route != stream.route:
+        if route is not None and route != stream.route:
             self._follow(stream, route, now)
 
     def _follow(self, stream: Stream, route: Route, now: float) -> None:
@@ -221,7 +221,7 @@ class Sending:
     def _begin(self, owner: Owner, receiver: str, now: float) -> Stream:
         stream = owner.streams[receiver] = Stream(owner, receiver)
         self._streams.setdefault(receiver, {})[stream] = None
-        self._follow(stream, self._route(receiver), now)
+        self._follow(stream, self._route(receiver) or Route(), now)
         return stream
 
     def _end(self, stream: Stream) -> None:

@@ -27,6 +27,16 @@ Deliver = Callable[[Signal], "asyncio.Future[Answer]"]
 """Into the activation of the receiver; resolved when its turn is committed, or with why it has to come again."""
 
 
+def handed(deliver: Deliver, signal: Signal) -> asyncio.Future[Answer]:
+    """Deliver one signal. What is raised is a defect, and settles nothing."""
+    try:
+        return deliver(signal)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the others' signals go on
+        failed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        failed.set_exception(error)
+        return failed
+
+
 def answer_of(future: asyncio.Future[Answer]) -> Answer:
     """What came of a delivery; one that ended otherwise settled nothing."""
     if future.cancelled():
@@ -46,6 +56,8 @@ class Arrivals:
         self.shares = Shares()
         self._open: dict[tuple[str, str], Arrival] = {}
         self._new: set[Arrival] = set()
+        self._waiting: deque[Arrival] = deque()
+        self._working = False
 
     def accepted(self, host: str, wire: Wire) -> None:
         """A host whose certificate was checked has connected."""
@@ -65,6 +77,25 @@ class Arrivals:
         self._open[arrival.host, incarnation] = arrival
         self.shares.connections = len(self._open)
 
+    def work(self, arrival: Arrival) -> None:
+        """It has frames. They are worked off one in a turn of the loop, the connections in turn: a long read, or many
+        at once, do not hold the loop.
+        """
+        self._waiting.append(arrival)
+        if not self._working:
+            self._working = True
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _work(self) -> None:
+        arrival = self._waiting.popleft()
+        try:
+            if arrival.work():
+                self._waiting.append(arrival)
+        finally:
+            self._working = bool(self._waiting)
+            if self._working:
+                asyncio.get_running_loop().call_soon(self._work)
+
     def gone(self, arrival: Arrival) -> None:
         """It is over."""
         self._new.discard(arrival)
@@ -83,7 +114,7 @@ class Arrival:
         self._loop = asyncio.get_running_loop()
         self._inbound: Inbound | None = None
         self._frames: deque[bytes] = deque()
-        self._working = self._flushing = self._over = False
+        self._listed = self._flushing = self._over = False
         self._patience = self._loop.call_later(HELLO_S, self._impatient)
         wire.on_frame = self._came
         wire.on_lost = self._lost
@@ -105,18 +136,21 @@ class Arrival:
         self.end()
 
     def _came(self, frame: bytes) -> None:
-        """One frame is worked off in a turn of the loop, so that a long read does not hold it."""
         self._frames.append(frame)
-        if not self._working:
-            self._working = True
-            self._loop.call_soon(self._work)
+        if not self._listed:
+            self._listed = True
+            self._parent.work(self)
 
-    def _work(self) -> None:
-        if self._over or not self._frames:
-            self._working = False
-            return
+    def work(self) -> bool:
+        """Take one frame; whether there are more."""
+        if not self._over:
+            self._take(self._frames.popleft())
+        self._listed = bool(self._frames)
+        return self._listed
+
+    def _take(self, data: bytes) -> None:
         try:
-            frame = signalframes.decode_to_receiver(self._frames.popleft())
+            frame = signalframes.decode_to_receiver(data)
             if self._inbound is None:
                 self._hello(frame)
             elif isinstance(frame, Batch):
@@ -126,9 +160,6 @@ class Arrival:
         except BadFrame as error:
             log.warning("signals from %s: %s; the connection is cut", self.host, error)
             self.end()
-        self._working = bool(self._frames)
-        if self._working:
-            self._loop.call_soon(self._work)
 
     def _hello(self, frame: Hello | Batch) -> None:
         if not isinstance(frame, Hello):
@@ -156,7 +187,7 @@ class Arrival:
         metrics.received += len(batch.signals)
         for signal in batch.signals:
             if inbound.admit(seq, signal) is None:
-                future = deliver(signal)
+                future = handed(deliver, signal)
                 if future.done():
                     self._answer(inbound, seq, signal, future)
                 else:

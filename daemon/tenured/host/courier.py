@@ -12,6 +12,7 @@ is ready goes in one turn, a bounded part of it at a time.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -20,16 +21,22 @@ from tenured.core import signalframes
 from tenured.core.sending import Entry, Sending, Waiting
 from tenured.core.signals import Answer, Settled
 from tenured.core.streams import Lane, Owner, Route
-from tenured.host.arrivals import Arrivals, Deliver, answer_of
+from tenured.host.arrivals import Arrivals, Deliver, answer_of, handed
 from tenured.host.departures import Departure
 from tenured.host.metrics import SignalMetrics
 from tenured.host.mirror import Mirror
 from tenured.transport.signals import Wires
 
+log = logging.getLogger("tenured.host.signals")
+
 Settle = Callable[[int, Settled], None]
 
-HERE_SIGNALS, HERE_BYTES = 8192, 64 << 20
+HERE_SIGNALS = 8192
 """Signals under way between agents of this host."""
+TURN_SIGNALS = 512
+"""Signals that leave in one turn of the loop: some 2 ms."""
+CODES = frozenset({"Moved", "NotReady", "Busy", "Paused", "Fenced", "OutOfOrder", "Unreachable", "TooLarge"})
+"""Of refusals, as metrics name them; a peer may say others."""
 _NEVER = 1 << 62
 
 
@@ -73,6 +80,8 @@ class Courier:
         self._incarnation, self._mirror, self._wires, self._metrics = incarnation, mirror, wires, metrics
         self._sending = Sending(self._route, jitter)
         self._settle: dict[Owner, Settle] = {}
+        self._whole = False
+        """The mirror was whole at its last batch."""
         self._reached: dict[str, str] = {}
         """Incarnation -> address, of hosts that live."""
         self._departures: dict[str, tuple[Departure, asyncio.Task[None]]] = {}
@@ -112,13 +121,15 @@ class Courier:
 
     def watched(self, batch: WatchBatch) -> None:
         """The mirror has taken this batch: routes may have changed."""
+        mirror = self._mirror
+        whole, self._whole = self._whole, mirror.synced
+        if not mirror.synced:  # a snapshot comes in parts: what it has not brought yet is not gone
+            return
         # Rows of hosts change often, and where they are reached hardly ever: then all routes are looked at.
         reached = self._reached
-        if batch.hosts or batch.gone_hosts or batch.snapshot:
-            self._reached = {
-                row.incarnation: row.signals_address for row in self._mirror.hosts.values() if not row.expired
-            }
-        if batch.snapshot or batch.synced or self._reached != reached:
+        if batch.hosts or batch.gone_hosts or not whole:
+            self._reached = {row.incarnation: row.signals_address for row in mirror.hosts.values() if not row.expired}
+        if not whole or self._reached != reached:
             self._sending.routes_changed(None, self.now())
         else:
             self._sending.routes_changed([*(row.uid for row in batch.agents), *batch.gone_agents], self.now())
@@ -167,46 +178,59 @@ class Courier:
         now, sending = self.now(), self._sending
         if sending.next_due is not None:
             sending.due(now)
-        for lane in list(sending.lanes.values()):
-            self._serve(lane, now)
+        self._serve_all(now)
         self._refusals(now)
         self._report()
         self._set_timer()
 
-    def _serve(self, lane: Lane, now: float) -> None:
-        """A part of what waits for one host; the rest in the next turn."""
+    def _serve_all(self, now: float) -> None:
+        """A bounded part of what waits; those who got nothing in this turn come first in the next."""
+        lanes, budget = self._sending.lanes, TURN_SIGNALS
+        for incarnation, lane in list(lanes.items()):
+            if budget <= 0:
+                self.wake()
+                return
+            taken = self._serve(lane, now)
+            budget -= taken
+            if taken and lanes.pop(incarnation, None) is not None:
+                lanes[incarnation] = lane
+
+    def _serve(self, lane: Lane, now: float) -> int:
+        """A part of what waits for one host, the rest in the next turn; how many were sent."""
         if lane.incarnation == self._incarnation:
-            self._serve_here(lane, now)
-            return
+            return self._serve_here(lane, now)
         found = self._departures.get(lane.incarnation)
         if found is None:
             if lane.streams:
                 self._depart(lane)
             elif not lane.flying:
                 del self._sending.lanes[lane.incarnation]
-            return
+            return 0
+        if not found[0].can_send:
+            return 0
+        taken = found[0].pump(now)
         if found[0].can_send:
-            found[0].pump(now)
-            if found[0].can_send:
-                self.wake()
+            self.wake()
+        return taken
 
-    def _serve_here(self, lane: Lane, now: float) -> None:
+    def _serve_here(self, lane: Lane, now: float) -> int:
         """Never by the network."""
         if not lane.open:
             lane.opened(_NEVER, _NEVER)
         if len(lane.flying) >= HERE_SIGNALS:
-            return
+            return 0
         first = lane.next_seq
         signals = lane.take(signalframes.BATCH_SIGNALS, signalframes.BATCH_BYTES, now)
         self._metrics.sent_here += len(signals)
         for seq, signal in enumerate(signals, first):
-            future = self._deliver(signal)
+            future = handed(self._deliver, signal)
             if future.done():
                 lane.answered(seq, seq, answer_of(future), now)
             else:
                 future.add_done_callback(partial(self._answered_here, lane, seq))
         if lane.has_work:
             self.wake()
+        return len(signals)
 
     def _answered_here(self, lane: Lane, seq: int, future: asyncio.Future[Answer]) -> None:
         lane.answered(seq, seq, answer_of(future), self.now())
@@ -230,7 +254,7 @@ class Courier:
         refused = self._sending.results.refused
         if refused:
             for stream in refused:
-                self._metrics.refused.add(stream.code)
+                self._metrics.refused.add(stream.code if stream.code in CODES else "other")
             self._sending.refusals(now)
             self.wake()  # a route that has changed is followed at once
 
@@ -240,7 +264,10 @@ class Courier:
             self._metrics.settled.add(answer.verdict)
             settle = self._settle.get(owner)
             if settle is not None:
-                settle(n, answer)
+                try:
+                    settle(n, answer)
+                except Exception:  # one activation's defect is not another's: the rest must hear
+                    log.exception("signal %d of %s was settled, and its sender failed to hear it", n, owner.source)
 
     def _set_timer(self) -> None:
         due = self._sending.next_due
@@ -258,16 +285,18 @@ class Courier:
 
     # --- routes -------------------------------------------------------------------------------------------------------
 
-    def _route(self, receiver: str) -> Route:
-        """As this host has read the registry; a stale one costs a `Moved`."""
+    def _route(self, receiver: str) -> Route | None:
+        """As this host has read the registry; a stale one costs a `Moved`. None: it reads anew, and cannot tell now."""
         mirror = self._mirror
         row = mirror.agents.get(receiver)
         if row is None:
-            # Deleted, if this copy is whole and has seen its creation: its uid is the revision of that.
-            return Route(deleted=mirror.synced and mirror.revision >= int(receiver))
+            # Deleted, if this copy has seen its creation: its uid is the revision of that.
+            return Route(deleted=mirror.revision >= int(receiver)) if mirror.synced else None
         if row.incarnation == self._incarnation:
             return Route(row.incarnation, row.epoch, row.ready)
         host = mirror.hosts.get(row.incarnation) if row.incarnation else None
+        if host is None and not mirror.synced:
+            return None
         if host is None or host.expired or not host.signals_address:
             return Route("", row.epoch, row.ready)
         return Route(row.incarnation, row.epoch, row.ready)

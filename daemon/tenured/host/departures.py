@@ -41,15 +41,16 @@ class Departure:
         wire = self._wire
         return wire is not None and wire.writable and not self._lost.done() and self.lane.has_work
 
-    def pump(self, now: float) -> None:
-        """Send one frame's worth."""
+    def pump(self, now: float) -> int:
+        """Send one frame's worth; how many signals."""
         wire, first = self._wire, self.lane.next_seq
         if wire is None:
-            return
+            return 0
         signals = self.lane.take(signalframes.BATCH_SIGNALS, signalframes.BATCH_BYTES, now)
         if signals:
             self._metrics.sent_to_hosts += len(signals)
             wire.send(signalframes.encode(Batch(first, signals)))
+        return len(signals)
 
     async def run(self) -> None:
         """Until the lane has no streams."""

@@ -5,6 +5,7 @@ The sending host dials; answers come back on the same connection. Only the certi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Protocol
@@ -75,9 +76,24 @@ class SignalStream(FrameStream):
 
     def __init__(self) -> None:
         super().__init__()
+        # The dialler's hello may be here before the listener's task hears that the handshake is done.
+        self._early: list[bytes] = []
+        self.on_frame = self._keep
         self.writable = True
         self.on_writable: Callable[[], None] = _nothing
         self.on_lost: Callable[[], None] = _nothing
+
+    def hand_over(self) -> None:
+        """`on_frame` is set: give it what has come before."""
+        early, self._early = self._early, []
+        for frame in early:
+            self.on_frame(frame)
+
+    def _keep(self, frame: bytes) -> None:
+        self._early.append(frame)
+        if len(self._early) > 1:
+            _log.warning("a peer sent more than its hello before it was heard; the connection is cut")
+            self.cut()
 
     def pause_writing(self) -> None:
         """Enough waits."""
@@ -114,6 +130,7 @@ class FramedWires:
         """Raises NotConnected and BadFiles."""
         stream = await dial(address, Identity(self._cluster, Role.HOST, host).dns_name, self._files, SignalStream)
         assert isinstance(stream, SignalStream)  # noqa: S101 - what `made` made
+        asyncio.get_running_loop().call_soon(stream.hand_over)  # a refusal may be here already
         return stream
 
     async def listen(self, accept: Callable[[str, Wire], None]) -> None:
@@ -134,6 +151,7 @@ class FramedWires:
             stream.close()
             return
         self._accept(identity.holder, stream)
+        stream.hand_over()
 
 
 def _nothing() -> None:
