@@ -114,6 +114,8 @@ class Reason(StrEnum):
         "`tenure resume` tries the signal again, `tenure skip` makes it a dead letter, `tenure redrive` puts it last.",
     )
     """A signal failed for the last time, and spec.onExhausted is Pause: it keeps its order and takes nothing new."""
+    DEAD_LETTERS = "DeadLetters", "`tenure dlq list` shows them; mend the cause, then `tenure dlq redrive`."
+    """It put aside signals that it could not process or deliver."""
     WORKER_LOST = "WorkerLost"
     """The process that ran it ended; it is activated again under the same epoch."""
     STATE_UNREADABLE = (

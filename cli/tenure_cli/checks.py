@@ -113,7 +113,21 @@ def agents(rows: Rows) -> Verdict:
     return Verdict("agents", False, detail, step)
 
 
+def letters(rows: Rows) -> Sequence[Verdict]:
+    """Signals that were put aside. Nothing is said when there are none."""
+    having = sorted((row for row in rows.agents.values() if row.dead_letters), key=lambda row: -row.dead_letters)
+    if not having:
+        return []
+    total, most = sum(row.dead_letters for row in having), having[0]
+    many = (
+        f"{total} in {len(having)} agents, most in {most.spec.id}" if len(having) > 1 else f"{total} in {most.spec.id}"
+    )
+    step = f"`tenure dlq list {most.spec.id}` shows what it could not process, and why."
+    return [Verdict("dead letters", False, many, step)]
+
+
 def examine(status: registry_pb2.StatusResponse, rows: Rows, now: float) -> Sequence[Verdict]:
     """All checks that need an answering cluster, in their order."""
     first = [certificate(status.certificate_expires_wall, now)] if status.certificate_expires_wall else []
-    return [*first, servers(status), quorum(status), *failover(rows), hosts(rows), workers(rows), agents(rows)]
+    of_agents = [agents(rows), *letters(rows)]
+    return [*first, servers(status), quorum(status), *failover(rows), hosts(rows), workers(rows), *of_agents]

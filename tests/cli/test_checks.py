@@ -77,6 +77,17 @@ def test_an_agent_that_waits_is_named_with_the_near_class(tenure: Tenure, cluste
     assert "next: Did you mean 'Counter'?" in result.stdout
 
 
+def test_dead_letters_are_found(tenure: Tenure, cluster: FakeCluster) -> None:
+    """With the agent that has the most."""
+    cluster.add_agent("shop/few", dead_letters=1)
+    result = tenure("doctor")
+    assert (result.exit_code, "✗ dead letters: 1 in shop/few" in result.stdout) == (1, True)
+    cluster.add_agent("shop/many", dead_letters=4)
+    result = tenure("doctor")
+    assert "✗ dead letters: 5 in 2 agents, most in shop/many" in result.stdout
+    assert "next: `tenure dlq list shop/many`" in result.stdout
+
+
 async def test_waiting_ends_when_all_are_ready(cluster: FakeCluster) -> None:
     """As soon as the watch says so."""
     row = cluster.add_agent("shop/slow", ready=False)

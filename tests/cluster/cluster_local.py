@@ -20,7 +20,7 @@ from tenure_proto.v1 import registry_pb2
 HERE = Path(__file__).resolve().parent
 NAMESPACE = "shop"
 DEADLINE_S = 60.0
-GOOD = PoolPlan(name="default", modules=("cluster_agents", "tenure.testing._conformance_agents"))
+GOOD = PoolPlan(name="default", modules=("cluster_agents", "cluster_operating", "tenure.testing._conformance_agents"))
 BROKEN = PoolPlan(name="broken", modules=("cluster_broken",), replicas=1)
 
 

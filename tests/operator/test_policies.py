@@ -147,6 +147,39 @@ def test_events_tell_transitions_and_nothing_twice() -> None:
     assert (event.type, event.reason, event.message) == ("Warning", "LeaseExpired", "Failing over from node-a")
 
 
+def test_an_agent_that_falls_asleep_and_wakes_is_no_news() -> None:
+    """It may do so many times an hour; that it runs again after something else is news."""
+    seen = view()
+
+    def status(**fields: object) -> Any:
+        return agents.decide(replace(seen, clusters=(demo(row=row(seen, **fields)),)), NOW).status or {}
+
+    running, asleep = status(), status(phase="Hibernated", reason="Hibernated", summary="Hibernated on node-a")
+    assert transitions.of_agent(running, asleep) == []
+    assert transitions.of_agent(asleep, running) == []
+    paused = status(phase="Paused", reason="Paused", ready=False, summary="Paused: m")
+    (event,) = transitions.of_agent(asleep, paused)
+    assert (event.type, event.reason, event.message) == ("Warning", "Paused", "Paused: m")
+    (event,) = transitions.of_agent(paused, asleep)
+    assert event.type == "Normal"
+
+
+def test_a_new_dead_letter_is_told_with_what_to_do() -> None:
+    """That there are fewer is not."""
+    seen = view()
+    few, more = (
+        agents.decide(replace(seen, clusters=(demo(row=row(seen, dead_letters=count)),)), NOW).status or {}
+        for count in (1, 3)
+    )
+    (event,) = transitions.of_agent(few, more)
+    assert (event.type, event.reason) == ("Warning", "DeadLetters")
+    assert event.message.startswith("3 dead letters. `tenure dlq list` shows them")
+    assert transitions.of_agent(more, few) == []
+    assert (
+        transitions.of_agent({key: more[key] for key in more if key != "deadLetters"}, few)[0].reason == "DeadLetters"
+    )
+
+
 def test_a_failover_that_is_over_before_anybody_looks_is_an_event_all_the_same() -> None:
     """It takes the new holder milliseconds: the status may go from Running to Running."""
     seen = view()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from tenure_api.identity import Identity, Role
-from tenure_proto.v1.calls_pb2 import Call, LogBatch, LogsRequest, Reply
+from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, Call, LogBatch, LogsRequest, Reply
 from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED, OUTCOME_UNKNOWN, Error
 from tenured.core import commands
 from tenured.core.model import AgentClass, AgentSpec, Pool
@@ -166,3 +166,18 @@ async def test_an_unknown_agent_is_not_found() -> None:
     world = World()
     reply = await world.passing.call(ME, Call(agent="shop/b", timeout_ms=100))
     assert (reply.error.code, reply.error.outcome) == ("NotFound", OUTCOME_NOT_APPLIED)
+
+
+async def test_an_operation_reaches_the_host_of_a_paused_agent() -> None:
+    """It is not Ready, and its holder is the one who can let it go on; the caller is whom the server has verified."""
+    world = World()
+    world.assign("h0", 0)
+    paused = commands.TroubleReport(phase="Paused", reason="Paused", message="increment failed 5 times", attempt=5)
+    world.place(
+        commands.AgentReports(incarnation="h0", reports=(commands.AgentReport(uid=world.uid, epoch=1, trouble=paused),))
+    )
+    world.hosts.answers["h0:7445"] = [lambda _: Reply(value=b"\x80")]
+    call = Call(agent="shop/a", kind=CALL_KIND_CONTROL, method="resume", client_id="me", key=7, timeout_ms=2000)
+    assert (await world.passing.call(ME, call)).value == b"\x80"
+    (asked,) = [call for _, _, call in world.hosts.asked]
+    assert (asked.kind, asked.caller, asked.key) == (CALL_KIND_CONTROL, ME.uri, 7)

@@ -6,10 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tenure_api.model import Json
+from tenure_api.reasons import Reason
 from tenure_operator.policies import conditions
 from tenure_operator.registry.values import HostRow
 
 _WARNING_PHASES = frozenset({"FailingOver", "Backoff", "Paused", "Unavailable"})
+
+
+_AT_PEACE = frozenset({"Running", "Hibernated"})
+"""To and fro between these is no news: an agent may fall asleep and wake many times an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +28,22 @@ class Event:
 
 
 def of_agent(old: Json, new: Json) -> list[Event]:
-    """Of an Agent: a change of phase or reason, of what is accepted, and each failover."""
+    """Of an Agent: a change of phase or reason, of what is accepted, each failover, and each new dead letter."""
     made: list[Event] = []
     accepted = conditions.find(new, "Accepted")
     if _changed(old, new, "Accepted"):
         fine = accepted["status"] != "False"
         made.append(Event("Normal" if fine else "Warning", accepted["reason"], accepted["message"]))
     moved = (old.get("phase"), old.get("reason")) != (new.get("phase"), new.get("reason"))
+    moved = moved and not {old.get("phase"), new.get("phase")} <= _AT_PEACE
     if moved and new.get("reason") and new["reason"] != accepted.get("reason"):
         bad = new["phase"] in _WARNING_PHASES or conditions.find(new, "Degraded").get("status") == "True"
         made.append(Event("Warning" if bad else "Normal", new["reason"], new["summary"]))
     made += _failover(old.get("lastFailover") or {}, new.get("lastFailover") or {})
+    letters = new.get("deadLetters", 0)
+    if letters > old.get("deadLetters", 0):
+        text = f"{letters} dead letter{'s' if letters > 1 else ''}. {Reason.DEAD_LETTERS.next_step}"
+        made.append(Event("Warning", Reason.DEAD_LETTERS, text))
     return made
 
 
