@@ -17,6 +17,7 @@ from tenure_api.embedded import (
     PullPolicy,
     PullSecrets,
     ResourceRequirements,
+    SecretKeyReference,
     SecurityContext,
     Taint,
     Taints,
@@ -117,6 +118,29 @@ class Lease(Model):
     """Time to live of a host's lease: `Fast` 1 s, `Balanced` 2 s, `Calm` 5 s."""
 
 
+class StateStore(Model):
+    """Where the agents' state is kept, and how it is protected there."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self.type == oldSelf.type", "stateStore.type is immutable: the state of every agent would stay behind"),
+            (
+                "(self.type == 'PostgreSQL') == has(self.secretRef)",
+                "type PostgreSQL needs secretRef, with the URL of the database; Embedded takes none",
+            ),
+        )
+    )
+
+    type: Literal["Embedded", "PostgreSQL"] = "Embedded"
+    """`Embedded`: on a majority of the servers. `PostgreSQL`: in one that you run; without a synchronous standby it is
+    as durable as its one disk."""
+    secret_ref: SecretKeyReference | None = None
+    """With `PostgreSQL`: where `postgresql://user:password@host/database` is. Read again at each connection."""
+    encryption_keys_ref: SecretKeyReference | None = None
+    """Where the keys are that hosts encrypt state with: a line `ID BASE64` each, the first one writes. Absent: state is
+    not encrypted."""
+
+
 class Pool(Model):
     """A kind of worker: an image, resources, a choice of nodes."""
 
@@ -167,6 +191,7 @@ class AgentClusterSpec(Model):
     image_pull_secrets: PullSecrets = Field(default_factory=list[LocalObjectReference])
     servers: Servers = Servers()
     lease: Lease = Lease()
+    state_store: StateStore = StateStore()
     pools: Annotated[list[Pool], Field(min_length=1, max_length=16, json_schema_extra=list_map("name"))]
 
     @field_validator("pools")

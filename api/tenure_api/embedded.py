@@ -39,6 +39,13 @@ class LocalObjectReference(Model):
 PullSecrets: TypeAlias = Annotated[list[LocalObjectReference], Field(json_schema_extra={**_PULL_SECRETS})]
 
 
+class SecretKeyReference(Model):
+    """An entry of a Secret in the same namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._A-Za-z0-9]+$")]
+
+
 class ResourceRequirements(Model):
     """What a container asks for, and what it may use at most."""
 

@@ -78,6 +78,7 @@ def test_defaults_are_filled_in(crds: Any) -> None:
     assert spec["servers"]["replicas"] == 3
     assert spec["servers"]["storage"] == {"type": "PersistentVolumeClaim", "size": "5Gi", "reclaimPolicy": "Retain"}
     assert spec["lease"] == {"profile": "Balanced"}
+    assert spec["stateStore"] == {"type": "Embedded"}
     assert spec["pools"][0]["workersPerHost"] == 1
     assert spec["pools"][0]["securityContext"] == {"runAsUser": 65532, "runAsGroup": 65532}
 
@@ -103,7 +104,12 @@ def test_everything_that_exists_is_accepted(crds: Any) -> None:
         taints=[{"key": "dedicated", "value": "db"}, {"key": "dedicated", "effect": "PreferNoSchedule"}],
     )
     spread = [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone"}]
-    made = cluster("full", image="localhost/tenure:1", pools=[full], lease={"profile": "Fast"})
+    store = {
+        "type": "PostgreSQL",
+        "secretRef": {"name": "database", "key": "url"},
+        "encryptionKeysRef": {"name": "state-keys", "key": "keys.txt"},
+    }
+    made = cluster("full", image="localhost/tenure:1", pools=[full], lease={"profile": "Fast"}, stateStore=store)
     made["spec"]["servers"] = {
         "replicas": 1,
         "topologySpreadConstraints": spread,
@@ -198,6 +204,15 @@ REFUSED = {
         cluster("x", servers={"storage": {"type": "Ephemeral", "storageClassName": "fast"}}),
         "storageClassName makes no sense with type Ephemeral",
     ),
+    "a database without its URL": (
+        cluster("x", stateStore={"type": "PostgreSQL"}),
+        "type PostgreSQL needs secretRef, with the URL of the database",
+    ),
+    "a URL without a database": (
+        cluster("x", stateStore={"secretRef": {"name": "database", "key": "url"}}),
+        "Embedded takes none",
+    ),
+    "a store that is not built": (cluster("x", stateStore={"type": "Redis"}), 'Unsupported value: "Redis"'),
     "root": (cluster("x", pools=[pool(securityContext={"runAsUser": 0})]), "greater than or equal to 1"),
     "a variable of Tenure's own": (
         cluster("x", pools=[pool(env=[{"name": "TENURE_NODE", "value": "a"}])]),
@@ -280,6 +295,12 @@ FIXED = {
     ),
     "the profile": (cluster("fixed"), "lease.profile", "Calm", "lease.profile is immutable for now"),
     "the durability": (agent("kept"), "durability", "Volatile", "durability is immutable"),
+    "where state is kept": (
+        cluster("fixed"),
+        "stateStore",
+        {"type": "PostgreSQL", "secretRef": {"name": "database", "key": "url"}},
+        "stateStore.type is immutable: the state of every agent would stay behind",
+    ),
     "the cluster": (
         agent("placed", clusterRef={"name": "demo"}),
         "clusterRef",

@@ -59,6 +59,28 @@ def test_environment() -> None:
     assert (options.name, options.http_port, options.exit_deadline_s) == ("h", 9, 3.0)
 
 
+def test_where_state_is_kept(tmp_path: Path) -> None:
+    """A password is in the environment or in a file, which is read at each use, and in no printed options."""
+    assert (parse(FLAGS, {}).store, parse(FLAGS, {}).keys, parse(FLAGS, {}).compress) == ("", None, True)
+    url = "postgresql://tenure:secret@db/tenure"
+    given = parse([*FLAGS, "--compress", "off"], {"TENURE_STORE": url, "TENURE_KEYS": "/k"})
+    assert (given.store_url(), given.keys, given.compress) == (url, Path("/k"), False)
+    assert "secret" not in repr(given)
+    path = tmp_path / "url"
+    by_file = parse([*FLAGS, "--store", f"file:{path}"], {})
+    for password in ("one", "two"):
+        path.write_text(f"postgresql://tenure:{password}@db/tenure\n")
+        assert by_file.store_url() == f"postgresql://tenure:{password}@db/tenure"
+
+
+def test_a_store_that_is_none_is_refused_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(FLAGS, {"TENURE_STORE": "mysql://tenure:secret@db"})
+    said = capsys.readouterr().err
+    assert "--store: expected postgresql://" in said
+    assert "secret" not in said
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -67,6 +89,7 @@ def test_environment() -> None:
         (["--port", "many"], "many"),
         (["--nmae", "x"], "unrecognized"),
         (["--log-format", "xml"], "text and json"),
+        (["--compress", "some"], "there are on and off"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_sentence(

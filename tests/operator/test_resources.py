@@ -2,6 +2,7 @@
 
 import base64
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,33 @@ def test_no_token_reaches_the_worker() -> None:
     assert {mount["name"] for mount in spec["containers"][0]["volumeMounts"]} == {"run", "tmp"}
     (projected,) = [volume["projected"] for volume in spec["volumes"] if "projected" in volume]
     assert projected["sources"][0]["serviceAccountToken"]["audience"] == "tenure.dev/shop/demo"
+
+
+def test_a_database_and_keys_reach_the_daemon_alone() -> None:
+    """As directories of files, which follow their Secrets; nothing of it is on a command line or in the worker."""
+    store = {
+        "type": "PostgreSQL",
+        "secretRef": {"name": "database", "key": "uri"},
+        "encryptionKeysRef": {"name": "state-keys", "key": "k"},
+    }
+    spec = host_pod(cluster(stateStore=store))
+    (daemon,) = spec["initContainers"]
+    words = argv(daemon, {"POD_NAME": "a", "POD_IP": "10.0.0.7", "NODE_NAME": "n"})
+    options = host_options.parse(words[4:], {})
+    assert (options.store, options.keys) == (
+        "file:/var/run/secrets/tenure-store/url",
+        Path("/var/run/secrets/tenure-keys/keys"),
+    )
+    mounts = {mount["name"]: mount["mountPath"] for mount in daemon["volumeMounts"]}
+    volumes = {volume["name"]: volume["secret"] for volume in spec["volumes"] if "secret" in volume}
+    assert {name: (mounts[name], each["secretName"], each["items"]) for name, each in volumes.items()} == {
+        "state-store": ("/var/run/secrets/tenure-store", "database", [{"key": "uri", "path": "url"}]),
+        "state-keys": ("/var/run/secrets/tenure-keys", "state-keys", [{"key": "k", "path": "keys"}]),
+    }
+    assert {mount["name"] for mount in spec["containers"][0]["volumeMounts"]} == {"run", "tmp"}
+    plain = host_pod(cluster())
+    assert not [volume for volume in plain["volumes"] if "secret" in volume]
+    assert not [word for word in plain["initContainers"][0]["args"] if word.startswith(("--store", "--keys"))]
 
 
 def test_one_server_per_node_and_no_ordered_start() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from tenure_api import quantity
 from tenure_api.agentcluster import Pool
-from tenure_api.embedded import LocalObjectReference
+from tenure_api.embedded import LocalObjectReference, SecretKeyReference
 from tenure_api.model import Json
 from tenure_operator.resources import pod
 from tenure_operator.resources.cluster import ENROL_PORT, HOST_PORT, HTTP_PORT, PEER_PORT, SIGNALS_PORT, Cluster, said
 
 RUN = "/run/tenure"
 TOKEN = "/var/run/secrets/tenure"  # noqa: S105 - a directory
+STORE, KEYS = "/var/run/secrets/tenure-store", "/var/run/secrets/tenure-keys"
 TOKEN_LIFETIME_S = 3600
 EXIT_MARGIN_S = 5
 """The daemon is done this long before the grace period ends (API.md section 3)."""
@@ -63,7 +64,25 @@ def _volumes(cluster: Cluster) -> list[Json]:
                 "sources": [{"serviceAccountToken": token}, {"configMap": authority}],
             },
         },
+        *(_secret(name, ref, path) for name, ref, path in _store_secrets(cluster)),
     ]
+
+
+def _store_secrets(cluster: Cluster) -> list[tuple[str, SecretKeyReference, str]]:
+    """(volume, what it holds, path in the daemon's container). Mounted as directories: a single file would stay as it
+    was when the Secret changes.
+    """
+    store = cluster.spec.state_store
+    found = [
+        ("state-store", store.secret_ref, f"{STORE}/url"),
+        ("state-keys", store.encryption_keys_ref, f"{KEYS}/keys"),
+    ]
+    return [(name, ref, path) for name, ref, path in found if ref is not None]
+
+
+def _secret(name: str, ref: SecretKeyReference, path: str) -> Json:
+    items = [{"key": ref.key, "path": path.rpartition("/")[2]}]
+    return {"name": name, "secret": {"secretName": ref.name, "items": items, "defaultMode": 0o440}}
 
 
 def _daemon(cluster: Cluster, pool: Pool) -> Json:
@@ -94,6 +113,10 @@ def _daemon(cluster: Cluster, pool: Pool) -> Json:
             {"name": "run", "mountPath": RUN},
             {"name": "daemon-tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir of the pod
             {"name": "enrolment", "mountPath": TOKEN, "readOnly": True},
+            *(
+                {"name": name, "mountPath": path.rpartition("/")[0], "readOnly": True}
+                for name, _, path in _store_secrets(cluster)
+            ),
         ],
     }
     if cluster.image_pull_policy:
@@ -111,6 +134,9 @@ def arguments(cluster: Cluster, pool: Pool) -> list[str]:
     made += [f"--profile={cluster.spec.lease.profile}", f"--workers={pool.workers_per_host}"]
     cpu, memory = capacity(pool)
     made += [f"--cpu-milli={cpu}", f"--memory-bytes={memory}"]
+    store = cluster.spec.state_store
+    made += [f"--store=file:{STORE}/url"] if store.secret_ref else []
+    made += [f"--keys={KEYS}/keys"] if store.encryption_keys_ref else []
     return [*made, f"--exit-deadline={pool.termination_grace_period_seconds - EXIT_MARGIN_S}"]
 
 
