@@ -1,6 +1,8 @@
 """Three real servers and their hosts do what every runtime of agents must."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +11,9 @@ import pytest_asyncio
 
 import tenure
 from tenure._remote import channels, sessions
+from tenure.signals import Signal
 from tenure.testing import Conformance
+from tenure.testing._conformance_agents import ConformingLedger
 from tenure_proto.v1 import calls_pb2
 from tests.cluster.cluster_local import Local
 
@@ -19,8 +23,9 @@ pytestmark = pytest.mark.cluster
 class TestCluster(Conformance):
     """Through the client that users have."""
 
-    features = frozenset({"call_ids"})
+    features = frozenset({"call_ids", "send", "run", "timers", "background", "signals"})
     prefix = "conforming"
+    minute = 1.0
 
     @pytest_asyncio.fixture(loop_scope="session")
     async def subject(self, local: Local, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tenure.AsyncClient]:
@@ -29,6 +34,32 @@ class TestCluster(Conformance):
         monkeypatch.setenv("XDG_STATE_HOME", local.environment["XDG_STATE_HOME"])
         async with tenure.connect() as client:
             yield client
+
+    async def settled(self, subject: Any) -> None:
+        """Signals are under way for some milliseconds: who asks for what they did asks until it is there."""
+
+    async def advance(self, subject: Any, seconds: float) -> None:
+        """Nobody can move the time of a cluster: its leader's clock is waited for."""
+        end = (await self.local.cluster.status()).cluster_time + seconds
+        while (await self.local.cluster.status()).cluster_time < end:
+            await asyncio.sleep(0.02)
+
+    async def emitted(self, subject: Any) -> Sequence[Signal]:
+        """What its agents say in their logs."""
+        found: list[Signal] = []
+        for agent in self.made:
+            async for line in self.local.remote.remote.logs(agent, tail=500):
+                if line.level == "signal":
+                    _, type_, data = line.text.split(" ", 2)
+                    source, number = line.agent, len(found)
+                    found.append(Signal(id=str(number), source=source, type=type_, data=json.loads(data)))
+        return found
+
+    async def ledger(self, subject: Any, **state: object) -> ConformingLedger:
+        """Remembers whose log to read."""
+        made = await super().ledger(subject, **state)
+        self.made = [made.id]
+        return made
 
     async def call_twice(
         self, subject: Any, agent: tenure.Agent[Any], instruction: tenure.Instruction[Any]

@@ -85,10 +85,10 @@ class ConformingLedger(tenure.Agent[LedgerState]):
         return dict.fromkeys(tags, entry) or {"": entry}
 
     @tenure.action
-    def ask_for(self, ctx: tenure.Context, directive: str) -> None:
+    def ask_for(self, ctx: tenure.Context, directive: str, seconds: float = 60.0) -> None:
         """A change, and an effect that not every runtime has."""
         self.state.total += 1
-        ctx.do(directive_of(directive, self.id))
+        ctx.do(directive_of(directive, self.id, seconds))
 
     @tenure.action
     async def pay(self, ctx: tenure.Context, text: str = "") -> list[str]:
@@ -107,17 +107,17 @@ class ConformingLedger(tenure.Agent[LedgerState]):
         return key
 
     @tenure.action
-    async def nap(self, ctx: tenure.Context) -> int:
+    async def nap(self, ctx: tenure.Context, seconds: float = 60.0) -> int:
         """A minute."""
-        await ctx.sleep(60)
+        await ctx.sleep(seconds)
         self.state.total += 1
         return self.state.total
 
     @tenure.action
-    async def wait_after(self, ctx: tenure.Context, other: str) -> str:
+    async def wait_after(self, ctx: tenure.Context, other: str, seconds: float = 120.0) -> str:
         """Let another agent add one, then wait for an approval, two minutes at most."""
         await ctx.call(other, ConformingLedger.add())
-        approval = await ctx.wait_for("ledger.approved", timeout=120)
+        approval = await ctx.wait_for("ledger.approved", timeout=seconds)
         return str(approval.data["text"]) if approval is not None and isinstance(approval.data, dict) else ""
 
     @tenure.action
@@ -176,12 +176,12 @@ class ConformingOther(tenure.Agent[LedgerState]):
 async def _nothing() -> None: ...
 
 
-def directive_of(feature: str, agent_id: str) -> Directive:
+def directive_of(feature: str, agent_id: str, seconds: float) -> Directive:
     """The directive that a feature is about."""
     add = ConformingLedger.add(by=10)
     directives: dict[str, Directive] = {
         "send": Send(agent_id, add),
-        "timers": Schedule(60, add, "later"),
+        "timers": Schedule(seconds, add, "later"),
         "run": RunInstruction(add),
         "stop": Stop("asked to"),
         "background": Spawn(_nothing),
