@@ -182,6 +182,10 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """msgpack map of attributes that signals caused by an action by name are to have: trace, correlation."""
     then: str = ""
     """An action of the sender, which is the receiver too, that is told how it ended."""
+    reply: str = ""
+    """The sender's turn waits for the reply of this name. Written by its daemon."""
+    answer: str = ""
+    """This is the reply of that name; `arguments` is how it ended. Of daemons only."""
 
 
 class Due(msgspec.Struct, frozen=True, array_like=True):

@@ -59,6 +59,11 @@ class Journal(Protocol):
         """Agents whose turns wait for the end of this one."""
         ...
 
+    @property
+    def keeps_extra(self) -> bool:
+        """Whether what the runtime folds into the record with the turn is committed by its end, not its acceptance."""
+        ...
+
     def now(self) -> float:
         """Seconds, of the clock that waits end by."""
         ...
@@ -78,6 +83,8 @@ class Journal(Protocol):
 
 class LinkJournal:
     """The journal of a turn that a daemon keeps: `progress` sends the frame and returns when it is durable."""
+
+    keeps_extra = True
 
     def __init__(
         self,
@@ -243,7 +250,8 @@ class Steps:
             await journal.accept(self.lasts)
         except Exception as error:
             raise Interrupted(error) from error
-        scope.extra = ()
+        if not journal.keeps_extra:
+            scope.extra = ()
         inner = _deadline.until(scope, 0)
         scope.deadline_ns = _deadline.boot_ns() + int(self.lasts * 1e9)
         if scope.limit is not None:

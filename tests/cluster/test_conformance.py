@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cluster
 class TestCluster(Conformance):
     """Through the client that users have."""
 
-    features = frozenset({"call_ids", "send", "run", "timers", "background", "signals"})
+    features = frozenset({"call_ids", "send", "run", "timers", "background", "signals", "steps", "waiting"})
     prefix = "conforming"
     minute = 1.0
 
@@ -41,7 +41,7 @@ class TestCluster(Conformance):
     async def advance(self, subject: Any, seconds: float) -> None:
         """Nobody can move the time of a cluster: its leader's clock is waited for."""
         end = (await self.local.cluster.status()).cluster_time + seconds
-        while (await self.local.cluster.status()).cluster_time < end:
+        while (await self.local.cluster.status()).cluster_time < end:  # noqa: ASYNC110 - of other processes
             await asyncio.sleep(0.02)
 
     async def emitted(self, subject: Any) -> Sequence[Signal]:

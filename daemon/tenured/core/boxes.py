@@ -60,6 +60,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """Of the signal, or the name of the action that is asked for: for people."""
     void: bool = False
     priority: int = 0
+    reply: str = ""
+    """A turn of the sender waits for the reply of this name."""
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):

@@ -8,7 +8,7 @@ The record of an agent is a small map (protocol additions 8). Its keys:
 * `m/<client>`: calls that were applied and whose replies are no longer kept, as spans of keys. A client that numbers
   its calls 1, 2, 3, ... costs one span; keys drawn at random cost one each.
 * `w`: when the agent must be awake, for those that do not hold it: a `Wake`. Never encrypted.
-* what `core.boxes` keeps of signals.
+* what `core.boxes` keeps of signals, and `core.journals` of turns with steps.
 
 Bounds: replies and marks are forgotten after `KEEP_S` of cluster time; `MAX_REPLIES` replies and `MAX_REPLY_BYTES` of
 them are kept, older ones become marks; `MAX_SPANS` spans, then new calls get `Busy` until some are old enough to be
@@ -22,8 +22,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tenured.core import boxes
+from tenured.core import boxes, journals
 from tenured.core.boxes import Boxes
+from tenured.core.journals import Journal
 
 KEEP_S = 7200.0
 """Cluster time for which a call is recognised; more than any client repeats one."""
@@ -87,6 +88,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     marks: dict[str, tuple[Span, ...]] = {}
     spans: int = 0
     boxes: Boxes = Boxes()
+    journal: Journal = Journal()
     wake: Wake = Wake()
 
 
@@ -151,7 +153,7 @@ def load(entries: Mapping[str, bytes]) -> Book:
                 replies[client, int(key)] = _reply_decoder.decode(data)
             elif name.startswith(_MARK):
                 marks[name[len(_MARK) :]] = _spans_decoder.decode(data)
-        of_signals = boxes.load(entries)
+        of_signals, of_steps = boxes.load(entries), journals.load(entries)
         wake = _wake_decoder.decode(entries[WAKE]) if WAKE in entries else Wake()
     except (msgspec.DecodeError, ValueError) as error:
         raise Damaged(f"a mark of the record cannot be read: {error}") from error
@@ -163,6 +165,7 @@ def load(entries: Mapping[str, bytes]) -> Book:
         marks=marks,
         spans=sum(map(len, marks.values())),
         boxes=of_signals,
+        journal=of_steps,
         wake=wake,
     )
 
@@ -205,6 +208,7 @@ class Draft:
         self.puts: dict[str, bytes] = {}
         self.deletes: dict[str, None] = {}
         self.boxes = boxes.BoxDraft(book.boxes, self.puts, self.deletes)
+        self.journal = journals.JournalDraft(book.journal, self.puts, self.deletes)
 
     def state(self, state: bytes | None) -> None:
         """The user's state; None: as it was."""
@@ -216,6 +220,13 @@ class Draft:
         self.saw(born)
         if call_id[0]:
             self.record(call_id, Reply(self.now, reply))
+
+    def call_without_reply(self, call_id: CallId, born: float) -> None:
+        """A call had effects, and ended without a reply to keep: it is not run again."""
+        self.saw(born)
+        client, key = call_id
+        if client:
+            self._keep_marks(client, _with_key(self.marks.get(client, ()), key, self.now))
 
     def saw(self, born: float) -> None:
         """Something of that time is in this state from now on [used_born]."""
@@ -302,6 +313,7 @@ class Draft:
             marks=self.marks,
             spans=self.spans,
             boxes=self.boxes.boxes(),
+            journal=self.journal.journal(),
             wake=self.wake,
         )
         return Turn(book, self.puts, tuple(self.deletes))

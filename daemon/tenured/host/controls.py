@@ -37,6 +37,7 @@ class ControlJob(CallJob):
     """An operation that changes the record."""
 
     needs_worker = False
+    exclusive = False
 
     def __init__(self, call: Call, caller: str, deadline_ns: int, change: Callable[[turns.Draft], Any]) -> None:
         super().__init__(call, "action", caller, deadline_ns)

@@ -187,6 +187,7 @@ class Holder:
         parts.outgoing.adopt(ledger.book.boxes)
         while self._queue:
             parts.runner.add(self._queue.popleft())
+        parts.runner.owing.look()
         while not self._stopping:
             failure = await self._once(parts)
             if failure is not None:

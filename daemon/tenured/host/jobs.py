@@ -15,6 +15,7 @@ from tenure_proto.v1.calls_pb2 import Call, Reply
 from tenure_proto.v1.common_pb2 import Error
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
+from tenured.core.journals import Owed
 from tenured.core.signals import Again, Answer, Settled, Signal, Verdict
 from tenured.host.failures import not_applied, unknown
 
@@ -52,6 +53,10 @@ class Job:
     """A failure is tried again, and is a dead letter in the end; else the caller is told."""
     poisoned: tenure_link.Fault | None = None
     """It is not to be tried any more."""
+    exclusive = True
+    """It waits while another turn is owed (protocol 9)."""
+    tried_again = True
+    """A failure of its turn is no answer yet."""
 
     @property
     def answered(self) -> bool:
@@ -69,6 +74,14 @@ class Job:
 
     def apply(self, draft: turns.Draft, reply: bytes) -> None:
         """Its mark, in the commit of its turn [mark_in_commit]."""
+
+    def accept(self, draft: turns.Draft, uid: str, until: float) -> None:
+        """Its turn has come to its first step: it is owed from now on [accept_first]. `until`: cluster seconds."""
+        raise NotImplementedError
+
+    def answer_entry(self, reply: bytes, fault: tenure_link.Fault | None, now: float) -> boxes.Entry | None:  # noqa: ARG002
+        """What goes back to an agent that waits for the end of this; None: none does."""
+        return None
 
     def released(self, reply: bytes) -> None:
         """The commit is durable, and the lease held after it."""
@@ -93,6 +106,7 @@ class CallJob(Job):
         self.caller = caller
         self.label = call.method
         self.key = f"{call.client_id}/{call.key}" if call.client_id else ""
+        self._unnamed = "" if self.key else f"call {boot_ns()}"
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._deadline_ns = deadline_ns
 
@@ -133,11 +147,33 @@ class CallJob(Job):
             call_id=self.key,
             now=now,
             wall=wall_s(),
+            key=self.turn_key(uid),
         )
 
     def apply(self, draft: turns.Draft, reply: bytes) -> None:
         """See Job."""
         draft.call(self.call_id, self.call.born, reply)
+
+    def accept(self, draft: turns.Draft, uid: str, until: float) -> None:
+        """See Job."""
+        draft.saw(self.call.born)
+        owed = Owed(
+            kind="action",
+            method=self.call.method,
+            arguments=self.call.arguments,
+            caller=self.caller,
+            key=self.turn_key(uid),
+            label=self.label,
+            until=until,
+            born=self.call.born,
+            client=self.call.client_id,
+            call=self.call.key,
+        )
+        draft.journal.accept(owed)
+
+    def turn_key(self, uid: str) -> str:
+        """Of the turn, the same in every attempt [stable_key]."""
+        return f"{uid}/{self.key or self._unnamed}"
 
     def released(self, reply: bytes) -> None:
         """See Job."""
@@ -177,15 +213,28 @@ class SignalJob(Job):
     """A signal of another agent."""
 
     ends_in_letter = True
+    exclusive = False
 
     def __init__(self, signal: Signal) -> None:
         self.signal = signal
-        self.label = _label(signal)
-        self.needs_worker = not signal.void
+        self.wanted = _wanted(signal)
+        self.label = self.wanted.name or self.type or "a signal"
+        self.needs_worker = not signal.void and not self.wanted.answer
+        self.tried_again = not self.wanted.reply
+        self.meanwhile = False
+        """A turn is owed: it ends its wait, or is accepted for later."""
         self.caller = signal.source
         self.key = f"{signal.sender}/{signal.n}"
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._deadline_ns = 0
+
+    @property
+    def type(self) -> str:
+        """Of a signal; empty: an action is asked for by its name."""
+        try:
+            return str(_attributes(self.wanted.signal).get("type", "")) if self.wanted.signal else ""
+        except msgspec.DecodeError:
+            return ""
 
     @property
     def answered(self) -> bool:
@@ -213,12 +262,52 @@ class SignalJob(Job):
             key=f"{uid}/{self.key}",
         )
 
-    def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
-        """See Job."""
+    def accept(self, draft: turns.Draft, uid: str, until: float) -> None:
+        """See Job: mark and signal in one write."""
+        self.consume(draft)
+        signal = self.signal
+        owed = Owed(
+            kind="work",
+            method=self.label,
+            arguments=signal.body,
+            caller=self.caller,
+            key=f"{uid}/{self.key}",
+            label=self.label,
+            until=until,
+            born=signal.born,
+            source=signal.source,
+            sender=signal.sender,
+            reply=self.wanted.reply,
+        )
+        draft.journal.accept(owed)
+
+    def consume(self, draft: turns.Draft) -> None:
+        """It is settled: it never comes again."""
         draft.saw(self.signal.born)
         draft.boxes.mark(self.signal, draft.now, applied=not self.signal.void)
 
-    def released(self, reply: bytes) -> None:  # noqa: ARG002 - as above
+    def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
+        """See Job."""
+        self.consume(draft)
+        if self.signal.void:
+            return
+        journal = draft.journal.journal()
+        if self.wanted.answer:
+            if journal.awaits("", self.wanted.answer):
+                draft.journal.wake(self.wanted.arguments)
+        elif self.meanwhile:
+            if self.wanted.signal and journal.awaits(self.type, ""):
+                draft.journal.wake(self.wanted.signal)
+            else:
+                draft.journal.take(self.signal)
+
+    def answer_entry(self, reply: bytes, fault: tenure_link.Fault | None, now: float) -> boxes.Entry | None:
+        """See Job."""
+        if not self.wanted.reply or self.meanwhile:
+            return None
+        return answer_to(self.signal.sender, self.signal.source, self.wanted.reply, reply, fault, now)
+
+    def released(self, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
         """See Job."""
         self.settle(Verdict.NOT_APPLIED if self.signal.void else Verdict.APPLIED)
 
@@ -232,8 +321,10 @@ class SignalJob(Job):
         if not self.answer.done():
             self.answer.set_result(Again(code, message))
 
-    def letter(self, to: str, fault: tenure_link.Fault) -> boxes.Letter:
-        """What is left of it when it has failed for the last time."""
+    def letter(self, to: str, fault: tenure_link.Fault) -> boxes.Letter | None:
+        """What is left of it when it has failed for the last time; None: its sender waits, and is told."""
+        if self.wanted.reply:
+            return None
         return boxes.Letter(
             at=wall_s(),
             side=boxes.Side.RECEIVER,
@@ -287,7 +378,26 @@ class TimerJob(Job):
             at=self.due.at,
             now=now,
             wall=wall_s(),
+            key=self.turn_key(uid),
         )
+
+    def accept(self, draft: turns.Draft, uid: str, until: float) -> None:
+        """See Job. The plan stays in the state until the turn has ended."""
+        owed = Owed(
+            kind="timer",
+            method=self.due.name,
+            arguments=b"",
+            caller=f"timer {self.due.name}",
+            key=self.turn_key(uid),
+            label=self.label,
+            until=until,
+            at=self.due.at,
+        )
+        draft.journal.accept(owed)
+
+    def turn_key(self, uid: str) -> str:
+        """Of the turn, the same in every attempt [stable_key]."""
+        return f"{uid}/{self.key}/{self.due.at}"
 
     def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
         """Its plan is in the state: taken off, or moved on, by the turn itself [timer_in_commit, cron_in_commit]."""
@@ -320,25 +430,34 @@ class TimerJob(Job):
 class HeldJob(SignalJob):
     """The signal that a paused agent has failed at, tried again."""
 
+    exclusive = True
+
     def __init__(self, held: boxes.Held, uid: str) -> None:
         super().__init__(Signal("", uid, 0, 0, held.born, held.body, source=held.source))
         self.label = held.what
 
-    def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
+    def consume(self, draft: turns.Draft) -> None:
         """Its mark is in the record since the pause [pause_mark]."""
         draft.boxes.hold(None)
 
 
 _work = msgspec.msgpack.Decoder(tenure_link.Work).decode
-_type = msgspec.msgpack.Decoder(dict[str, object]).decode
+_attributes = msgspec.msgpack.Decoder(dict[str, object]).decode
+_encode = msgspec.msgpack.Encoder().encode
 
 
-def _label(signal: Signal) -> str:
-    """What it asks for, for people."""
-    if signal.void:
-        return "a void"
+def _wanted(signal: Signal) -> tenure_link.Work:
+    """What it asks for; a worker says what is wrong with one that does not decode."""
     try:
-        wanted = _work(signal.body)
-        return wanted.name or str(_type(wanted.signal).get("type", "a signal"))
+        return _work(signal.body) if signal.body else tenure_link.Work()
     except msgspec.DecodeError:
-        return "a signal"
+        return tenure_link.Work()
+
+
+def answer_to(
+    sender: str, source: str, name: str, reply: bytes, fault: tenure_link.Fault | None, now: float
+) -> boxes.Entry:
+    """The end of what an agent's turn waits for, as a signal to it (`tenure._steps.outcome` has the shape)."""
+    how = {"reply": reply} if fault is None else {"fault": [fault.code, fault.message, fault.details[:4096]]}
+    body = _encode(tenure_link.Work(answer=name, arguments=_encode(how)))
+    return boxes.Entry(receiver=sender, to=source, born=now, body=body, type="reply")

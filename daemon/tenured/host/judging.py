@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 
 import tenure_link
 from tenured.clocks import wall_s
-from tenured.core import boxes, turns
+from tenured.core import boxes, journals, turns
 from tenured.host.failures import not_applied, unknown
 from tenured.host.jobs import CallJob, HeldJob, Job, SignalJob, TimerJob
 from tenured.host.ledger import Ledger
+from tenured.host.owing import InboxJob, OwedJob
 from tenured.host.policy import Policy
 from tenured.host.site import Site
 from tenured.host.telling import Telling
@@ -45,6 +46,9 @@ class Judge:
 
     def is_new(self, job: Job) -> bool:
         """Whether to run it now; one that is not is answered, or kept for later."""
+        if isinstance(job, InboxJob):
+            self._suspect(job)
+            return job.k in self._ledger.book.journal.inbox and job.key not in self._under_way
         if isinstance(job, HeldJob):
             again = self._ledger.book.boxes.held is not None and job.key not in self._under_way
             return again and job.signal.sender not in self._parked
@@ -93,10 +97,20 @@ class Judge:
                     job.cut_off("Paused", paused(self._telling.agent, book.boxes.held))
                 elif signal.sender in self._parked:
                     return self._behind(job)
+                elif book.journal.owed is not None and not job.signal.void:
+                    return self._meanwhile(job)
                 else:
                     self._suspect(job)
                     return True
         return False
+
+    def _meanwhile(self, job: SignalJob) -> bool:
+        """A turn is owed: what it does not wait for is accepted for later, and its sender's stream goes on [inbox]."""
+        if len(self._ledger.book.journal.inbox) >= journals.MAX_INBOX:
+            job.cut_off("Busy", f"{journals.MAX_INBOX} signals wait for the turn of {self._telling.agent} to end")
+            return False
+        job.meanwhile, job.needs_worker = True, False
+        return True
 
     def _behind(self, job: SignalJob) -> bool:
         self._parked[job.signal.sender][1].append(job)
@@ -137,7 +151,13 @@ class Judge:
     def failed(self, job: Job, fault: tenure_link.Fault) -> float | None:
         """Seconds until it is tried again; None: it is over."""
         job.attempts += 1
-        if not job.ends_in_letter or fault.code not in _TRIED_AGAIN or job.attempts >= self.policy.max_attempts:
+        if isinstance(job, OwedJob) and self._site.lease.cluster_now >= job.owed.until:
+            return None
+        if (
+            not (job.ends_in_letter and job.tried_again)
+            or fault.code not in _TRIED_AGAIN
+            or job.attempts >= self.policy.max_attempts
+        ):
             return None
         return self.policy.pause_s(job.attempts, self._site.random())
 
@@ -170,14 +190,20 @@ class Judge:
         """It has failed for the last time: its mark with a dead letter, or with the pause, in one write (protocol 3)
         [pause_mark].
         """
-        if isinstance(job, SignalJob) and (self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)):
+        pauses = self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)
+        if isinstance(job, SignalJob) and pauses and job.tried_again:
             if not isinstance(job, HeldJob):
                 job.apply(draft, b"")
             draft.boxes.hold(_held(job, fault))
             return
-        job.apply(draft, b"")
-        if isinstance(job, SignalJob | TimerJob):
-            draft.boxes.add_letter(self._telling.name(), job.letter(self._telling.agent, fault))
+        if isinstance(job, OwedJob):
+            job.give_up(draft, fault)
+        else:
+            job.apply(draft, b"")
+        if isinstance(job, SignalJob | TimerJob | OwedJob):
+            letter = job.letter(self._telling.agent, fault)
+            if letter is not None:
+                draft.boxes.add_letter(self._telling.name(), letter)
 
     def release_read(self, job: CallJob, reply: bytes) -> None:
         """A query's result leaves, if the lease is held now, after the read (protocol 1, host 2)."""

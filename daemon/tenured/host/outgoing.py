@@ -23,6 +23,9 @@ from tenured.host.policy import Policy
 from tenured.host.site import Site
 from tenured.host.telling import Telling
 
+_work = msgspec.msgpack.Decoder(tenure_link.Work).decode
+_encode = msgspec.msgpack.Encoder().encode
+
 SETTLE_S = 0.05
 """How long a settlement waits for another write."""
 LOOK_S = 1.0
@@ -77,19 +80,26 @@ class Outgoing:
 
     # --- in a turn's commit ---------------------------------------------------------------------------------------
 
-    def entries_of(self, sends: Sequence[tenure_link.Outgoing], draft: turns.Draft) -> list[Entry]:
-        """What a turn sends, resolved to receivers (protocol 3, outbox entry). Empty when nobody listens."""
+    def entries_of(self, sends: Sequence[tenure_link.Outgoing], draft: turns.Draft, *, reply: str = "") -> list[Entry]:
+        """What a turn sends, resolved to receivers (protocol 3, outbox entry). Empty when nobody listens.
+
+        `reply`: the turn waits for the reply of that name.
+        """
         entries: list[Entry] = []
         for one in sends:
+            body = one.work
+            if reply:
+                body = _encode(msgspec.structs.replace(_work(one.work), reply=reply))
             for receiver, to in self._receivers(one, draft):
                 entries.append(
                     Entry(
                         receiver=receiver,
                         to=to,
                         born=draft.now,
-                        body=one.work,
+                        body=body,
                         type=one.type,
                         priority=one.priority,
+                        reply=reply,
                     )
                 )
         return entries
@@ -126,8 +136,8 @@ class Outgoing:
         settled, self._settled = self._settled, {}
         for n, verdict in settled.items():
             entry = draft.boxes.out.get(n)
-            letter = None if entry is None else self._letter(entry, str(verdict), _why(verdict))
-            draft.boxes.settle(n, verdict, self._telling.name(), letter)
+            if entry is not None:
+                self._settle(draft, n, verdict, entry, _why(verdict))
         self._in_write = list(settled)
         changed = bool(settled)
         for n, entry in list(draft.boxes.out.items()):
@@ -140,6 +150,8 @@ class Outgoing:
         if entry.receiver:
             if not old or entry.void:
                 return False
+            if entry.reply:
+                return False  # the turn that waits has a deadline of its own
             text = f"it was not taken within {self._policy.ttl_s:g} s"
             draft.boxes.give_up(n, self._telling.name(), self._letter(entry, "pending", ("Expired", text)))
             return True
@@ -149,9 +161,15 @@ class Outgoing:
             return True
         if draft.now - entry.born < UNHEARD_S:
             return False
-        letter = self._letter(entry, str(Verdict.NOT_APPLIED), ("NotFound", f"there is no agent {entry.to}"))
-        draft.boxes.settle(n, Verdict.NOT_APPLIED, self._telling.name(), letter)
+        self._settle(draft, n, Verdict.NOT_APPLIED, entry, ("NotFound", f"there is no agent {entry.to}"))
         return True
+
+    def _settle(self, draft: turns.Draft, n: int, verdict: Verdict, entry: Entry, why: tuple[str, str]) -> None:
+        """What ends otherwise than applied is a dead letter, or told to the turn that waits for its reply."""
+        letter = None if entry.reply else self._letter(entry, str(verdict), why)
+        draft.boxes.settle(n, verdict, self._telling.name(), letter)
+        if entry.reply and verdict is not Verdict.APPLIED and draft.journal.journal().awaits("", entry.reply):
+            draft.journal.wake(_encode({"fault": [*why, ""]}))
 
     def _letter(self, entry: Entry, verdict: str, why: tuple[str, str]) -> Letter:
         code, message = why

@@ -22,10 +22,12 @@ from functools import partial
 import tenure_link
 from tenured.clocks import boot_ns
 from tenured.core import boxes, turns
+from tenured.core.journals import Step, Waiting
 from tenured.host.jobs import CallJob, Job, Stage
 from tenured.host.judging import Judge
 from tenured.host.ledger import Ledger, TooLarge
 from tenured.host.outgoing import Outgoing
+from tenured.host.owing import InboxJob, Owing
 from tenured.host.site import Site
 from tenured.host.stores import RecordLost, RecordTooLarge
 from tenured.host.telling import Telling
@@ -53,6 +55,8 @@ class Flight:
     letter: tenure_link.Fault | None = None
     """It has failed for the last time, and ends with that."""
     cut: bool = False
+    progress: tenure_link.Progress | None = None
+    """A step that it has come to, and that is not durable yet."""
     sends: list[boxes.Entry] = field(default_factory=list[boxes.Entry])
 
 
@@ -68,6 +72,11 @@ class Turns:
         self._telling = telling
         self._judge = judge
         self._outgoing = outgoing
+        self.owing = Owing(site.lease, lambda: ledger.book, partial(self.add, first=True))
+        self._asides: list[Flight] = []
+        """Of jobs that are no turns, while a turn is owed: they wait for no draft."""
+        self._accepting = False
+        """A turn has come to its first step: nothing begins until it is known to be owed."""
         self._queue: deque[Job] = deque()
         self._waiting_queries: list[CallJob] = []
         self._flights: deque[Flight] = deque()
@@ -86,7 +95,7 @@ class Turns:
     @property
     def waiting(self) -> int:
         """Jobs whose turns have not ended."""
-        return len(self._queue) + len(self._flights) + self._judge.parked
+        return len(self._queue) + len(self._flights) + self._judge.parked + self.owing.waiting
 
     @property
     def busy(self) -> bool:
@@ -108,13 +117,14 @@ class Turns:
 
     def refuse_all(self, code: str, message: str, *, queued_only: bool = False) -> None:
         """Answer everything that has not begun; unless `queued_only`, also what has."""
-        jobs: list[Job] = [*self._queue, *self._judge.take_parked(), *self._waiting_queries]
+        jobs: list[Job] = [*self._queue, *self._judge.take_parked(), *self._waiting_queries, *self.owing.stop()]
         self._queue.clear()
         self._waiting_queries.clear()
         if not queued_only:
-            jobs += [flight.job for flight in (*self._writing, *self._flights)]
+            jobs += [flight.job for flight in (*self._writing, *self._flights, *self._asides)]
             jobs += [*self._asked.values(), *self.suspects]
             self._flights.clear()
+            self._asides.clear()
             self._asked.clear()
             self.suspects.clear()
         for job in jobs:
@@ -179,6 +189,7 @@ class Turns:
             elif not flight.silent:
                 self.requeue(flight.job)
         self._flights.clear()
+        self._accepting = False
         self.suspects += [query for query in self._asked.values() if not query.answered]
         self._asked.clear()
         self._end(WorkerLost(f"worker {worker.pid if worker is not None else 0} is gone"))
@@ -210,7 +221,7 @@ class Turns:
         return bool(self.suspects) or self._stopping
 
     def _feed(self, worker: Worker) -> None:
-        while self._queue and len(self._flights) + len(self._writing) < AHEAD:
+        while self._queue and not self._accepting and len(self._flights) + len(self._writing) < AHEAD:
             if self.suspects and self._only is None:
                 return  # first what is under way ends, then they are tried
             job = self._queue.popleft()
@@ -221,7 +232,7 @@ class Turns:
                 continue
             if not self._site.lease.held:
                 job.refuse("Fenced", "the lease of this host has lapsed")
-            elif self._judge.is_new(job):
+            elif not self.owing.defers(job) and self._judge.is_new(job):
                 self._begin(worker, job)
 
     def _begin(self, worker: Worker, job: Job) -> None:
@@ -231,11 +242,13 @@ class Turns:
         if not job.needs_worker:
             self._judge.begun(job)
             job.stage = Stage.RUNNING
-            self._flights.append(Flight(job, 0, done=tenure_link.TurnDone(0, reply=b""), letter=job.poisoned))
+            flight = Flight(job, 0, done=tenure_link.TurnDone(0, reply=b""), letter=job.poisoned)
+            (self._flights if self.ledger.book.journal.owed is None else self._asides).append(flight)
             return
         number = next(self._site.turns)
         flight = Flight(job, number, boot_ns(), letter=job.poisoned)
-        worker.ask(job.frame(number, self._telling.uid, self._site.lease.cluster_now), partial(self._done, flight))
+        frame = job.frame(number, self._telling.uid, self._site.lease.cluster_now)
+        worker.ask(frame, partial(self._done, flight), partial(self._progress, flight))
         self._judge.begun(job)
         job.stage = Stage.RUNNING
         self._flights.append(flight)
@@ -249,6 +262,18 @@ class Turns:
         self._site.metrics.turn_seconds.observe((boot_ns() - flight.began_ns) / 1e9)
         if done.fault is not None:
             self._failed(flight, done, done.fault)
+        self.pump()
+
+    def _progress(self, flight: Flight, progress: tenure_link.Progress) -> None:
+        """The turn waits until its acceptance, or its step, is durable (protocol 9, rules 1 and 2)."""
+        if flight.cut:
+            return
+        flight.progress = progress
+        if progress.entry is None:
+            self._accepting = True
+            later = self._flights.index(flight) + 1
+            if later < len(self._flights):
+                self._cut(self._flights[later], keep=True)
         self.pump()
 
     def _failed(self, flight: Flight, done: tenure_link.TurnDone, fault: tenure_link.Fault) -> None:
@@ -324,18 +349,48 @@ class Turns:
                 continue
             ready.append(self._flights.popleft())
             due = done.due if done.due is not None else due
-        settled = self._outgoing.settle_into(draft, writing=bool(ready))
-        if not ready and not settled:
+        stepping = self._step_into(draft)
+        ready += self._asides_into(draft)
+        settled = self._outgoing.settle_into(draft, writing=bool(ready) or stepping is not None)
+        if not ready and not settled and stepping is None:
             return
         if due is not None:
             draft.due(wake_of(due))
-        self._send_write(draft.turn(), ready, due)
+        self._send_write(draft.turn(), ready, due, stepping)
+
+    def _asides_into(self, draft: turns.Draft) -> list[Flight]:
+        asides, self._asides = self._asides, []
+        return [
+            flight
+            for flight in asides
+            if not flight.job.answered and flight.done is not None and self._applied(draft, flight, flight.done)
+        ]
+
+    def _step_into(self, draft: turns.Draft) -> Flight | None:
+        """What the first turn that has not ended has come to: all turns before it are in the draft."""
+        flight = self._flights[0] if self._flights else None
+        if flight is None or flight.progress is None or flight.done is not None:
+            return None
+        progress = flight.progress
+        if progress.entry is None and flight.job.answered:
+            self._accepting = False
+            self._cut(flight, keep=False)  # its deadline has passed, and it was called "not applied"
+            return None
+        if progress.entry is None:
+            flight.job.accept(draft, self._telling.uid, self._site.lease.cluster_now + progress.lasts)
+        else:
+            draft.journal.finish_step(progress.position, Step(progress.entry.name, progress.entry.result))
+        return flight
 
     def _applied(self, draft: turns.Draft, flight: Flight, done: tenure_link.TurnDone) -> bool:
         """Into the draft, whole or not at all."""
         job = flight.job
+        if done.waits is not None:
+            return self._suspended(draft, flight, done.waits)
         try:
             entries = self._outgoing.entries_of(done.sends, draft)
+            answer = None if flight.silent else job.answer_entry(done.reply or b"", flight.letter, draft.now)
+            entries += [] if answer is None else [answer]
             more = len(done.state or b"") + len(done.reply or b"") + sum(len(entry.body) for entry in entries)
             self.ledger.check_room(draft, more)
             draft.boxes.check_room(entries)
@@ -355,6 +410,21 @@ class Turns:
             draft.boxes.send(entry)
         return True
 
+    def _suspended(self, draft: turns.Draft, flight: Flight, waits: tenure_link.Wait) -> bool:
+        """The turn waits; what has come already ends the wait at once [inbox_seen]."""
+        waiting = Waiting(position=waits.position, name=waits.name, until=waits.until, types=waits.types, key=waits.key)
+        draft.journal.suspend(waiting)
+        for k, signal in draft.journal.inbox.items():
+            job = InboxJob(k, signal)
+            if job.wanted.signal and draft.journal.journal().awaits(job.type, ""):
+                draft.journal.wake(job.wanted.signal)
+                draft.journal.drop(k)
+                break
+        for entry in self._outgoing.entries_of(waits.sends, draft, reply=waits.key):
+            draft.boxes.send(entry)
+        flight.silent = True
+        return True
+
     def _unkept(self, flight: Flight, code: str, message: str) -> None:
         """What the turn asks for cannot be kept."""
         job = flight.job
@@ -368,7 +438,13 @@ class Turns:
         else:
             job.refuse(code, message)
 
-    def _send_write(self, turn: turns.Turn, ready: list[Flight], due: tuple[tenure_link.Due, ...] | None) -> None:
+    def _send_write(
+        self,
+        turn: turns.Turn,
+        ready: list[Flight],
+        due: tuple[tenure_link.Due, ...] | None,
+        stepping: Flight | None,
+    ) -> None:
         """Raises RecordLost: nothing was sent."""
         began = boot_ns()
         try:
@@ -382,13 +458,18 @@ class Turns:
                 self._unkept(ready[0], "StateInvalid", f"{self._telling.agent} {ready[0].job.label}: {error}")
             return
         self._writing = ready
-        for flight in ready:
+        for flight in (*ready, *([] if stepping is None else [stepping])):
             flight.job.stage = Stage.WRITTEN
         self._landing = written
-        written.add_done_callback(partial(self._landed, turn, due, began))
+        written.add_done_callback(partial(self._landed, turn, due, began, stepping))
 
     def _landed(
-        self, turn: turns.Turn, due: tuple[tenure_link.Due, ...] | None, began: int, written: asyncio.Future[None]
+        self,
+        turn: turns.Turn,
+        due: tuple[tenure_link.Due, ...] | None,
+        began: int,
+        stepping: Flight | None,
+        written: asyncio.Future[None],
     ) -> None:
         self._landing = None
         if written.cancelled():
@@ -403,10 +484,35 @@ class Turns:
         numbers = [flight.number for flight in flights if flight.number]
         if numbers and self._worker is not None:
             self._worker.commit(max(numbers), self._telling.uid)
+        if stepping is not None:
+            self._stepped(stepping)
         self._release(flights)
         self._outgoing.release(turn.book.boxes)
+        self.owing.look()
         self.on_committed(due)
         self.pump()
+
+    def _stepped(self, flight: Flight) -> None:
+        """The acceptance, or the step, of a turn is durable: it goes on."""
+        progress, flight.progress = flight.progress, None
+        accepted = progress is not None and progress.entry is None
+        if accepted:
+            first = flight.job
+            owed = self.owing.accepted(first)
+            self._accepting = False
+            self._ended(first)
+            if flight.cut:  # its worker ended meanwhile: it is owed, and nothing else of it is to be run
+                self.owing.suspended()
+                if first in self.suspects:
+                    self.suspects.remove(first)
+                return
+            if owed is not None:
+                flight.job = owed
+                self._judge.begun(owed)
+                if not isinstance(first, CallJob):
+                    first.released(b"")
+        if self._worker is not None and not flight.cut:
+            self._worker.progressed(flight.number, self._telling.uid)
 
     def _release(self, flights: list[Flight]) -> None:
         """Replies and signals leave, if the lease is held now: after the commit, before the release (protocol 1, host
@@ -416,6 +522,8 @@ class Turns:
         for flight in flights:
             job, done = flight.job, flight.done
             self._ended(job)
+            if done is not None and done.waits is not None:
+                self.owing.suspended()
             if flight.silent or done is None:
                 continue
             if not held:

@@ -14,6 +14,10 @@ after a pause of our own nobody is blamed for answers that we did not read.
 """
 
 
+Done = Callable[[tenure_link.TurnDone], None]
+Progress = Callable[[tenure_link.Progress], None]
+
+
 class WorkerLost(Exception):
     """The worker is gone, or as good as gone; what it was asked has no answer. Await `Worker.dead` before its agents go
     on.
@@ -69,7 +73,7 @@ class Worker:
         self.pulse = Pulse()
         self.on_lost: dict[Callable[[], None], None] = {}
         """Called once, when the connection is gone, in the order in which they asked."""
-        self._turns: dict[int, Callable[[tenure_link.TurnDone], None]] = {}
+        self._turns: dict[int, tuple[Done, Progress | None]] = {}
         self._activations: dict[tuple[str, int], asyncio.Future[tenure_link.Activated]] = {}
         self._last_turn = 0
 
@@ -89,16 +93,22 @@ class Worker:
         finally:
             self._activations.pop(key, None)
 
-    def ask(self, frame: tenure_link.Turn, done: Callable[[tenure_link.TurnDone], None]) -> None:
-        """Run a turn; `done` is called with its end, unless it is forgotten before. Raises WorkerLost."""
+    def ask(self, frame: tenure_link.Turn, done: Done, progress: Progress | None = None) -> None:
+        """Run a turn; `done` is called with its end, unless it is forgotten before, `progress` with each step. Raises
+        WorkerLost.
+        """
         self._check()
-        self._turns[frame.turn] = done
+        self._turns[frame.turn] = (done, progress)
         self._last_turn = max(self._last_turn, frame.turn)
         self.connection.send(frame)
 
     def commit(self, turn: int, uid: str) -> None:
         """Everything up to this turn is durable."""
         self.connection.send(tenure_link.Commit(turn=turn, uid=uid))
+
+    def progressed(self, turn: int, uid: str) -> None:
+        """What the turn has said last is durable."""
+        self.connection.send(tenure_link.Progressed(turn=turn, uid=uid))
 
     def drop(self, turn: int, uid: str) -> None:
         """This turn and all later ones of the agent did not happen. Who asked for them forgets them too."""
@@ -116,12 +126,8 @@ class Worker:
     def answered(self, frame: tenure_link.FromProcess) -> bool:
         """Takes an answer; false for a frame that no sane worker sends."""
         match frame:
-            case tenure_link.TurnDone():
-                if frame.turn > self._last_turn or _says_nothing(frame):
-                    return False
-                done = self._turns.pop(frame.turn, None)
-                if done is not None:
-                    done(frame)
+            case tenure_link.TurnDone() | tenure_link.Progress():
+                return self._of_turn(frame)
             case tenure_link.Activated():
                 activation = self._activations.get((frame.uid, frame.epoch))
                 if activation is not None and not activation.done():
@@ -134,6 +140,21 @@ class Worker:
                 self.pulse.pong(frame.n)
             case _:
                 return False
+        return True
+
+    def _of_turn(self, frame: tenure_link.TurnDone | tenure_link.Progress) -> bool:
+        if frame.turn > self._last_turn:
+            return False
+        done, progress = self._turns.get(frame.turn, (None, None))
+        if isinstance(frame, tenure_link.Progress):
+            if progress is not None:
+                progress(frame)
+            return True
+        if _says_nothing(frame):
+            return False
+        self._turns.pop(frame.turn, None)
+        if done is not None:
+            done(frame)
         return True
 
     def abandon(self, why: str) -> None:

@@ -61,6 +61,8 @@ class LocalJournal:
 
     __slots__ = ("_held", "_owing", "_ticket", "accepted", "chain", "entries", "extra", "request")
 
+    keeps_extra = False
+
     def __init__(
         self,
         owing: Owing,

@@ -37,6 +37,8 @@ class _AskedForMore(Exception):
 class Replayed:
     """A journal that holds what another attempt has recorded, and takes nothing more."""
 
+    keeps_extra = False
+
     def __init__(self, journal: LocalJournal, waits: Wait | None) -> None:
         self.key, self.chain, self.entries = journal.key, journal.chain, list(journal.entries)
         self.accepted = False

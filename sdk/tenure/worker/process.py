@@ -38,6 +38,7 @@ from tenure_link import (
     LogLine,
     Ping,
     Pong,
+    Progressed,
     Refused,
     Splitter,
     Turn,
@@ -97,7 +98,7 @@ class Worker(asyncio.Protocol):
         match frame:
             case Turn():
                 self._start(frame)
-            case Commit() | Drop():
+            case Commit() | Drop() | Progressed():
                 self._settle(frame)
             case Ping(n):
                 self._send(Pong(n))
@@ -112,12 +113,14 @@ class Worker(asyncio.Protocol):
             case _:
                 pass  # for the supervisor, or of a later version
 
-    def _settle(self, frame: Commit | Drop) -> None:
+    def _settle(self, frame: Commit | Drop | Progressed) -> None:
         line = self._lines.get(frame.uid)
         if line is None:
             return
         if isinstance(frame, Commit):
             line.resident.commit(frame.turn)
+        elif isinstance(frame, Progressed):
+            line.resident.progressed(frame.turn)
         else:
             line.drop(frame.turn)
 
@@ -165,7 +168,7 @@ class Worker(asyncio.Protocol):
             raise ClassNotFound(
                 f"the pool's modules have no class {order.class_name}; {near(order.class_name, self._classes)}"
             )
-        return Resident(cls, order)
+        return Resident(cls, order, self._send)
 
     def _deactivate(self, uid: str, epoch: int | None) -> None:
         """Forget the agent, if it is of this epoch (None: of any); what it does is cancelled and not answered."""

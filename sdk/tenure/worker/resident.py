@@ -12,19 +12,21 @@ import msgspec
 from tenure import _codec
 from tenure._agent import Agent
 from tenure._context import targeted
+from tenure._deadline import boot_ns as _boot_ns
 from tenure._effects import Directive, Emit, Error
 from tenure._faults import fault_of
 from tenure._local import timers, work
 from tenure._local.carrying import NOTHING, onto
 from tenure._local.work import Asked
 from tenure._scope import Emission, emission_of
+from tenure._steps import WAITING, LinkJournal
 from tenure._turn import Activation, Done, Slices
 from tenure.directives import Cancel, Cron, RunInstruction, Schedule, Send, Spawn
 from tenure.errors import CallError
 from tenure.policies import decide
 from tenure.signals import Signal as Envelope
 from tenure.signals import from_msgpack, to_msgpack
-from tenure_link import Activate, Due, Outgoing, Signal, Turn, TurnDone, Work
+from tenure_link import Activate, Due, Outgoing, Progress, Signal, Turn, TurnDone, Work
 
 SUPPORTS: frozenset[type[Directive]] = frozenset({Emit, Send, Schedule, Cron, Cancel, Error, RunInstruction, Spawn})
 """What agents may ask for on a cluster."""
@@ -38,9 +40,12 @@ _logger = logging.getLogger("tenure.worker")
 class Resident:
     """See the module. One turn at a time; queries beside them."""
 
-    def __init__(self, cls: type[Agent[Any]], order: Activate) -> None:
+    def __init__(self, cls: type[Agent[Any]], order: Activate, send: Callable[[Progress], None]) -> None:
         """Raises what `Activation` raises."""
         self._now, self._wall = order.now, order.wall
+        self._read_ns = _boot_ns()
+        self._send = send
+        self._durable: dict[int, asyncio.Future[None]] = {}
         self._namespace = order.id.partition("/")[0]
         self._errors = 0
         self._beside: dict[int, list[Spawn]] = {}
@@ -80,6 +85,7 @@ class Resident:
     async def run(self, turn: Turn) -> TurnDone:
         """Run one turn. Whatever user code raises becomes a `Fault`; only CancelledError passes."""
         self._now, self._wall = max(turn.now, self._now), turn.wall or self._wall
+        self._read_ns = _boot_ns()
         match turn.kind:
             case "work":
                 return await self._work(turn)
@@ -88,7 +94,7 @@ class Resident:
             case "replace":
                 return self._told_of(turn, await self._replaced(turn))
             case _:
-                done = await self.activation.perform(turn)
+                done = await self.activation.perform(turn, journal=self._journal(turn))
                 if self.activation.is_query(turn.method):
                     return _plain(done)
                 return await self._finish(turn, done, NOTHING)
@@ -119,11 +125,15 @@ class Resident:
         except (msgspec.DecodeError, ValueError) as error:
             return TurnDone(turn.turn, fault=fault_of(error, "a signal"))
         if signal is not None:
-            done = await self.activation.handle(turn.turn, signal, deadline_ns=turn.deadline_ns, caller=turn.caller)
+            done = await self.activation.handle(
+                turn.turn, signal, deadline_ns=turn.deadline_ns, caller=turn.caller, journal=self._journal(turn)
+            )
             return await self._finish(turn, done, work.carried_of(signal))
         named = msgspec.structs.replace(turn, kind="by_name", method=wanted.name, arguments=wanted.arguments)
-        done = await self.activation.perform(named)
-        if not wanted.then:
+        chain = tuple(cast("list[str]", carried.get(WAITING, ())))
+        carried = {name: value for name, value in carried.items() if name != WAITING}
+        done = await self.activation.perform(named, journal=self._journal(turn, chain))
+        if not wanted.then or done.waits is not None:
             return await self._finish(turn, done, carried)
         problem = "" if done.fault is None else f"{done.fault.code}: {done.fault.message}"
         reply = _codec.unpack(cast(bytes, done.reply)) if done.reply is not None else None
@@ -147,15 +157,44 @@ class Resident:
         if turn.arguments:  # it is not to be run any more
             done = await self.activation.amend(turn.turn, fired)
             return self._told_of(turn, done)
-        wanted = work.read(plan)
+        wanted, journal = work.read(plan), self._journal(turn)
         if isinstance(wanted, Envelope):
             done = await self.activation.handle(
-                turn.turn, wanted, deadline_ns=turn.deadline_ns, caller=turn.caller, extra=fired
+                turn.turn, wanted, deadline_ns=turn.deadline_ns, caller=turn.caller, extra=fired, journal=journal
             )
         else:
             named = msgspec.structs.replace(turn, kind="by_name", method=wanted.name, arguments=wanted.arguments)
-            done = await self.activation.perform(named, fired)
+            done = await self.activation.perform(named, fired, journal)
         return await self._finish(turn, done, work.carried_of(wanted), fired)
+
+    def _journal(self, turn: Turn, chain: tuple[str, ...] = ()) -> LinkJournal:
+        return LinkJournal(
+            turn.turn,
+            turn.uid,
+            key=turn.key,
+            accepted=turn.accepted,
+            entries=turn.journal,
+            progress=self._progress,
+            now=self._cluster_now,
+            chain=chain,
+        )
+
+    async def _progress(self, frame: Progress) -> None:
+        """Say it, and wait until it is durable."""
+        durable = self._durable[frame.turn] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(frame)
+            await durable
+        finally:
+            self._durable.pop(frame.turn, None)
+
+    def progressed(self, turn: int) -> None:
+        """What the turn has said last is durable."""
+        if (durable := self._durable.get(turn)) is not None and not durable.done():
+            durable.set_result(None)
+
+    def _cluster_now(self) -> float:
+        return self._now + (_boot_ns() - self._read_ns) / 1e9
 
     async def _replaced(self, turn: Turn) -> Done:
         try:
@@ -169,6 +208,8 @@ class Resident:
         self, turn: Turn, done: Done, carried: Mapping[str, object], extra: tuple[Directive, ...] = ()
     ) -> TurnDone:
         """With what the error policy of the class makes of a failure; `extra`: to be folded in, if it failed, too."""
+        if done.waits is not None:
+            return TurnDone(turn.turn, waits=done.waits)
         followed = [*self._followed(done)]
         if done.fault is not None and extra:
             followed = [*extra, *followed]
