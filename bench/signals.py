@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,8 +171,12 @@ class Sender:
             self.send(len(done))
 
 
-async def by_courier(port: int, files: TlsFiles) -> tuple[list[float], Callable[[], int]]:
-    """(microseconds of single signals, the count of settled ones, which grows from now on)."""
+Begun = tuple[list[float], Callable[[], int], Callable[[], Awaitable[None]]]
+"""(microseconds of single signals, the count of settled ones, which grows from now on, and what ends it)"""
+
+
+async def by_courier(port: int, files: TlsFiles) -> Begun:
+    """The daemon's own."""
     made, _ = courier(NEAR, files, port)
     made.bind(Mailboxes().deliver)
     loop = asyncio.get_running_loop()
@@ -191,10 +195,10 @@ async def by_courier(port: int, files: TlsFiles) -> tuple[list[float], Callable[
     senders = [Sender(made, 10 + number) for number in range(AGENTS)]
     for sender in senders:
         sender.send(UNSETTLED)
-    return times[10:], lambda: sum(sender.count for sender in senders)
+    return times[10:], lambda: sum(sender.count for sender in senders), made.stop
 
 
-async def by_frames(port: int, files: TlsFiles) -> tuple[list[float], Callable[[], int]]:
+async def by_frames(port: int, files: TlsFiles) -> Begun:
     """The floor: the same signals in frames, nothing decided."""
     count = 0
 
@@ -221,7 +225,11 @@ async def by_frames(port: int, files: TlsFiles) -> tuple[list[float], Callable[[
     stream.on_frame = again
     for _ in range(AGENTS):
         stream.send(frame())
-    return times[10:], lambda: count
+
+    async def end() -> None:
+        stream.cut()
+
+    return times[10:], lambda: count, end
 
 
 async def one_round(kind: str, directory: Path) -> tuple[list[float], float, float]:
@@ -238,13 +246,14 @@ async def one_round(kind: str, directory: Path) -> tuple[list[float], float, flo
 
     port = int(await far.stdout.readline())
     begin_kind = by_courier if kind == "courier" else by_frames
-    singles, settled = await begin_kind(port, TlsFiles(directory / "near"))
+    singles, settled, end = await begin_kind(port, TlsFiles(directory / "near"))
     await asyncio.sleep(0.3)  # until the windows are full
     before, first, begin = cpu() + await far_cpu(far.stdin, far.stdout), settled(), time.perf_counter()
     await asyncio.sleep(BURST_S)
     number = settled() - first
     rate = number / (time.perf_counter() - begin)
     used = cpu() + await far_cpu(far.stdin, far.stdout) - before
+    await end()
     far.stdin.close()
     await far.wait()
     return singles, rate, used / number * 1e6

@@ -108,6 +108,29 @@ def test_a_refused_pair_goes_on_from_its_first_unsettled_one_after_a_pause() -> 
     assert pair.take() == [(2, 1), (3, 2)]
 
 
+def test_a_pair_that_waits_sends_nothing_though_it_stood_in_the_queue() -> None:
+    pair = Pair(granted=2)
+    pair.release(1, 2, 3, 4)
+    lane = pair.open()
+    assert len(pair.take()) == 2
+    lane.answered(1, 1, Again("Busy"), 0.0)
+    lane.grant(100, 1 << 20)
+    assert pair.take() == []
+    pair.sending.refusals(0.0)
+    pair.sending.due(10.0)
+    assert [n for n, _ in pair.take()] == [1, 2, 3, 4]
+
+
+def test_what_is_forgotten_under_way_makes_room_for_the_next() -> None:
+    pair = Pair()
+    pair.release(*range(1, PAIR_WINDOW + 2))
+    lane = pair.open()
+    assert len(pair.take()) == PAIR_WINDOW
+    pair.sending.forget(pair.owner, range(1, PAIR_WINDOW + 1))
+    lane.answered(1, PAIR_WINDOW, Again("Busy"), 0.0)
+    assert pair.take() == [(PAIR_WINDOW + 1, 0)]
+
+
 def test_pauses_grow_to_five_seconds_and_end_with_progress() -> None:
     pair, now, pauses = Pair(), 0.0, []
     pair.release(1, 2)

@@ -353,6 +353,21 @@ async def test_a_host_that_is_gone_is_not_dialled_any_more(scene: Scene) -> None
         await asyncio.gather(*tasks)
 
 
+async def test_a_defect_in_dialling_is_told_and_tried_again(scene: Scene) -> None:
+    accept = scene.net.accept["b"]
+
+    def refuse(_host: str, _wire: MemoryWire) -> None:
+        scene.net.accept["b"] = accept
+        raise ValueError("no port")
+
+    scene.net.accept["b"] = refuse
+    sender = Sending(scene.a)
+    sender.release("50", 1)
+    await turns()
+    assert sender.out.waiting.stuck["50"] == ("Unreachable", "a defect: no port")
+    await sender.all_settled(1)
+
+
 async def test_an_idle_connection_is_closed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(departures, "IDLE_S", 0.01)
     sender = Sending(scene.a)

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from couriers import Host, Sending
+from couriers import Agents, Entry, Host, Sending
 
+from tenured import clocks
+from tenured.core.streams import Route
+from tenured.simulation import Cluster
+from tenured.simulation.cluster import Settings
 from tenured.simulation.links import SimWires
 from tenured.simulation.machines import Machine, Process
 from tenured.simulation.net import MS, Net
@@ -77,6 +81,47 @@ def test_cuts_and_blocked_ways_lose_and_double_nothing(seed: int) -> None:
     assert world.problems == []
     assert sorted(world.senders[0].settled) == [(n, "applied") for n in range(1, 61)]
     assert world.hosts["b"][1].agents.applied == [("50", "1", n) for n in range(1, 61)]
+
+
+def test_each_host_of_a_cluster_knows_the_ways_to_all_agents() -> None:
+    """The daemon's own courier, in a whole simulated cluster: what a host registers reaches the others' couriers."""
+    world = Cluster(3, Settings(hosts=3))
+    with clocks.replaced(world):
+        try:
+            world._begin()
+            world.until(3 * NS)
+            daemons = [slot.daemon for slot in world.hosts.values() if slot.daemon is not None]
+            assert len(daemons) == 3
+            for daemon in daemons:
+                mirror, courier = daemon._site.mirror, daemon._site.courier
+                assert mirror.agents
+                for uid, row in mirror.agents.items():
+                    assert courier._route(uid) == Route(row.incarnation, row.epoch, row.ready)
+                    assert row.incarnation
+        finally:
+            world._end()
+
+
+def test_two_hosts_of_a_cluster_carry_a_signal_to_the_agent() -> None:
+    """From one daemon's courier through the network into the other's activations."""
+    world = Cluster(3, Settings(hosts=3))
+    settled: list[tuple[int, str]] = []
+    with clocks.replaced(world):
+        try:
+            world._begin()
+            world.until(3 * NS)
+            uid, holder = next((uid, slot.daemon) for slot in world.hosts.values() for uid in slot.daemon.holds)
+            sender = next(slot.daemon for slot in world.hosts.values() if slot.daemon is not holder)
+            taken = Agents()
+            holder._activations.holders[uid].deliver = taken.deliver  # in place of the agent's turn
+            with sender.process.loop.running():
+                out = sender._site.courier.open("9", "sim/9", "sim", lambda n, a: settled.append((n, str(a.verdict))))
+            sender.process.loop.deliver(world.timeline.now, out.release, [Entry(1, uid), Entry(2, uid)])
+            world.until(4 * NS)
+            assert settled == [(1, "applied"), (2, "applied")]
+            assert taken.applied == [(uid, "9", 1), (uid, "9", 2)]
+        finally:
+            world._end()
 
 
 def test_the_way_between_two_hosts_takes_one_round_trip() -> None:

@@ -137,6 +137,8 @@ class Sending:
                 self._end(stream)
             elif stream.code == "OutOfOrder":  # it named the one that is forgotten now
                 self._wake(stream)
+            elif stream.lane is not None:  # one that was under way made room
+                stream.lane.ready(stream)
 
     def close(self, owner: Owner) -> None:
         """Drop everything of it. Answers that still come are nobody's."""

@@ -195,7 +195,7 @@ class Results:
         self.refused: list[Stream] = []
         """Streams that have begun to wait."""
         self.unsettled = 0
-        self.sent = self.resent = 0
+        self.resent = 0
 
     def settle(self, item: Item, answer: Settled) -> None:
         """The first answer of an item that settles it."""
@@ -272,8 +272,9 @@ class Lane:
                 break
             if stream.lane is self and stream.queued:
                 stream.queued = False
-                self._burst(stream, out, min(most, len(out) + BURST), now)
-                self.ready(stream)
+                if not stream.until:  # it may have been refused while it stood here
+                    self._burst(stream, out, min(most, len(out) + BURST), now)
+                    self.ready(stream)
         return out
 
     def _burst(self, stream: Stream, out: list[Signal], most: int, now: float) -> None:
@@ -302,7 +303,6 @@ class Lane:
         self.flying[item.seq] = item
         stream.flying += 1
         stream.next = item.after
-        self._results.sent += 1
         if item.tried:
             self._results.resent += 1
         item.tried = True

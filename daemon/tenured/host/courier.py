@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -260,8 +261,10 @@ class Courier:
 
     def _report(self) -> None:
         """Tell senders what was settled. They may release and forget in turn."""
-        for owner, n, answer in self._sending.take_outcomes():
-            self._metrics.settled.add(answer.verdict)
+        outcomes = self._sending.take_outcomes()
+        for verdict, number in Counter(answer.verdict for _, _, answer in outcomes).items():
+            self._metrics.settled.add(verdict, number)
+        for owner, n, answer in outcomes:
             settle = self._settle.get(owner)
             if settle is not None:
                 try:

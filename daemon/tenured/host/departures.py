@@ -61,6 +61,9 @@ class Departure:
             except TransportError as error:
                 reconnect.failed(log, f"signals to {self.host}", str(error))
                 self.lane.trouble = str(error)
+            except Exception as error:  # what waits here waits for nothing else
+                log.exception("signals to %s", self.host)
+                self.lane.trouble = f"a defect: {error}"
             if self.lane.streams:
                 await reconnect.pause()
 
