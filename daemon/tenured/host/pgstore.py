@@ -48,6 +48,8 @@ class PostgresStore(OwnedRecords):
         self._opened: set[str] = set()
         self._work = asyncio.Event()
         self._up = False
+        self._worked = False
+        """Something was answered on this connection."""
 
     def open(self, uid: str, epoch: int, *, expect_state: bool) -> OwnedRecord:
         """Starts to seal the epoch; many opened in one loop turn share a statement."""
@@ -83,9 +85,10 @@ class PostgresStore(OwnedRecords):
             while True:
                 try:
                     await self._database.connect()
-                    pause, said = FIRST_PAUSE_S, ""
                     await self._serve()
                 except StoreFailed as error:
+                    if self._worked:  # else it is still the same trouble
+                        pause, said = FIRST_PAUSE_S, ""
                     if str(error) != said:
                         log.warning("%s", error)
                     said = str(error)
@@ -96,7 +99,7 @@ class PostgresStore(OwnedRecords):
             self._database.close()
 
     def _down(self) -> None:
-        self._up = False
+        self._up = self._worked = False
         self._queue.clear()
         for record in self._records:
             record.owner.lost(SERVER)
@@ -123,6 +126,7 @@ class PostgresStore(OwnedRecords):
                 sweep_at = loop.time() + (0 if after else SWEEP_EVERY_S)
             else:
                 await self._idle(sweep_at - loop.time())
+            self._worked = True
 
     async def _idle(self, at_most_s: float) -> None:
         try:

@@ -48,6 +48,8 @@ class Postgres:
         self._cluster = cluster
         self._connection: asyncpg.Connection[Any] | None = None
         self._said: tuple[str, ...] = ()
+        self._warning = ""
+        """What the server said beside the answer to a statement."""
 
     async def connect(self) -> None:
         """Connects, makes the tables if there are none, and says what is not durable here.
@@ -59,6 +61,7 @@ class Postgres:
             async with asyncio.timeout(CONNECT_S):
                 self._connection = await asyncpg.connect(self._source(), timeout=CONNECT_S)
             await self._run(self._prepare, CONNECT_S)
+            self._connection.add_log_listener(self._heard)
         except StorageError:
             self.close()
             raise
@@ -112,6 +115,7 @@ class Postgres:
     async def _fetch(self, expected: int | None, statement: str, *arguments: object) -> list[asyncpg.Record]:
         """The rows; sent again while it met others' changes. Any other error ends the connection: StoreFailed."""
         for _ in range(CONFLICTS):
+            self._warning = ""
             try:
                 rows = await self._run(lambda connection: connection.fetch(statement, *arguments), ANSWER_S)
             except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError):
@@ -119,6 +123,9 @@ class Postgres:
             except _TROUBLE as error:
                 self.close()
                 raise StoreFailed(f"PostgreSQL does not answer: {_sentence(error)}", fatal=False) from error
+            if self._warning:  # such as: an administrator ended the wait for the standby, and it is committed here only
+                self.close()
+                raise StoreFailed(f"PostgreSQL warns, so nothing is acknowledged: {self._warning}", fatal=False)
             if expected is not None and len(rows) != expected:
                 self.close()
                 raise StoreFailed(
@@ -144,6 +151,10 @@ class Postgres:
         if not done:
             raise TimeoutError(f"no answer within {limit_s:g} s")
         return task.result()
+
+    def _heard(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            self._warning = message.message
 
     # --- the beginning --------------------------------------------------------------------------------------------
 
