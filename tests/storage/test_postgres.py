@@ -266,6 +266,17 @@ async def test_tables_of_a_newer_version_or_of_another_cluster_are_refused(place
         await connection(place).connect()
 
 
+async def test_tables_of_an_earlier_cluster_of_that_name_are_refused(place: PostgresPlace) -> None:
+    """It numbers its agents from the beginning again [uid]. Who does not know who founded it is not judged."""
+    url = place.server.url_at(place.server.port, place.schema)
+    for founder in ("uid-1", "", "uid-1"):
+        database = Postgres(lambda: url, CLUSTER, founder)
+        await database.connect()
+        database.close()
+    with pytest.raises(StoreForeign, match=r"keeps the state of an earlier cluster demo\.shop\. Remove its tables"):
+        await Postgres(lambda: url, CLUSTER, "uid-2").connect()
+
+
 async def test_another_cluster_may_have_a_schema_of_its_own(place: PostgresPlace) -> None:
     first = connection(place)
     await first.connect()

@@ -42,10 +42,13 @@ _TROUBLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError
 class Postgres:
     """One connection, made anew by `connect`. Statements run one at a time."""
 
-    def __init__(self, source: Callable[[], str], cluster: str) -> None:
-        """`source`: the URL, asked for at each connection; `cluster`: whose state it is."""
+    def __init__(self, source: Callable[[], str], cluster: str, founder: str = "") -> None:
+        """`source`: the URL, asked for at each connection; `cluster`: whose state it is; `founder`: what tells it from
+        an earlier cluster of that name, if anything does.
+        """
         self._source = source
         self._cluster = cluster
+        self._founder = founder
         self._connection: asyncpg.Connection[Any] | None = None
         self._said: tuple[str, ...] = ()
         self._warning = ""
@@ -174,6 +177,11 @@ class Postgres:
                 f"This database keeps the state of cluster {about['cluster']}. Give {self._cluster} a database of its "
                 "own, or a schema (?search_path=NAME)."
             )
+        if self._founder and about["founder"] not in ("", self._founder):
+            raise StoreForeign(
+                f"This database keeps the state of an earlier cluster {self._cluster}. Remove its tables, or take "
+                "another database (docs/durability.md, PostgreSQL)."
+            )
 
     async def _make(self, connection: asyncpg.Connection[Any]) -> None:
         """One host makes the tables, the others wait for it."""
@@ -182,7 +190,7 @@ class Postgres:
             if not await connection.fetchval(sql.STANDING):
                 for statement in sql.SCHEMA:
                     await connection.execute(statement)
-                await connection.execute(sql.FOUND, self._cluster)
+                await connection.execute(sql.FOUND, self._cluster, self._founder)
 
     async def _settle(self, connection: asyncpg.Connection[Any]) -> None:
         fsync, pages, commit, standbys, standby = await _row(connection, sql.DURABILITY)
