@@ -14,9 +14,12 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from postgres_server import PostgresServer
+
+if TYPE_CHECKING:
+    from postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "test-admin"
@@ -186,7 +189,9 @@ def installed(api_server: ApiServer) -> ApiServer:
 
 
 @pytest.fixture(scope="session")
-async def postgres() -> AsyncIterator[PostgresServer]:
+async def postgres() -> AsyncIterator["PostgresServer"]:
     """For tests that break nothing; those that do start their own. Without a PostgreSQL they fail, and say so."""
+    from postgres_server import PostgresServer
+
     async with PostgresServer() as server:
         yield server

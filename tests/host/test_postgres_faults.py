@@ -269,6 +269,8 @@ async def test_trouble_is_told_once(
             "PostgreSQL does not answer",
             "PostgreSQL cannot be used",
         ]
+        assert host.store.trouble.startswith("PostgreSQL cannot be used: ")
         await server.start()
     await load.progress()
+    assert host.store.trouble == ""
     await load.taken_over(place)

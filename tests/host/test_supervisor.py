@@ -60,6 +60,17 @@ def test_finds_the_run_directory() -> None:
     assert plan.run_directory(["host"], {}) == "/run/tenure"
 
 
+def test_user_code_does_not_see_where_state_is_kept() -> None:
+    """A password in the environment of `tenured supervise` is the daemon's."""
+    environment = {
+        "TENURE_STORE": "postgresql://a:secret@b/c",
+        "TENURE_KEYS": "/keys",
+        "TENURE_RUN": "/r",
+        "PATH": "/bin",
+    }
+    assert plan.for_workers(environment) == {"TENURE_RUN": "/r", "PATH": "/bin"}
+
+
 def test_imports_nothing_heavy() -> None:
     """It must start in less than 100 ms: no asyncio, no grpc, no subprocess."""
     program = "import sys, tenured.supervisor.process; print(' '.join(sys.modules))"

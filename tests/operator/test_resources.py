@@ -129,8 +129,9 @@ def test_a_database_and_keys_reach_the_daemon_alone() -> None:
     (daemon,) = spec["initContainers"]
     words = argv(daemon, {"POD_NAME": "a", "POD_IP": "10.0.0.7", "NODE_NAME": "n"})
     options = host_options.parse(words[4:], {})
-    assert (options.store, options.keys) == (
+    assert (options.store, options.cluster_uid, options.keys) == (
         "file:/var/run/secrets/tenure-store/url",
+        "u-1",
         Path("/var/run/secrets/tenure-keys/keys"),
     )
     mounts = {mount["name"]: mount["mountPath"] for mount in daemon["volumeMounts"]}

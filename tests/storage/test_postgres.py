@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from local_servers import until
-from postgres_server import PostgresServer
+from postgres_server import PostgresServer, Standby
 from store_places import CLUSTER, PostgresPlace, postgresql
 
 from tenured.core.cells import NOTHING, Verdict, Version
@@ -266,6 +266,17 @@ async def test_tables_of_a_newer_version_or_of_another_cluster_are_refused(place
         await connection(place).connect()
 
 
+async def test_tables_of_an_earlier_cluster_of_that_name_are_refused(place: PostgresPlace) -> None:
+    """It numbers its agents from the beginning again [uid]. Who does not know who founded it is not judged."""
+    url = place.server.url_at(place.server.port, place.schema)
+    for founder in ("uid-1", "", "uid-1"):
+        database = Postgres(lambda: url, CLUSTER, founder)
+        await database.connect()
+        database.close()
+    with pytest.raises(StoreForeign, match=r"keeps the state of an earlier cluster demo\.shop\. Remove its tables"):
+        await Postgres(lambda: url, CLUSTER, "uid-2").connect()
+
+
 async def test_another_cluster_may_have_a_schema_of_its_own(place: PostgresPlace) -> None:
     first = connection(place)
     await first.connect()
@@ -304,6 +315,66 @@ async def test_a_server_without_fsync_is_told_of(caplog: pytest.LogCaptureFixtur
             await database.connect()
         database.close()
     assert "fsync or full_page_writes is off: a crash of its machine loses acknowledged turns" in caplog.text
+
+
+@pytest.fixture
+async def primary() -> AsyncIterator[tuple[PostgresServer, Standby]]:
+    """A server whose commits wait for its standby."""
+    async with PostgresServer() as first, Standby(first) as standby:
+        await first.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+        await first.sql("SELECT pg_reload_conf()")
+
+        async def follows() -> bool:
+            return bool(await first.sql("SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"))
+
+        await until(follows, 20)
+        yield first, standby
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_nothing_is_acknowledged_that_the_standby_lacks(
+    primary: tuple[PostgresServer, Standby], cancelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[sync_write]: whatever ends the wait for it, the connection or an administrator, a repeated write waits again.
+    After a failover everything that was acknowledged is there.
+    """
+    first, standby = primary
+    database = Postgres(lambda: first.url, CLUSTER)
+    with caplog.at_level(logging.WARNING, logger="tenured"):
+        await database.connect()
+    assert not caplog.records
+    await begun(database)
+    standby.freeze()
+    for number in range(2):  # the lost one, and its repetition
+        writing = asyncio.ensure_future(database.write_many([delta(3, s=b"three")]))
+        waiting = 1 if cancelled else number + 1
+        await until(lambda waiting=waiting: _waits(first, waiting), 20)
+        assert not writing.done()
+        if cancelled:
+            await first.sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        else:
+            database.close()
+        with pytest.raises(StoreFailed, match="canceling wait" if cancelled else "closed|connect"):
+            await writing
+        await database.connect()
+        if cancelled:
+            assert await first.sql("SELECT epoch, seq FROM tenure_record") == [(1, 3)], "it is committed here"
+    standby.thaw()
+    assert await wrote(database, delta(3, s=b"three")) == [(Verdict.OK, Version(1, 3))]
+    await first.kill()
+    await standby.sql("SELECT pg_promote()")
+    after = Postgres(lambda: standby.url, CLUSTER)
+    await after.connect()
+    (sealed,) = await after.seal_many([SealItem("7", 2)])
+    assert (sealed.version, sealed.entries) == (Version(1, 3), {"s": b"three", "c": b"2"})
+    database.close()
+    after.close()
+
+
+async def _waits(server: PostgresServer, number: int) -> bool:
+    """So many statements wait for the standby, or for one that does."""
+    statement = "SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep' OR wait_event_type = 'Lock'"
+    return len(await server.sql(statement)) == number
 
 
 async def test_a_standby_is_refused() -> None:

@@ -59,14 +59,15 @@ class PostgresServer:
         if self._prefix:
             os.chown(self.directory, USER, USER)
         try:
-            await self._command(
-                "initdb", "--no-sync", "--username=tenure", "--auth=trust", "--encoding=UTF8", "-D", "data"
-            )
+            await self._make()
             await self.start()
         except BaseException:
             shutil.rmtree(self.directory, ignore_errors=True)
             raise
         return self
+
+    async def _make(self) -> None:
+        await self._command("initdb", "--no-sync", "--username=tenure", "--auth=trust", "--encoding=UTF8", "-D", "data")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -147,6 +148,18 @@ class PostgresServer:
         )
         output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
+
+
+class Standby(PostgresServer):
+    """A copy of a running server, which follows it."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        super().__init__()
+        self._primary = primary
+
+    async def _make(self) -> None:
+        source = f"--dbname=host=127.0.0.1 port={self._primary.port} user=tenure application_name=standby"
+        await self._command("pg_basebackup", source, "--write-recovery-conf", "--checkpoint=fast", "-D", "data")
 
 
 if __name__ == "__main__":  # what `make test` asks first

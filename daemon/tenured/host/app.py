@@ -149,7 +149,8 @@ class Host:
         except ModuleNotFoundError as error:
             raise StoreForeign(f"--store: {error.name} is missing. Install tenure[postgres].") from error
 
-        return PostgresStore(Postgres(self._options.store_url, self._cluster), clocks.boot_ns, mirror.gone)
+        database = Postgres(self._options.store_url, self._cluster, self._options.cluster_uid)
+        return PostgresStore(database, clocks.boot_ns, mirror.gone)
 
     # What a simulated host has others of (docs/adr/0018).
 

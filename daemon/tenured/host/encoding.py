@@ -179,6 +179,11 @@ class EncodedStore:
         if keys is not None:
             self.keyring = keys.read() or Keyring()
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored now; empty when all is well."""
+        return self._inner.trouble
+
     def codec(self, uid: str) -> RecordCodec:
         """With the keys as they are now."""
         return RecordCodec(uid, self.keyring, compress=self._compress)

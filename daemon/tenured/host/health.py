@@ -33,6 +33,9 @@ def pages(site: Site, activations: Activations) -> Mapping[str, Page]:
         lines = list(site.metrics.lines())
         lines += gauge("tenure_host_lease_remaining_seconds", "Until the lease lapses.", {"": site.lease.remaining_s})
         lines += gauge("tenure_host_agents", "Agents held here, by phase.", activations.phases(), "phase")
+        lines += gauge(
+            "tenure_host_store_usable", "0 while the state store takes nothing.", {"": 0 if site.store.trouble else 1}
+        )
         return 200, "\n".join(lines) + "\n"
 
     return {"/livez": live, "/readyz": ready, "/metrics": metrics}

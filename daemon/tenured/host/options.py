@@ -56,6 +56,8 @@ class Options:
     """From SIGTERM to our exit: 5 s before a grace period of 60 s ends (API.md section 3)."""
     store: str = field(default="", repr=False)
     """Where agents' state is kept: empty for the servers, or where the URL of a PostgreSQL is found (`store_url`)."""
+    cluster_uid: str = ""
+    """Of the AgentCluster object: tells a database of this cluster from one of an earlier cluster of that name."""
     keys: Path | None = None
     """File with the keys that agents' state is encrypted with; None: it is not. Read again when it changes."""
     compress: bool = True
@@ -102,6 +104,7 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             capabilities=tuple(given.capability or lists["capability"]),
             exit_deadline_s=float(given.exit_deadline),
             store=_store(given.store),
+            cluster_uid=given.cluster_uid,
             keys=Path(given.keys) if given.keys else None,
             compress=_switch("--compress", given.compress),
             log_format=_log_format(given.log_format),
@@ -146,6 +149,7 @@ def _parser(environment: Mapping[str, str], lists: dict[str, list[str]]) -> argp
     flag("capability", "", "what this host has beside what its pool has, e.g. gpu; repeat")
     flag("exit-deadline", "55", "seconds from SIGTERM to exit")
     flag("store", "", "where agents' state is kept: postgresql://..., or file:PATH with that URL; default: the servers")
+    flag("cluster-uid", "", "of the AgentCluster; the tables of another one are refused")
     flag("keys", "", "file with the keys that agents' state is encrypted with; default: it is not")
     flag("compress", "on", "compress agents' state before it is stored: on or off")
     flag("log-format", "text", "text or json")

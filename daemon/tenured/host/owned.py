@@ -119,6 +119,11 @@ class OwnedRecords:
         self._records: dict[OwnedRecord, None] = {}
         self._flushing = False
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored now. The servers' troubles are told by themselves."""
+        return ""
+
     def close(self, record: Record) -> None:
         """Forgets a record; answers under way are dropped."""
         if isinstance(record, OwnedRecord):

@@ -48,6 +48,14 @@ class PostgresStore(OwnedRecords):
         self._opened: set[str] = set()
         self._work = asyncio.Event()
         self._up = False
+        self._trouble = "PostgreSQL is not connected yet"
+        self._worked = False
+        """Something was answered on this connection."""
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored now; empty when all is well."""
+        return self._trouble
 
     def open(self, uid: str, epoch: int, *, expect_state: bool) -> OwnedRecord:
         """Starts to seal the epoch; many opened in one loop turn share a statement."""
@@ -78,17 +86,18 @@ class PostgresStore(OwnedRecords):
         """Connects, and again whenever the connection is lost; what was open is repeated then, the same versions and
         bytes (owner 5). Runs until cancelled. Raises StoreForeign.
         """
-        pause, said = FIRST_PAUSE_S, ""
+        pause = FIRST_PAUSE_S
         try:
             while True:
                 try:
                     await self._database.connect()
-                    pause, said = FIRST_PAUSE_S, ""
                     await self._serve()
                 except StoreFailed as error:
-                    if str(error) != said:
+                    if self._worked:  # else it is still the same trouble
+                        pause = FIRST_PAUSE_S
+                    if str(error) != self._trouble:
                         log.warning("%s", error)
-                    said = str(error)
+                    self._trouble = str(error)
                 self._down()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -96,7 +105,7 @@ class PostgresStore(OwnedRecords):
             self._database.close()
 
     def _down(self) -> None:
-        self._up = False
+        self._up = self._worked = False
         self._queue.clear()
         for record in self._records:
             record.owner.lost(SERVER)
@@ -123,6 +132,7 @@ class PostgresStore(OwnedRecords):
                 sweep_at = loop.time() + (0 if after else SWEEP_EVERY_S)
             else:
                 await self._idle(sweep_at - loop.time())
+            self._worked, self._trouble = True, ""
 
     async def _idle(self, at_most_s: float) -> None:
         try:

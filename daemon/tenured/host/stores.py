@@ -83,6 +83,11 @@ class Record(Protocol):
 class StateStore(Protocol):
     """All records of this host."""
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored now, a sentence; empty when all is well, as far as is known."""
+        ...
+
     def open(self, uid: str, epoch: int, *, expect_state: bool) -> Record:
         """Starts to seal the epoch. `expect_state`: "nothing found" is a loss, no beginning [nothing]."""
         ...

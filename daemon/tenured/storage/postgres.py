@@ -42,12 +42,17 @@ _TROUBLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError
 class Postgres:
     """One connection, made anew by `connect`. Statements run one at a time."""
 
-    def __init__(self, source: Callable[[], str], cluster: str) -> None:
-        """`source`: the URL, asked for at each connection; `cluster`: whose state it is."""
+    def __init__(self, source: Callable[[], str], cluster: str, founder: str = "") -> None:
+        """`source`: the URL, asked for at each connection; `cluster`: whose state it is; `founder`: what tells it from
+        an earlier cluster of that name, if anything does.
+        """
         self._source = source
         self._cluster = cluster
+        self._founder = founder
         self._connection: asyncpg.Connection[Any] | None = None
         self._said: tuple[str, ...] = ()
+        self._warning = ""
+        """What the server said beside the answer to a statement."""
 
     async def connect(self) -> None:
         """Connects, makes the tables if there are none, and says what is not durable here.
@@ -59,6 +64,7 @@ class Postgres:
             async with asyncio.timeout(CONNECT_S):
                 self._connection = await asyncpg.connect(self._source(), timeout=CONNECT_S)
             await self._run(self._prepare, CONNECT_S)
+            self._connection.add_log_listener(self._heard)
         except StorageError:
             self.close()
             raise
@@ -112,6 +118,7 @@ class Postgres:
     async def _fetch(self, expected: int | None, statement: str, *arguments: object) -> list[asyncpg.Record]:
         """The rows; sent again while it met others' changes. Any other error ends the connection: StoreFailed."""
         for _ in range(CONFLICTS):
+            self._warning = ""
             try:
                 rows = await self._run(lambda connection: connection.fetch(statement, *arguments), ANSWER_S)
             except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError):
@@ -119,6 +126,9 @@ class Postgres:
             except _TROUBLE as error:
                 self.close()
                 raise StoreFailed(f"PostgreSQL does not answer: {_sentence(error)}", fatal=False) from error
+            if self._warning:  # such as: an administrator ended the wait for the standby, and it is committed here only
+                self.close()
+                raise StoreFailed(f"PostgreSQL warns, so nothing is acknowledged: {self._warning}", fatal=False)
             if expected is not None and len(rows) != expected:
                 self.close()
                 raise StoreFailed(
@@ -145,6 +155,10 @@ class Postgres:
             raise TimeoutError(f"no answer within {limit_s:g} s")
         return task.result()
 
+    def _heard(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            self._warning = message.message
+
     # --- the beginning --------------------------------------------------------------------------------------------
 
     async def _prepare(self, connection: asyncpg.Connection[Any]) -> None:
@@ -163,6 +177,11 @@ class Postgres:
                 f"This database keeps the state of cluster {about['cluster']}. Give {self._cluster} a database of its "
                 "own, or a schema (?search_path=NAME)."
             )
+        if self._founder and about["founder"] not in ("", self._founder):
+            raise StoreForeign(
+                f"This database keeps the state of an earlier cluster {self._cluster}. Remove its tables, or take "
+                "another database (docs/durability.md, PostgreSQL)."
+            )
 
     async def _make(self, connection: asyncpg.Connection[Any]) -> None:
         """One host makes the tables, the others wait for it."""
@@ -171,7 +190,7 @@ class Postgres:
             if not await connection.fetchval(sql.STANDING):
                 for statement in sql.SCHEMA:
                     await connection.execute(statement)
-                await connection.execute(sql.FOUND, self._cluster)
+                await connection.execute(sql.FOUND, self._cluster, self._founder)
 
     async def _settle(self, connection: asyncpg.Connection[Any]) -> None:
         fsync, pages, commit, standbys, standby = await _row(connection, sql.DURABILITY)

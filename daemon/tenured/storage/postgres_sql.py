@@ -18,13 +18,13 @@ LOCK = 0x54_4E_52_45
 # Not to_regclass: within a transaction that waited for whoever made them, it still answers from before.
 STANDING = "SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'tenure_store')"
 
-ABOUT = "SELECT version, cluster FROM tenure_store"
+ABOUT = "SELECT version, cluster, founder FROM tenure_store"
 
 # Room in the pages of records: every turn changes a row there, and an index never. Keys of entries are bytes: a
 # client's id may hold what no text may. Values are compressed before they come, if they are.
 SCHEMA = (
     """CREATE TABLE tenure_store (one boolean PRIMARY KEY DEFAULT true CHECK (one), version int NOT NULL,
-    cluster text NOT NULL, made timestamptz NOT NULL DEFAULT now())""",
+    cluster text NOT NULL, founder text NOT NULL, made timestamptz NOT NULL DEFAULT now())""",
     """CREATE TABLE tenure_record (uid text COLLATE "C" PRIMARY KEY, sealed bigint NOT NULL, epoch bigint NOT NULL,
     seq bigint NOT NULL, wake_at double precision) WITH (fillfactor = 50)""",
     """CREATE TABLE tenure_entry (uid text COLLATE "C", key bytea, crc bigint NOT NULL, value bytea NOT NULL,
@@ -34,7 +34,7 @@ SCHEMA = (
     "COMMENT ON TABLE tenure_entry IS 'The entries of the records; keys: docs/durability.md, An agent'",
 )
 
-FOUND = f"INSERT INTO tenure_store (version, cluster) VALUES ({VERSION}, $1)"  # noqa: S608 - a number of ours
+FOUND = f"INSERT INTO tenure_store (version, cluster, founder) VALUES ({VERSION}, $1, $2)"  # noqa: S608 - a number of ours
 
 DURABILITY = (
     "SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 SECOND = 1_000_000_000
 
 QUICK_DEATH = SECOND
@@ -12,6 +14,15 @@ SPARE_AFTER = 2 * SECOND
 """A spare is started so long after its daemon: both want the processor at their start."""
 GO_VARIABLE = "TENURE_GO_FD"
 """Environment of a spare: the descriptor on which it waits for a byte. `tenured.host.main` reads it."""
+
+
+SECRETS = frozenset({"TENURE_STORE", "TENURE_KEYS"})
+"""Variables of the daemon that user code must not see: a password, and where keys lie."""
+
+
+def for_workers(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the processes that run user code."""
+    return {name: value for name, value in environment.items() if name not in SECRETS}
 
 
 class Restarts:

@@ -42,7 +42,11 @@ class Child:
     def start(self, now: int) -> None:
         """Forks and executes; the child dies with us, as it would when PID 1 of a container dies."""
         self._started_at = now
-        self.pid = _spawn(self.command, dict(os.environ))
+        self.pid = _spawn(self.command, self.environment())
+
+    def environment(self) -> dict[str, str]:
+        """Of the program."""
+        return dict(os.environ)
 
     def prepare(self, now: int) -> int:  # noqa: ARG002 - for those who can
         """Does what can be done ahead of the next start; returns when to ask again, 0: when something happened."""
@@ -214,6 +218,14 @@ class Supervisor:
             self._worker.send(signal.SIGKILL)
 
 
+class Workers(Child):
+    """PID 1 of the workers."""
+
+    def environment(self) -> dict[str, str]:
+        """Without what is the daemon's own."""
+        return plan.for_workers(os.environ)
+
+
 def main(arguments: list[str]) -> int:
     """`tenured supervise`: the exit code is the daemon's after a requested stop, 2 for a bad command line."""
     environment = dict(os.environ)
@@ -229,7 +241,7 @@ def main(arguments: list[str]) -> int:
         if os.getpid() not in (os.getpgrp(), os.getsid(0)):
             os.setpgid(0, 0)
         socket = os.path.join(plan.run_directory(command, environment), "worker.sock")  # noqa: PTH118 - pathlib costs 10 ms
-        worker = Child(
+        worker = Workers(
             "worker",
             [sys.executable, "-m", "tenure.worker", "--socket", socket, "--modules", ",".join(modules)],
         )

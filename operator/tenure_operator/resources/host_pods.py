@@ -135,7 +135,7 @@ def arguments(cluster: Cluster, pool: Pool) -> list[str]:
     cpu, memory = capacity(pool)
     made += [f"--cpu-milli={cpu}", f"--memory-bytes={memory}"]
     store = cluster.spec.state_store
-    made += [f"--store=file:{STORE}/url"] if store.secret_ref else []
+    made += [f"--store=file:{STORE}/url", f"--cluster-uid={cluster.uid}"] if store.secret_ref else []
     made += [f"--keys={KEYS}/keys"] if store.encryption_keys_ref else []
     return [*made, f"--exit-deadline={pool.termination_grace_period_seconds - EXIT_MARGIN_S}"]
 
