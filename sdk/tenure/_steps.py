@@ -33,7 +33,7 @@ TURN_TIMEOUT_S = 24 * 3600.0
 NOTHING = _codec.pack(None)
 """The result of a sleep, and of a wait whose time was over."""
 WAITING = "waiting"
-"""Of `Work.carried`: the agents whose turns wait for the end of this work, first the one that was asked first."""
+"""Of `Work.carried`: the agents whose turns wait for the end of this work, the last one for its reply."""
 
 
 class Journal(Protocol):
@@ -184,7 +184,7 @@ class Steps:
         chain = (*self._journal.chain, scope.agent_id)
         if to in chain:
             raise errors.WaitCycle(f"turns would wait for each other: {' -> '.join((*chain, to))}", agent=to)
-        work = Work(instruction.name, instruction.encode(), carried=_codec.pack({WAITING: list(chain)}))
+        work = Work(instruction.name, instruction.encode(), carried=_codec.pack({WAITING: " ".join(chain)}))
         sends = (Outgoing(to, msgspec.msgpack.encode(work)),)
         name = f"call {to} {instruction.name}"
         result = await self._wait(name, seconds, lambda key: {"key": key, "sends": sends})
@@ -359,6 +359,11 @@ def signal_of(result: bytes) -> Signal | None:
     from tenure.signals import from_msgpack  # noqa: PLC0415 - agents without signals need none of it
 
     return from_msgpack(result)
+
+
+def chain_of(carried: bytes) -> tuple[str, ...]:
+    """The agents whose turns wait for the end of some work, as `Work.carried` has them. Raises ValueError."""
+    return tuple(str(_codec.unpack_map(carried).get(WAITING, "")).split())
 
 
 def outcome(reply: bytes | None, fault: Fault | None) -> bytes:

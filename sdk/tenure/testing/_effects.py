@@ -111,12 +111,11 @@ class Trial:
         return self._told(self._pairs(first, second))
 
     def _pairs(self, first: Done, second: Done) -> list[tuple[str, object, object]]:
-        state = [_state(done.state or self.before) for done in (first, second)]
         return [
             ("end", _end(first), _end(second)),
             ("steps", list(first.asked), list(second.asked)),
             ("directives", [_shown(one) for one in first.directives], [_shown(one) for one in second.directives]),
-            ("state", *state),
+            ("state", _state(first.state or self.before), _state(second.state or self.before)),
             ("reply", first.reply, second.reply),
         ]
 
