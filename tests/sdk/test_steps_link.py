@@ -11,7 +11,8 @@ from step_agents import Asks, Shop
 
 import tenure
 from tenure import _codec
-from tenure._steps import NOTHING, TURN_TIMEOUT_S, LinkJournal, chain_of, outcome
+from tenure._journal import NOTHING, LinkJournal, chain_of, outcome
+from tenure._steps import TURN_TIMEOUT_S
 from tenure._turn import Activation
 from tenure.signals import Signal, to_msgpack
 from tenure_link import Entry, Fault, Progress, Turn, TurnDone, Work

@@ -13,10 +13,10 @@ from typing import Any, cast
 import msgspec
 
 from tenure._instruction import Kind
+from tenure._journal import chain_of
 from tenure._local import work
 from tenure._local.carrying import NOTHING
 from tenure._local.work import Asked
-from tenure._steps import chain_of
 from tenure._turn import Slices
 from tenure.directives import Directive
 from tenure.signals import Signal, from_msgpack, new_id, to_msgpack
