@@ -198,7 +198,11 @@ class Due(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a suspended turn waits for: the first of these ends it (protocol 9, rule 5)."""
+    """What a suspended turn waits for: the first of these ends it (protocol 9, rule 5).
+
+    The result of its entry, msgpack: nil at the end of the time; the map of the signal (`Work.signal`); of a call
+    `{"reply": reply}` with the reply's msgpack as bytes, or `{"fault": [code, message, details]}`.
+    """
 
     position: int
     """Of the journal entry that its end writes."""

@@ -137,14 +137,14 @@ class Context:
         """
         if not types:
             raise UsageError("wait_for takes the types of the signals to wait for, such as 'order.approved'")
-        from tenure import _steps as steps  # noqa: PLC0415 - most turns have none
+        from tenure._journal import signal_of  # noqa: PLC0415 - most turns have none
         from tenure.signals import Route  # noqa: PLC0415 - as above
 
         for pattern in types:
             Route(pattern, None)  # says what cannot be
         name = f"wait_for {' '.join(types)}"
         seconds = None if timeout is None else _seconds(timeout)
-        return steps.signal_of(await _steps(self._scope, name).wait(name, seconds=seconds, types=types))
+        return signal_of(await _steps(self._scope, name).wait(name, seconds=seconds, types=types))
 
     async def call(
         self,

@@ -19,7 +19,7 @@ from tenure.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from tenure._agent import Agent
-    from tenure._steps import Journal
+    from tenure._journal import Journal
     from tenure.signals import Signal as Envelope
 
 Call = tuple[Method[..., Any], Mapping[str, Any]]

@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # signals, skills, steps and strategies are not needed by mos
     from asyncio import Timeout
 
     from tenure import directives
-    from tenure._steps import Journal, Steps
+    from tenure._journal import Journal
+    from tenure._steps import Steps
     from tenure.signals import Signal
     from tenure.skills._phases import Attach, Detach
     from tenure.skills._roster import Roster

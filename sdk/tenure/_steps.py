@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 import pydantic
@@ -18,105 +18,17 @@ from pydantic_core import PydanticSerializationError
 
 from tenure import _codec, _deadline, errors
 from tenure._faults import MESSAGE_LIMIT, fault_of
+from tenure._journal import WAITING, Journal, reply_of
 from tenure._stepkey import StepKey
-from tenure_link import Entry, Fault, Outgoing, Progress, Wait, Work
+from tenure_link import Entry, Outgoing, Wait, Work
 
 if TYPE_CHECKING:
-    from tenure._effects import Directive
     from tenure._instruction import Instruction
     from tenure._scope import Scope
-    from tenure.signals import Signal
 
 R = TypeVar("R")
 TURN_TIMEOUT_S = 24 * 3600.0
 """How long an accepted turn may take, where its action says nothing: a day, since people are waited for."""
-NOTHING = _codec.pack(None)
-"""The result of a sleep, and of a wait whose time was over."""
-WAITING = "waiting"
-"""Of `Work.carried`: the agents whose turns wait for the end of this work, first the one that was asked first."""
-
-
-class Journal(Protocol):
-    """What a runtime keeps of one turn. Whatever `accept` and `record` raise ends the attempt, and is raised by it."""
-
-    @property
-    def key(self) -> str:
-        """Of the turn, the same in every attempt [stable_key]."""
-        ...
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the turn's acceptance is committed."""
-        ...
-
-    @property
-    def entries(self) -> Sequence[Entry]:
-        """The finished steps, in order."""
-        ...
-
-    @property
-    def chain(self) -> tuple[str, ...]:
-        """Agents whose turns wait for the end of this one."""
-        ...
-
-    @property
-    def keeps_extra(self) -> bool:
-        """Whether what the runtime folds into the record with the turn is committed by its end, not its acceptance."""
-        ...
-
-    def now(self) -> float:
-        """Seconds, of the clock that waits end by."""
-        ...
-
-    async def accept(self, lasts: float) -> None:
-        """Commit that the turn is owed, for so many seconds [accept_first]. Afterwards `accepted` is True."""
-        ...
-
-    async def record(self, position: int, entry: Entry) -> None:
-        """Commit a finished step [journal_first]. Afterwards `entries` has it."""
-        ...
-
-    def ending(self, reply: bytes) -> tuple[Directive, ...]:
-        """What is to be folded into the record with the commit of the turn's end [end_in_commit]."""
-        ...
-
-
-class LinkJournal:
-    """The journal of a turn that a daemon keeps: `progress` sends the frame and returns when it is durable."""
-
-    keeps_extra = True
-
-    def __init__(
-        self,
-        turn: int,
-        uid: str,
-        *,
-        key: str,
-        accepted: bool,
-        entries: Sequence[Entry],
-        progress: Callable[[Progress], Awaitable[object]],
-        now: Callable[[], float],
-        chain: tuple[str, ...] = (),
-    ) -> None:
-        """`now`: cluster time in seconds, that of `Turn.now` and what has passed since."""
-        self.turn, self.uid, self.key = turn, uid, key
-        self.accepted, self.entries, self.chain = accepted, list(entries), chain
-        self.now = now
-        self._progress = progress
-
-    async def accept(self, lasts: float) -> None:
-        """See `Journal`."""
-        await self._progress(Progress(self.turn, self.uid, lasts=lasts))
-        self.accepted = True
-
-    async def record(self, position: int, entry: Entry) -> None:
-        """See `Journal`."""
-        await self._progress(Progress(self.turn, self.uid, position, entry))
-        self.entries.append(entry)
-
-    def ending(self, reply: bytes) -> tuple[Directive, ...]:  # noqa: ARG002 - the interface
-        """The daemon drops the journal by itself."""
-        return ()
 
 
 class Unwound(BaseException):
@@ -191,7 +103,7 @@ class Steps:
         chain = (*self._journal.chain, scope.agent_id)
         if to in chain:
             raise errors.WaitCycle(f"turns would wait for each other: {' -> '.join((*chain, to))}", agent=to)
-        work = Work(instruction.name, instruction.encode(), carried=_codec.pack({WAITING: list(chain)}))
+        work = Work(instruction.name, instruction.encode(), carried=_codec.pack({WAITING: " ".join(chain)}))
         sends = (Outgoing(to, msgspec.msgpack.encode(work)),)
         name = f"call {to} {instruction.name}"
         result = await self._wait(name, seconds, lambda key: {"key": key, "sends": sends})
@@ -358,33 +270,6 @@ def end(scope: Scope) -> None:
         scope.steps.finish()
     elif scope.journal is not None and scope.journal.entries:
         Steps(scope, scope.journal).finish()
-
-
-def signal_of(result: bytes) -> Signal | None:
-    """What `wait_for` returns. Raises ValueError."""
-    if result == NOTHING:
-        return None
-    from tenure.signals import from_msgpack  # noqa: PLC0415 - agents without signals need none of it
-
-    return from_msgpack(result)
-
-
-def outcome(reply: bytes | None, fault: Fault | None) -> bytes:
-    """How a call ended, as the result of its step: a reply, msgpack, or a fault."""
-    if fault is not None:
-        return _codec.pack({"fault": [fault.code, fault.message, fault.details[-MESSAGE_LIMIT:]]})
-    return _codec.pack({"reply": reply})
-
-
-def reply_of(result: bytes, name: str, agent: str) -> bytes:
-    """The reply in the result of a call's step. Raises CallError: the fault, or that its time was over."""
-    content = _codec.unpack_map(result) if result != NOTHING else None
-    if content is None:
-        raise errors.DeadlineExceeded(f"{name}: no reply came in time", outcome="unknown", agent=agent)
-    if "fault" in content:
-        code, message, details = cast("tuple[str, str, str]", content["fault"])
-        raise errors.from_code(code, message, agent=agent, details=details)
-    return cast(bytes, content["reply"])
 
 
 class _How(msgspec.Struct, frozen=True):

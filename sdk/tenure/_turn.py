@@ -32,7 +32,7 @@ from tenure.errors import Busy, CallError, StateInvalid
 from tenure_link import Fault, Signal, Turn, TurnDone, Wait
 
 if TYPE_CHECKING:
-    from tenure._steps import Journal
+    from tenure._journal import Journal
     from tenure.signals import Signal as Envelope
     from tenure.skills._roster import Roster
     from tenure.strategies import Snapshot
@@ -326,7 +326,7 @@ class Activation:
         try:
             reply = await execute(order, draft, scope)
             if order.journal is not None:
-                self._end_steps(order.journal, scope, reply)
+                scope.extra = _ending(order.journal, scope, reply)
             after, state = self._after(draft, scope, order.calls[0][0].label if order.calls else order.label)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
             self._undo()
@@ -345,14 +345,6 @@ class Activation:
         self._ahead.append(Ahead(order.number, state, after.skills))
         asked = tuple(scope.steps.asked) if scope.steps is not None else ()
         return Done(order.number, reply, state, tuple(scope.directives), asked=asked)
-
-    def _end_steps(self, journal: Journal, scope: Scope, reply: bytes) -> None:
-        """What of the journal is to be committed with the end [end_in_commit]. Raises StepsChanged, UsageError."""
-        if scope.steps is not None or journal.entries:
-            from tenure import _steps  # noqa: PLC0415 - most turns have none
-
-            _steps.end(scope)
-        scope.extra = (*scope.extra, *journal.ending(reply))
 
     async def _unwound(self, order: Order, scope: Scope, error: BaseException) -> Done:
         """An attempt that ended before its turn did: what it waits for, or another one. Raises what is neither."""
@@ -470,6 +462,15 @@ class Activation:
             return _codec.unpack_map(data)
         except ValueError as error:
             raise StateInvalid(f"{what} of {self.id}: {error}") from error
+
+
+def _ending(journal: Journal, scope: Scope, reply: bytes) -> tuple[Directive, ...]:
+    """What is committed with the end of a turn [end_in_commit]. Raises StepsChanged, UsageError."""
+    if scope.steps is not None or journal.entries:
+        from tenure import _steps  # noqa: PLC0415 - most turns have none
+
+        _steps.end(scope)
+    return (*scope.extra, *journal.ending(reply))
 
 
 def _as_it_is(slices: Slices, _: Sequence[Directive]) -> Slices:

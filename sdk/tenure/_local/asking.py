@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tenure import errors
+from tenure._journal import outcome
 from tenure._local import owed
 from tenure._local.held import Held, Slept
 from tenure._local.owed import Request
 from tenure._local.timers import AGAIN_S
-from tenure._steps import outcome
 from tenure_link import Fault
 
 if TYPE_CHECKING:

@@ -203,10 +203,7 @@ class Engine(Tasks):
         task = self.start(
             self.ask(agent_id, wanted, ticket, kind=kind, timeout=timeout), f"{agent_id} {work.label_of(wanted)}"
         )
-        outer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        ticket.outer = outer
-        task.add_done_callback(lambda done: _hand_on(done, outer))
-        return await outer
+        return await ticket.follow(task)
 
     async def _do(
         self,
@@ -458,16 +455,3 @@ class Engine(Tasks):
 def _turn(held: Held, wanted: Asked | Signal, kind: Kind, until_ns: int, caller: str) -> Turn:
     arguments = wanted.arguments if isinstance(wanted, Asked) else b""
     return Turn(held.next_turn(), held.activation.uid, kind, work.label_of(wanted), arguments, until_ns, caller)
-
-
-def _hand_on(done: asyncio.Task[bytes], outer: asyncio.Future[bytes]) -> None:
-    """How a task ended, for who waits for it."""
-    error = None if done.cancelled() else done.exception()
-    if outer.done():
-        return
-    if done.cancelled():
-        outer.cancel()
-    elif error is not None:
-        outer.set_exception(error)
-    else:
-        outer.set_result(done.result())

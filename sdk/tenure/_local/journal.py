@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from tenure import errors
 from tenure._clock import Handle
+from tenure._journal import outcome
 from tenure._local import owed
 from tenure._local.held import Held
 from tenure._local.owed import Request
-from tenure._steps import outcome
 from tenure.directives import Directive
 from tenure_link import Entry, Fault
 
@@ -37,6 +37,25 @@ class Ticket:
         """Made when the turn is accepted; the reply, or why there is none."""
         self.handle: Handle | None = None
 
+    def follow(self, task: asyncio.Task[bytes]) -> asyncio.Future[bytes]:
+        """How a task ends, for a caller outside, unless it gives up before."""
+        outer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.outer = outer
+
+        def hand_on(done: asyncio.Task[bytes]) -> None:
+            error = None if done.cancelled() else done.exception()
+            if outer.done():
+                return
+            if done.cancelled():
+                outer.cancel()
+            elif error is not None:
+                outer.set_exception(error)
+            else:
+                outer.set_result(done.result())
+
+        task.add_done_callback(hand_on)
+        return outer
+
     def tell(self, end: bytes | errors.CallError) -> None:
         """How it ended. Only the first word counts."""
         if self.handle is not None:
@@ -57,7 +76,7 @@ class Ticket:
 
 
 class LocalJournal:
-    """The journal of one turn, in the record of its agent (`tenure._steps.Journal`)."""
+    """The journal of one turn, in the record of its agent (`tenure._journal.Journal`)."""
 
     __slots__ = ("_held", "_owing", "_ticket", "accepted", "chain", "entries", "extra", "request")
 

@@ -12,12 +12,11 @@ from typing import Any, cast
 
 import msgspec
 
-from tenure import _codec
 from tenure._instruction import Kind
+from tenure._journal import chain_of
 from tenure._local import work
 from tenure._local.carrying import NOTHING
 from tenure._local.work import Asked
-from tenure._steps import WAITING
 from tenure._turn import Slices
 from tenure.directives import Directive
 from tenure.signals import Signal, from_msgpack, new_id, to_msgpack
@@ -130,9 +129,9 @@ def outgoing(turn: Row) -> tuple[str, Request]:
     """To whom the request of a waiting turn goes, and what it is."""
     wait = turn["wait"]
     asked = msgspec.msgpack.decode(wait["work"], type=Work)
-    chain = cast("list[str]", _codec.unpack_map(asked.carried).get(WAITING, []))
+    chain = chain_of(asked.carried)
     wanted = Asked(asked.name, asked.arguments, turn.get("carried") or NOTHING)
-    return wait["to"], Request(wanted, "by_name", chain[-1], wait["key"], tuple(chain), chain[-1])
+    return wait["to"], Request(wanted, "by_name", chain[-1], wait["key"], chain, chain[-1])
 
 
 # --- changes ---

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 from tenure import errors
 from tenure._clock import Handle
 from tenure._deadline import boot_ns
+from tenure._journal import NOTHING, outcome
 from tenure._local import asking, owed, work
 from tenure._local.held import Held, error_of
 from tenure._local.journal import Full, LocalJournal, Ticket
 from tenure._local.owed import Request
 from tenure._local.timers import AGAIN_S
-from tenure._steps import NOTHING, outcome
 from tenure._turn import Done
 from tenure.directives import Directive
 from tenure.signals import Signal, to_msgpack

@@ -118,12 +118,12 @@ class ConformingLedger(tenure.Agent[LedgerState]):
         """Let another agent add one, then wait for an approval, two minutes at most."""
         await ctx.call(other, ConformingLedger.add())
         approval = await ctx.wait_for("ledger.approved", timeout=seconds)
-        return str(approval.data["text"]) if approval is not None and isinstance(approval.data, dict) else ""
+        return approval.subject if approval is not None else ""
 
     @tenure.action
     def approve(self, ctx: tenure.Context, to: str, text: str) -> None:
         """A signal for one agent."""
-        ctx.emit("ledger.approved", {"text": text}, to=to)
+        ctx.emit("ledger.approved", to=to, subject=text)
 
     @tenure.action
     async def let_add(self, ctx: tenure.Context, other: str, by: int) -> int:

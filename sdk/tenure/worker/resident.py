@@ -15,11 +15,11 @@ from tenure._context import targeted
 from tenure._deadline import boot_ns as _boot_ns
 from tenure._effects import Directive, Emit, Error
 from tenure._faults import fault_of
+from tenure._journal import WAITING, LinkJournal
 from tenure._local import timers, work
 from tenure._local.carrying import NOTHING, onto
 from tenure._local.work import Asked
 from tenure._scope import Emission, emission_of
-from tenure._steps import WAITING, LinkJournal
 from tenure._turn import Activation, Done, Slices
 from tenure.directives import Cancel, Cron, RunInstruction, Schedule, Send, Spawn
 from tenure.errors import CallError
