@@ -15,7 +15,7 @@ from tenure._context import targeted
 from tenure._deadline import boot_ns as _boot_ns
 from tenure._effects import Directive, Emit, Error
 from tenure._faults import fault_of
-from tenure._journal import WAITING, LinkJournal
+from tenure._journal import WAITING, LinkJournal, chain_of
 from tenure._local import timers, work
 from tenure._local.carrying import NOTHING, onto
 from tenure._local.work import Asked
@@ -130,7 +130,7 @@ class Resident:
             )
             return await self._finish(turn, done, work.carried_of(signal))
         named = msgspec.structs.replace(turn, kind="by_name", method=wanted.name, arguments=wanted.arguments)
-        chain = tuple(cast("list[str]", carried.get(WAITING, ())))
+        chain = chain_of(wanted.carried) if wanted.carried else ()
         carried = {name: value for name, value in carried.items() if name != WAITING}
         done = await self.activation.perform(named, journal=self._journal(turn, chain))
         if not wanted.then or done.waits is not None:
