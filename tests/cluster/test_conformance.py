@@ -26,6 +26,7 @@ class TestCluster(Conformance):
     features = frozenset({"call_ids", "send", "run", "timers", "background", "signals", "steps", "waiting"})
     prefix = "conforming"
     minute = 1.0
+    patience = 20.0
 
     @pytest_asyncio.fixture(loop_scope="session")
     async def subject(self, local: Local, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tenure.AsyncClient]:

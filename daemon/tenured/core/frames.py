@@ -48,12 +48,14 @@ Request = Seal | Read | Write
 
 
 class Sealed(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to Seal. `entries` None: not sent (too large), fetch it."""
+    """Answer to Seal. `entries` None: not sent (too large, or not asked for), fetch it."""
 
     verdict: Verdict
     sealed: int = 0
     version: Version = NOTHING
     entries: Mapping[str, bytes] | None = None
+    wake: bytes = b""
+    """The record's clear field of that name, where the entries are not sent."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +118,14 @@ class Deleted(msgspec.Struct, frozen=True):
     """The registry has no such agent any more: stop."""
 
 
-Outcome = Adopted | Committed | Fenced | Unreadable | Deleted
+class Asleep(msgspec.Struct, frozen=True):
+    """The epoch is sealed, and the record is not adopted: its agent sleeps (protocol 2, bulk take-over)."""
+
+    wake: bytes
+    """The clear field of the *highest* version of the majority [wake_highest]; empty: nothing will wake it."""
+
+
+Outcome = Adopted | Committed | Fenced | Unreadable | Deleted | Asleep
 
 
 @dataclass(slots=True)
