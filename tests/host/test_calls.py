@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +10,7 @@ from tenure_api.identity import Identity, Role
 from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, Call
 from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED
 from tenure_proto.v1.registry_pb2 import WatchBatch
+from tenured.host.activations import Activations
 from tenured.host.calls import HostCalls
 from tenured.host.metrics import Metrics
 from tenured.host.mirror import Mirror
@@ -21,7 +21,7 @@ def host() -> HostCalls:
     mirror.apply(WatchBatch(revision=1, snapshot=True, synced=True))
     lease = SimpleNamespace(held=True, cluster_time=1.0)
     site = SimpleNamespace(host="h", mirror=mirror, lease=lease, metrics=Metrics())
-    return HostCalls(site, {}, lambda: asyncio.get_running_loop().create_future())  # type: ignore[arg-type] # in parts
+    return HostCalls(site, Activations(site))  # type: ignore[arg-type] # in parts
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,12 @@ class MemoryServers:
     async def _answer(self, server: str, frame: Any) -> Any:
         if frame.WhichOneof("body") == "seal":
             items = [self._seal(server, item) for item in frame.seal.items]
+            for item in [] if frame.seal.with_records else items:
+                item.wake = item.record.entries.get("w", b"")
+                item.ClearField("record")
             return wire.ServerFrame(sealed=wire.SealedMany(items=items))
+        if frame.WhichOneof("body") == "read":
+            return wire.ServerFrame(records=wire.Records(items=[self._read(server, uid) for uid in frame.read.uids]))
         items = [self._write(server, item) for item in frame.write.items]
         await self.writes_answer.wait()
         return wire.ServerFrame(written=wire.WrittenMany(items=items))
@@ -83,6 +88,11 @@ class MemoryServers:
             version=version,
             record=wire.Record(uid=item.uid, version=version, entries=entries),
         )
+
+    def _read(self, server: str, uid: str) -> Any:
+        cell, entries = self.cells[server].get(uid, (register.Cell(), {}))
+        version = Version(epoch=cell.version.epoch, seq=cell.version.seq)
+        return wire.Record(uid=uid, version=version, entries=entries)
 
     def _write(self, server: str, item: Any) -> Any:
         cell, entries = self.cells[server].get(item.uid, (register.Cell(), {}))
@@ -125,13 +135,17 @@ class PlayedWorker:
         self.refusal: tenure_link.Fault | None = None
         self.hooked: bytes | None = None
         """What `on_start` makes of a stored state."""
+        self.due: tuple[tenure_link.Due, ...] = ()
         self.worker = Worker(self, 11)
 
     def send(self, frame: Any) -> None:
         self.frames.append(frame)
         if isinstance(frame, tenure_link.Activate):
             answer = tenure_link.Activated(
-                uid=frame.uid, epoch=frame.epoch, state=self.hooked if frame.state else pack({"n": 0})
+                uid=frame.uid,
+                epoch=frame.epoch,
+                state=self.hooked if frame.state else pack({"n": 0}),
+                due=self.due,
             )
             if self.refusal is not None:
                 answer = tenure_link.ActivationFailed(uid=frame.uid, epoch=frame.epoch, fault=self.refusal)
@@ -181,6 +195,9 @@ class FakeReports:
     def ready(self, uid: str, epoch: int) -> None:
         self.said.append(("ready", uid, epoch))
         self.first.set()
+
+    def dead_letters(self, uid: str, epoch: int, count: int) -> None:
+        self.said.append(("dead letters", uid, count))
 
     def trouble(self, uid: str, epoch: int, trouble: Any) -> None:
         self.said.append(("trouble", trouble.reason, trouble.message, trouble.attempt, trouble.retry_in_seconds))

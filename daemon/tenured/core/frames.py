@@ -24,6 +24,8 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
     uid: str
     epoch: int
     view: int
+    bare: bool = False
+    """Without the record: its agent sleeps."""
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):

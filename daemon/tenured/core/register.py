@@ -27,6 +27,7 @@ from tenured.core.cells import (
 from tenured.core.frames import (
     Adopted,
     Answer,
+    Asleep,
     Committed,
     Deleted,
     Fenced,
@@ -50,6 +51,7 @@ __all__ = [
     "RETRY_NS",
     "Adopted",
     "Answer",
+    "Asleep",
     "Cell",
     "Committed",
     "Deleted",
@@ -82,6 +84,8 @@ RETRY_NS = 300_000_000
 RETRY_MAX_NS = 2_400_000_000
 """The pause doubles up to this."""
 
+WAKE = "w"
+"""The clear field of a record (`core.turns`): when its agent must be awake."""
 _FINAL = frozenset({Verdict.FENCED, Verdict.DELETED})
 
 
@@ -114,11 +118,25 @@ class Owner:
     """Owner of one record at one epoch. The epoch comes from a committed assignment made for this process start.
 
     At most one owner is ever made of a (uid, epoch), or two states could get one version [epoch_once]; only one that
-    never left SEALING or READING may be made anew. `expect_state`: the registry has a `ready_epoch` for this uid, so
-    that "nothing found" is a loss and no beginning.
+    never left SEALING or READING may be made anew, and one whose every write is committed: its agent went to sleep
+    [sleep_settled]. `expect_state`: the registry has a `ready_epoch` for this uid, so that "nothing found" is a loss
+    and no beginning.
     """
 
-    def __init__(self, uid: str, epoch: int, servers: Iterable[str], *, view: int, expect_state: bool) -> None:
+    def __init__(
+        self,
+        uid: str,
+        epoch: int,
+        servers: Iterable[str],
+        *,
+        view: int,
+        expect_state: bool,
+        bare: bool = False,
+        known: Version | None = None,
+    ) -> None:
+        """`bare`: seal, and do not adopt: the agent sleeps. `known`: the version that an owner of this epoch, made by
+        the same process, had committed when its agent went to sleep: the epoch is sealed, and only read again.
+        """
         self.uid = uid
         self.epoch = epoch
         self.view = view
@@ -135,6 +153,11 @@ class Owner:
         self._peers = {name: _Peer() for name in servers}
         self._log: dict[int, Write] = {}
         """Writes that are not committed, by seq."""
+        self._bare = bare
+        if known is not None:  # nobody else writes under a sealed epoch: what a majority had, it has
+            self.phase, self.version = Phase.READING, known
+            for peer in self._peers.values():
+                peer.seal = Sealed(verdict=Verdict.OK, sealed=epoch, version=known)
 
     @property
     def quorum(self) -> int:
@@ -267,7 +290,8 @@ class Owner:
         """Send, or repeat, what is open at one server."""
         peer.asked = now
         if self.phase is Phase.SEALING:
-            output.sends.append(Send(server, Seal(uid=self.uid, epoch=self.epoch, view=self.view)))
+            seal = Seal(uid=self.uid, epoch=self.epoch, view=self.view, bare=self._bare)
+            output.sends.append(Send(server, seal))
         elif self.phase is Phase.READING:
             output.sends.append(Send(server, Read(uid=self.uid, view=self.view)))
         elif peer.chained and self.committed <= peer.acked:  # every delta that it lacks is still here
@@ -296,6 +320,10 @@ class Owner:
         if len(sealed) < self.quorum:  # [seal_majority]
             return Output()
         self.version = self._highest([seal.version for seal in sealed])
+        return self._asleep(sealed) if self._bare else self._found(now, sealed)
+
+    def _found(self, now: int, sealed: list[Sealed]) -> Output:
+        """A majority is sealed: adopt the highest version of it."""
         if self.version == NOTHING:
             return self._nothing()
         records = (seal.entries for seal in sealed if seal.version == self.version)
@@ -304,6 +332,14 @@ class Owner:
             return self._adopt(now, entries)
         self.phase = Phase.READING
         return self._ask_all(now)
+
+    def _asleep(self, sealed: Iterable[Sealed]) -> Output:
+        """The epoch is sealed; the record is adopted when its agent wakes (protocol 2, bulk take-over)."""
+        if self.version == NOTHING and self.expect_state:
+            return self._nothing()
+        self.phase = Phase.STOPPED
+        highest = next(seal for seal in sealed if seal.version == self.version)  # [wake_highest]
+        return Output(outcomes=[Asleep(highest.wake or (highest.entries or {}).get(WAKE, b""))])
 
     def _highest(self, versions: Iterable[Version]) -> Version:
         """Choose what to adopt: epoch first, then seq [epoch_first]."""

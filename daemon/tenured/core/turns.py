@@ -25,6 +25,7 @@ import msgspec
 from tenured.core import boxes, journals
 from tenured.core.boxes import Boxes
 from tenured.core.journals import Journal
+from tenured.core.register import WAKE
 
 KEEP_S = 7200.0
 """Cluster time for which a call is recognised; more than any client repeats one."""
@@ -42,7 +43,6 @@ FORGET = 16
 
 STATE = "s"
 CLOCK = "c"
-WAKE = "w"
 _REPLY = "r/"
 _MARK = "m/"
 
@@ -89,7 +89,10 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     spans: int = 0
     boxes: Boxes = Boxes()
     journal: Journal = Journal()
+    planned: Wake = Wake()
+    """Of the state's plans; of a record that was read just now: of everything."""
     wake: Wake = Wake()
+    """What is written: of the plans, and of a turn that is owed."""
 
 
 class New(msgspec.Struct, frozen=True):
@@ -166,6 +169,7 @@ def load(entries: Mapping[str, bytes]) -> Book:
         spans=sum(map(len, marks.values())),
         boxes=of_signals,
         journal=of_steps,
+        planned=wake,
         wake=wake,
     )
 
@@ -204,7 +208,7 @@ class Draft:
         self.bytes = book.reply_bytes
         self.marks = dict(book.marks)
         self.spans = book.spans
-        self.wake = book.wake
+        self.planned = book.planned
         self.puts: dict[str, bytes] = {}
         self.deletes: dict[str, None] = {}
         self.boxes = boxes.BoxDraft(book.boxes, self.puts, self.deletes)
@@ -234,9 +238,7 @@ class Draft:
 
     def due(self, wake: Wake) -> None:
         """What the state plans from now on."""
-        if wake != self.wake:
-            self.wake = wake
-            self.puts[WAKE] = _encode(wake)
+        self.planned = wake
 
     def forget(self) -> None:
         """Drop what is older than the keep time: a few replies from the old end; all old spans once the bound is
@@ -306,6 +308,9 @@ class Draft:
         self.forget()
         self.boxes.forget(self.now)
         self.puts[CLOCK] = _encode(self.now)
+        wake = _with_owed(self.planned, self.journal.owed)
+        if wake != self._book.wake:
+            self.puts[WAKE] = _encode(wake)
         book = Book(
             clock=self.now,
             replies=self.replies,
@@ -314,9 +319,21 @@ class Draft:
             spans=self.spans,
             boxes=self.boxes.boxes(),
             journal=self.journal.journal(),
-            wake=self.wake,
+            planned=self.planned,
+            wake=wake,
         )
         return Turn(book, self.puts, tuple(self.deletes))
+
+
+def _with_owed(planned: Wake, owed: journals.Owed | None) -> Wake:
+    if owed is None:
+        return planned
+    ends = [owed.until]
+    if owed.waiting is not None and owed.waiting.until:
+        ends.append(owed.waiting.until)
+    if planned.cluster is not None:
+        ends.append(planned.cluster)
+    return Wake(min(ends), planned.wall)
 
 
 def _reply_key(call_id: CallId) -> str:

@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections import Counter
 
+from tenured.core.cells import Version
 from tenured.core.signals import Again, Answer, Signal
+from tenured.core.turns import Wake
 from tenured.host.holder import Holder
 from tenured.host.reconcile import Why, compare
 from tenured.host.site import Site
+from tenured.host.sleeping import Sleepers
 
 log = logging.getLogger("tenured.host.activations")
 
@@ -23,6 +26,7 @@ class Activations:
     def __init__(self, site: Site) -> None:
         self.holders: dict[str, Holder] = {}
         """uid -> activation, in whatever phase."""
+        self.sleepers = Sleepers(site, self.find)
         self._site = site
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._given_up: set[tuple[str, int]] = set()
@@ -35,12 +39,35 @@ class Activations:
 
     def deliver(self, signal: Signal) -> asyncio.Future[Answer]:
         """A signal for an activation here; answered when its turn is committed, or with why it has to come again."""
-        holder = self.holders.get(signal.receiver)
+        holder = self.find(signal.receiver) if self._site.lease.held else None
         if holder is not None and self._site.lease.held:
             return holder.deliver(signal)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         answer.set_result(self._refusal(signal.receiver))
         return answer
+
+    def here(self, uid: str) -> bool:
+        """Whether this host holds it, awake or asleep."""
+        return uid in self.holders or uid in self.sleepers
+
+    def find(self, uid: str) -> Holder | None:
+        """The activation of an agent, which is woken for it; None: it is not held here."""
+        one = self.sleepers.take(uid)
+        if one is None:
+            return self.holders.get(uid)
+        row = self._site.mirror.mine.get(uid)
+        if row is None or row.epoch != one.epoch or self._releasing or row.deleting:
+            self._wake.set()  # it leaves; the next look at the registry says how
+            return None
+        holder = self.holders[uid] = Holder(self._site, row, known=one.known, on_asleep=self._fell_asleep)
+        self._notify()
+        return holder
+
+    def _fell_asleep(self, holder: Holder, known: Version, wake: Wake) -> None:
+        """Everything of it is committed, and nothing of it runs."""
+        if self.holders.get(holder.uid) is holder and holder.uid not in self._ending:
+            del self.holders[holder.uid]
+            self.sleepers.lay(holder.uid, holder.epoch, known, wake)
 
     def _refusal(self, receiver: str) -> Again:
         if not self._site.lease.held:
@@ -70,20 +97,19 @@ class Activations:
 
     async def empty(self) -> None:
         """Until nothing runs here and the registry gives us nothing that we have not given up."""
-        while self.holders or self._unreported():
+        while self.holders or len(self.sleepers) or self._unreported():
             self._wake.set()
             await self.next_change()
 
     def phases(self) -> dict[str, float]:
         """Number of agents by phase."""
-        return {
-            str(phase): float(number)
-            for phase, number in Counter(holder.phase for holder in self.holders.values()).items()
-        }
+        phases = {str(phase): float(n) for phase, n in Counter(each.phase for each in self.holders.values()).items()}
+        return phases | {"Hibernated": float(len(self.sleepers))}
 
     def abort(self) -> None:
         """Ends everything now and starts nothing more; calls under way are answered."""
         self._aborted = True
+        self.sleepers.stop()
         for holder in self.holders.values():
             holder.abort()
 
@@ -104,18 +130,24 @@ class Activations:
         mine = self._site.mirror.mine
         self._forget_opened()
         self._given_up = {(uid, epoch) for uid, epoch in self._given_up if uid in mine and mine[uid].epoch == epoch}
-        running = {uid: holder.epoch for uid, holder in self.holders.items()}
+        running = {uid: holder.epoch for uid, holder in self.holders.items()} | self.sleepers.epochs()
         changes = compare(mine, running, self._given_up, releasing=self._releasing)
         for row in changes.start:  # all in one loop turn: their seals share a frame
             if row.epoch <= self._opened.get(row.uid, 0):  # the copy was older for a while, and it was stopped
                 self._report(row.uid, row.epoch, Why.RELEASED)
                 continue
             self._opened[row.uid] = row.epoch
-            self.holders[row.uid] = Holder(self._site, row)
+            if row.hibernated and row.ready_epoch > 0:
+                self.sleepers.take_over(row)
+            else:
+                self.holders[row.uid] = Holder(self._site, row, on_asleep=self._fell_asleep)
         for uid, why in changes.report.items():
             self._report(uid, mine[uid].epoch, why)
         for uid, why in changes.stop.items():
-            if uid not in self._ending:
+            if (one := self.sleepers.take(uid)) is not None:
+                self._report(uid, one.epoch, why)
+                self._notify()
+            elif uid not in self._ending:
                 self._ending[uid] = asyncio.get_running_loop().create_task(self._stop(uid, self.holders[uid], why))
         if changes.start or changes.report:
             self._notify()
@@ -125,7 +157,7 @@ class Activations:
         mirror = self._site.mirror
         gone = [uid for uid in self._opened if uid not in mirror.agents and int(uid) <= mirror.revision]
         for uid in gone:
-            if uid not in self.holders:
+            if not self.here(uid):
                 del self._opened[uid]
 
     async def _stop(self, uid: str, holder: Holder, why: Why) -> None:

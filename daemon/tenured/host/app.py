@@ -179,7 +179,7 @@ class Host:
         return self._status.load()
 
     def _calls(self) -> HostCalls:
-        return HostCalls(self._site, self._activations.holders, self._activations.next_change)
+        return HostCalls(self._site, self._activations)
 
     async def _serve(self, files: TlsFiles, dead: DeadLocks) -> None:
         """Starts everything that runs as long as the host."""

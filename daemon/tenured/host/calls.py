@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, Call, LogBatch, LogsRequest, Reply
 from tenure_proto.v1.common_pb2 import Error
 from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import boot_ns
+from tenured.host.activations import Activations
 from tenured.host.failures import not_applied
 from tenured.host.holder import Holder
 from tenured.host.site import Site
@@ -26,11 +27,9 @@ PATIENCE_S = 0.5
 class HostCalls:
     """Implements `transport.calls.CallsHandler`."""
 
-    def __init__(self, site: Site, holders: Mapping[str, Holder], changed: Callable[[], asyncio.Future[None]]) -> None:
-        """`changed()`: a future of the next change of the mirror."""
+    def __init__(self, site: Site, activations: Activations) -> None:
         self._site = site
-        self._holders = holders
-        self._changed = changed
+        self._activations = activations
 
     async def call(self, peer: Identity, call: Call) -> Reply:
         """Answers within the call's deadline, in a result or a typed error (DESIGN.md, invariant 5)."""
@@ -51,7 +50,7 @@ class HostCalls:
     async def logs(self, peer: Identity, request: LogsRequest) -> AsyncIterator[LogBatch]:  # noqa: ARG002 - a protocol
         """Lines of one agent's log; ends when the agent leaves this host."""
         row = self._site.mirror.agent(request.agent)
-        if row is None or row.uid not in self._holders:
+        if row is None or not self._activations.here(row.uid):
             return
         async for batch in self._site.logs.read(row.uid, request.tail, follow=request.follow):
             yield batch
@@ -73,11 +72,11 @@ class HostCalls:
         while True:
             row = self._site.mirror.agent(agent)
             mine = row is not None and row.uid in self._site.mirror.mine
-            holder = None if row is None else self._holders.get(row.uid)
+            holder = None if row is None else self._activations.find(row.uid)
             left = deadline - asyncio.get_running_loop().time()
             if holder is not None or left <= 0 or (row is not None and row.host and not mine):
                 break
-            await asyncio.wait({self._changed()}, timeout=left)
+            await asyncio.wait({self._activations.next_change()}, timeout=left)
         if not self._site.lease.held:
             return not_applied("Fenced", "the lease of this host has lapsed")
         if holder is not None and row is not None and mine:

@@ -153,12 +153,16 @@ class Controls:
         return {
             "class": self._class,
             "version": content.get("@version", 1),
-            "at": list(self._ledger.version),
+            "at": self._at(),
             "state": fields,
         }
 
     def _plan(self, one: tenure_link.Due) -> dict[str, Any]:
         return {"name": one.name, "at": one.at, "clock": "wall" if one.wall else "cluster", "what": "", "every": None}
+
+    def _at(self) -> list[int]:
+        version = self._ledger.version
+        return [version.epoch, version.seq]
 
     def _letter(self, arguments: Mapping[str, Any]) -> Letter:
         name = str(arguments.get("id", ""))
@@ -173,12 +177,12 @@ class Controls:
         state, at = arguments.get("state"), arguments.get("at")
         if not isinstance(state, dict):
             raise Refused("InvalidArguments", "`state` is a map of fields")
-        here = list(self._ledger.version)
+        here = self._at()
         if at is not None and list(at) != here:
             text = f"the state of {self._agent} is that of {here[0]}.{here[1]}, not of {at}: it has changed since"
             raise Refused("Conflict", text, "tenure state get")
         packed = _encode(cast(dict[str, Any], state))
-        return ReplaceJob(call, caller, deadline_ns, packed, lambda: list(self._ledger.version))
+        return ReplaceJob(call, caller, deadline_ns, packed, self._at)
 
     def _redrive(self, arguments: Mapping[str, Any]) -> Callable[[turns.Draft], Any]:
         letter, name = self._letter(arguments), str(arguments["id"])

@@ -65,6 +65,10 @@ class EncodedRecord:
         """Why nothing can be written any more."""
         return self._end or self._inner.lost
 
+    async def asleep(self) -> bytes:
+        """See `stores.Record`: that field is never encoded."""
+        return await self._inner.asleep()
+
     async def adopted(self) -> Adopted:
         """The state that is ours to serve, plain. Raises RecordLost: RecordUnreadable when a key is missing."""
         if self._adopting is None:
@@ -199,9 +203,11 @@ class EncodedStore:
             log.info("keys of records: %s writes, %s read", found.writes or "none", ", ".join(found.keys) or "none")
             self.keyring = found
 
-    def open(self, uid: str, epoch: int, *, expect_state: bool) -> EncodedRecord:
+    def open(
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: Version | None = None
+    ) -> EncodedRecord:
         """Starts to seal the epoch."""
-        return EncodedRecord(uid, self._inner.open(uid, epoch, expect_state=expect_state), self)
+        return EncodedRecord(uid, self._inner.open(uid, epoch, expect_state=expect_state, bare=bare, known=known), self)
 
     def close(self, record: Record) -> None:
         """Forgets a record."""

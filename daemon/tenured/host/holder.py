@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 
 import tenure_link
@@ -22,6 +23,7 @@ from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
 from tenured.core.backoff import Backoff
+from tenured.core.cells import Version
 from tenured.core.signals import Answer, Signal
 from tenured.host.alarms import Alarms
 from tenured.host.controls import Controls, Refused, refusal
@@ -62,7 +64,17 @@ class Phase(StrEnum):
 class Holder:
     """See the module. `stop` it before its agent may run elsewhere."""
 
-    def __init__(self, site: Site, row: AgentRow) -> None:
+    def __init__(
+        self,
+        site: Site,
+        row: AgentRow,
+        *,
+        known: Version | None = None,
+        on_asleep: Callable[[Holder, Version, turns.Wake], None] | None = None,
+    ) -> None:
+        """`known`: what was committed when it went to sleep here under this epoch. `on_asleep(holder, known, wake)` is
+        called when it has gone to sleep: nothing of it runs any more; None: it never does.
+        """
         self.uid = row.uid
         self.epoch = row.epoch
         self.phase = Phase.STARTING
@@ -79,6 +91,9 @@ class Holder:
         self._backoff = Backoff(attempt=row.attempt, failed_ns=boot_ns() if row.attempt else 0)
         self._trouble = ""
         self._letters = 0
+        self._known = known
+        self._idle: asyncio.TimerHandle | None = None
+        self._on_asleep = on_asleep
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"agent {row.spec.id}")
 
     # --- for the host -----------------------------------------------------------------------------------------------
@@ -162,9 +177,12 @@ class Holder:
     # --- the life -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        record = self._site.store.open(self.uid, self.epoch, expect_state=self._row.ready_epoch > 0)
+        expected = self._row.ready_epoch > 0
+        record = self._site.store.open(self.uid, self.epoch, expect_state=expected, known=self._known)
         try:
             await self._live(record)
+            if not self._stopping and self._parts is not None and self._on_asleep is not None:
+                self._on_asleep(self, self._parts.ledger.version, self._parts.ledger.book.wake)
         except RecordUnreadable as error:
             await self._stay_down(str(error))
         except turns.Damaged as error:
@@ -192,6 +210,28 @@ class Holder:
             failure = await self._once(parts)
             if failure is not None:
                 await self._back_off(*failure)
+            elif self._may_sleep(parts):
+                return
+
+    def _may_sleep(self, parts: _Parts) -> bool:
+        """Nothing was asked for so long, and nothing is under way [sleep_settled]."""
+        limit = self._policy.idle_timeout_s
+        if limit is None or self._on_asleep is None or self.phase is not Phase.READY or not self._policy.durable:
+            return False
+        idle_s = (boot_ns() - parts.runner.used_ns) / 1e9
+        return idle_s >= limit and parts.runner.idle and not parts.ledger.book.boxes.out
+
+    def _look_idle(self, parts: _Parts) -> None:
+        """While it serves: end that when it may sleep."""
+        limit = self._policy.idle_timeout_s
+        if limit is None or self._on_asleep is None:
+            return
+        if self._may_sleep(parts):
+            parts.runner.rest()
+            return
+        idle_s = (boot_ns() - parts.runner.used_ns) / 1e9
+        wait_s = max(limit - idle_s, min(limit, 0.05))
+        self._idle = asyncio.get_running_loop().call_later(wait_s, self._look_idle, parts)
 
     async def _once(self, parts: _Parts) -> tuple[str, str] | None:
         """One time in a worker's memory, until it is over; (reason, message) of a failure that asks for a pause."""
@@ -202,6 +242,7 @@ class Holder:
             await self._activate(worker, parts, alarms=trial is None)
             if trial is None:
                 self._report_ready(parts.ledger.book.boxes)
+                self._look_idle(parts)
                 await parts.runner.serve(worker)
             else:
                 await parts.runner.serve(worker, trial)
@@ -221,6 +262,9 @@ class Holder:
             return parts.trials.ended_its_worker(trial, str(error))
         finally:
             parts.alarms.stop()
+            if self._idle is not None:
+                self._idle.cancel()
+                self._idle = None
             if trial is not None:
                 self._site.pool.end_trial(worker)
         return None
@@ -260,11 +304,12 @@ class Holder:
 
         Raises RecordLost.
         """
-        if activated.state is None and not activated.sends:
+        wake = wake_of(activated.due)
+        if activated.state is None and not activated.sends and wake == parts.ledger.book.planned:
             return
         draft = turns.Draft(parts.ledger.book, self._site.lease.cluster_time)
         draft.state(activated.state)
-        draft.due(wake_of(activated.due))
+        draft.due(wake)
         for entry in parts.outgoing.entries_of(activated.sends, draft):
             draft.boxes.send(entry)
         turn = draft.turn()

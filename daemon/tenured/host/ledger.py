@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from tenured.clocks import boot_ns
 from tenured.core import turns
+from tenured.core.cells import Version
 from tenured.core.frames import MAX_RECORD
 from tenured.host.stores import Record
 
@@ -40,10 +41,9 @@ class Ledger:
         return self._volatile is None
 
     @property
-    def version(self) -> tuple[int, int]:
-        """(epoch, seq) of what is committed, while nothing is being written."""
-        version = self._record.owner.version
-        return version.epoch, version.seq
+    def version(self) -> Version:
+        """Of what is committed, while nothing is being written."""
+        return self._record.owner.version
 
     def check_room(self, draft: turns.Draft, more: int) -> None:
         """Raise TooLarge unless so many bytes more fit. On the safe side: what the draft replaces is not counted."""

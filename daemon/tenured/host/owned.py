@@ -34,8 +34,13 @@ class OwnedRecord:
         self._size: int | None = None
         """Bytes of the owner's entries; None: not counted yet."""
         self._adopted: asyncio.Future[register.Adopted] = asyncio.get_running_loop().create_future()
+        self._asleep: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._end: RecordLost | None = None
+
+    async def asleep(self) -> bytes:
+        """See `stores.Record`. Raises RecordLost."""
+        return await asyncio.shield(self._asleep)
 
     async def adopted(self) -> register.Adopted:
         """The state that is ours to serve. Raises RecordLost."""
@@ -65,6 +70,9 @@ class OwnedRecord:
                 case register.Adopted():
                     if not self._adopted.done():
                         self._adopted.set_result(outcome)
+                case register.Asleep(wake):
+                    if not self._asleep.done():
+                        self._asleep.set_result(wake)
                 case register.Committed():
                     self._commit(outcome.seq)
                 case register.Fenced():
@@ -95,7 +103,8 @@ class OwnedRecord:
 
     def _lose(self, error: RecordLost) -> None:
         self._end = self._end or error
-        futures: list[asyncio.Future[None] | asyncio.Future[register.Adopted]] = [self._adopted]
+        futures: list[asyncio.Future[None] | asyncio.Future[register.Adopted] | asyncio.Future[bytes]]
+        futures = [self._adopted, self._asleep]
         futures += [done for _, done in self._waiting]
         self._waiting.clear()
         for future in futures:

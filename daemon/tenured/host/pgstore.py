@@ -57,10 +57,12 @@ class PostgresStore(OwnedRecords):
         """Why nothing can be stored now; empty when all is well."""
         return self._trouble
 
-    def open(self, uid: str, epoch: int, *, expect_state: bool) -> OwnedRecord:
+    def open(
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Version | None = None
+    ) -> OwnedRecord:
         """Starts to seal the epoch; many opened in one loop turn share a statement."""
         self._opened.add(uid)
-        owner = self.owner(uid, epoch, (SERVER,), view=0, expect_state=expect_state)
+        owner = self.owner(uid, epoch, (SERVER,), view=0, expect_state=expect_state, bare=bare, known=known)
         return self._begin(owner, () if self._up else (SERVER,))
 
     def deleted(self, uids: Iterable[str]) -> None:

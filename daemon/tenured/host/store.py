@@ -43,12 +43,15 @@ class Store(OwnedRecords):
         self._queued: dict[str, list[tuple[OwnedRecord, register.Request]]] = {}
         self._view = 0
 
-    def open(self, uid: str, epoch: int, *, expect_state: bool) -> OwnedRecord:
+    def open(
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Version | None = None
+    ) -> OwnedRecord:
         """Starts to seal the epoch; many opened in one loop turn share a frame (protocol additions 6)."""
         # While no server is connected the links know no view; one that asks under an older one asks for ever.
         self.view_may_have_changed()
-        owner = self.owner(uid, epoch, self._links.names, view=self._view, expect_state=expect_state)
-        return self._begin(owner, set(self._links.names) - self._links.connected)
+        names = self._links.names
+        owner = self.owner(uid, epoch, names, view=self._view, expect_state=expect_state, bare=bare, known=known)
+        return self._begin(owner, set(names) - self._links.connected)
 
     async def keep_repeating(self) -> None:
         """Repeats what had no answer. Runs until cancelled."""
@@ -109,8 +112,11 @@ class Store(OwnedRecords):
                 self._dispatch(record, record.owner.answered(now, server, request, answer))
 
 
-def _kind(request: register.Request) -> tuple[type[register.Request], int]:
-    return type(request), request.view
+_Kind = tuple[type[register.Request], int, bool]
+
+
+def _kind(request: register.Request) -> _Kind:
+    return type(request), request.view, isinstance(request, register.Seal) and request.bare
 
 
 def _size(request: register.Request) -> int:
@@ -120,7 +126,9 @@ def _size(request: register.Request) -> int:
 def _batches(requests: list[tuple[OwnedRecord, register.Request]]) -> list[list[tuple[OwnedRecord, register.Request]]]:
     """Requests of one kind and view together, in order within a record (writes of one record are all of one kind)."""
     batches: list[list[tuple[OwnedRecord, register.Request]]] = []
-    open_batch: dict[tuple[type[register.Request], int], tuple[list[tuple[OwnedRecord, register.Request]], int]] = {}
+    open_batch: dict[
+        tuple[type[register.Request], int, bool], tuple[list[tuple[OwnedRecord, register.Request]], int]
+    ] = {}
     for item in requests:
         key = _kind(item[1])
         batch, size = open_batch.get(key, ([], 0))
@@ -136,7 +144,9 @@ def _frame(batch: list[tuple[OwnedRecord, register.Request]], incarnation: str) 
     view = batch[0][1].view
     seals = [wire.SealItem(uid=each.uid, epoch=each.epoch) for _, each in batch if isinstance(each, register.Seal)]
     if seals:
-        return wire.HostFrame(seal=wire.SealMany(view=view, items=seals, with_records=True, incarnation=incarnation))
+        first = batch[0][1]
+        full = not (isinstance(first, register.Seal) and first.bare)
+        return wire.HostFrame(seal=wire.SealMany(view=view, items=seals, with_records=full, incarnation=incarnation))
     writes = [_write_item(each) for _, each in batch if isinstance(each, register.Write)]
     if writes:
         return wire.HostFrame(write=wire.WriteMany(view=view, items=writes, incarnation=incarnation))
@@ -190,6 +200,7 @@ def _answers(frame: wire.ServerFrame) -> list[register.Answer]:
                     sealed=item.sealed,
                     version=_from_wire(item.version),
                     entries=dict(item.record.entries) if item.HasField("record") else None,
+                    wake=item.wake,
                 )
                 for item in frame.sealed.items
             ]

@@ -67,6 +67,12 @@ class Record(Protocol):
         """Why nothing can be written any more."""
         ...
 
+    async def asleep(self) -> bytes:
+        """Of one that was opened `bare`: the clear field `w` of the highest version, once the epoch is sealed. Raises
+        RecordLost.
+        """
+        ...
+
     async def adopted(self) -> Adopted:
         """The state that is ours to serve: the highest version that any owner showed. Raises RecordLost."""
         ...
@@ -88,8 +94,14 @@ class StateStore(Protocol):
         """Why nothing can be stored now, a sentence; empty when all is well, as far as is known."""
         ...
 
-    def open(self, uid: str, epoch: int, *, expect_state: bool) -> Record:
-        """Starts to seal the epoch. `expect_state`: "nothing found" is a loss, no beginning [nothing]."""
+    def open(
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: Version | None = None
+    ) -> Record:
+        """Starts to seal the epoch. `expect_state`: "nothing found" is a loss, no beginning [nothing].
+
+        `bare`: the agent sleeps: ask for `asleep`, not `adopted`. `known`: what this process had committed under this
+        epoch, all of it, when the agent went to sleep.
+        """
         ...
 
     def close(self, record: Record) -> None:

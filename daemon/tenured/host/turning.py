@@ -65,6 +65,8 @@ class Turns:
 
     def __init__(self, site: Site, telling: Telling, ledger: Ledger, judge: Judge, outgoing: Outgoing) -> None:
         self.ledger = ledger
+        self.used_ns = boot_ns()
+        """When something was asked last."""
         self.suspects: deque[Job] = deque()
         """Were running when their worker ended: to be tried alone (protocol 3, poison)."""
         self.on_committed: Callable[[tuple[tenure_link.Due, ...] | None], None] = lambda _: None
@@ -104,11 +106,13 @@ class Turns:
 
     @property
     def idle(self) -> bool:
-        """Nothing is asked and nothing under way."""
-        return not (self._queue or self._flights or self._writing or self._asked or self._judge.parked or self.suspects)
+        """Nothing is asked and nothing under way; a turn that is owed waits."""
+        under_way = self._queue or self._flights or self._writing or self._asides or self._asked
+        return not (under_way or self._waiting_queries or self._judge.parked or self.suspects or self.owing.waiting)
 
     def add(self, job: Job, *, first: bool = False) -> None:
         """Queue a job; `first`: before all others."""
+        self.used_ns = boot_ns()
         if isinstance(job, CallJob) and job.kind == "query":
             self._ask(job)
             return
@@ -153,6 +157,11 @@ class Turns:
         finally:
             worker.on_lost.pop(self._lost, None)
             self._worker = self._only = self._over = None
+
+    def rest(self) -> None:
+        """End `serve` if nothing is asked."""
+        if self.idle:
+            self._end()
 
     def stop_serving(self) -> None:
         """Begin nothing more, and end `serve` once what runs has ended and is written."""

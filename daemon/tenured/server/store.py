@@ -151,6 +151,7 @@ def _sealed(answer: SealAnswer, after: Verdict) -> hostlink_pb2.Sealed:
     sealed = hostlink_pb2.Sealed(
         uid=answer.uid, verdict=_VERDICTS[verdict], sealed=answer.sealed, version=_version(answer.version)
     )
+    sealed.wake = answer.wake
     if answer.entries is not None:
         record = hostlink_pb2.Record(uid=answer.uid, version=_version(answer.version), entries=answer.entries)
         sealed.record.CopyFrom(record)

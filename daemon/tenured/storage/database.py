@@ -153,6 +153,18 @@ class Database:
         ).fetchone()
         return int(total)
 
+    def entry(self, uid: str, key: str) -> bytes:
+        """One entry of a record; empty: there is none. Raises StoreFailed when it is damaged."""
+        try:
+            row = self._db.execute("SELECT crc, value FROM entry WHERE uid = ? AND key = ?", (uid, key)).fetchone()
+        except sqlite3.Error as error:
+            raise StoreFailed(self._sentence(error), fatal=False) from error
+        if row is None:
+            return b""
+        if zlib.crc32(row[1]) != row[0]:
+            raise StoreFailed(f"Record {uid}: entry {key!r} is damaged in {self._path}. {_NEXT_STEP}", fatal=False)
+        return bytes(row[1])
+
     def entries(self, uid: str) -> dict[str, bytes]:
         """A record's entries. Raises StoreFailed when one is damaged: unreadable is not empty."""
         found: dict[str, bytes] = {}

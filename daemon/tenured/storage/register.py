@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from tenured.core.cells import Cell, Verdict, guard_seal, guard_write
 from tenured.core.frames import MAX_STORED
 from tenured.core.joining import Page
+from tenured.core.register import WAKE
 from tenured.storage.database import Database
 from tenured.storage.errors import StorageError, StoreFailed
 from tenured.storage.values import AdoptItem, Reading, SealAnswer, SealItem, WriteAnswer, WriteItem
@@ -264,6 +265,7 @@ class _Batch:
             if decision.store:
                 self._keep_cell(item.uid, decision.cell)
             cell, entries, verdict, message = decision.cell, None, decision.verdict, ""
+            wake = b"" if with_records or verdict is not Verdict.OK else self.database.entry(item.uid, WAKE)
             if with_records and verdict is Verdict.OK:
                 size = self.database.size(item.uid)
                 if size <= room:
@@ -280,6 +282,7 @@ class _Batch:
                     version=cell.version,
                     entries=entries,
                     message=message,
+                    wake=wake,
                 )
             )
         return answers

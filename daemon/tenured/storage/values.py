@@ -35,6 +35,8 @@ class SealAnswer(msgspec.Struct, frozen=True, kw_only=True):
     version: Version = NOTHING
     entries: Mapping[str, bytes] | None = None
     message: str = ""
+    wake: bytes = b""
+    """The entry of that name, where records are not asked for."""
 
 
 class WriteAnswer(msgspec.Struct, frozen=True, kw_only=True):

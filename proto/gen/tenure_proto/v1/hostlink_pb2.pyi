@@ -715,9 +715,12 @@ class Sealed(_message.Message):
     SEALED_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
+    WAKE_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     verdict: Global___StoreVerdict.ValueType
     sealed: _builtins.int
+    wake: _builtins.bytes
+    """the record's entry `w`, where the record is not asked for: when its agent must be awake"""
     @_builtins.property
     def version(self) -> _common_pb2.Version:
         """(0, 0): nothing stored"""
@@ -734,10 +737,11 @@ class Sealed(_message.Message):
         sealed: _builtins.int = ...,
         version: _common_pb2.Version | None = ...,
         record: Global___Record | None = ...,
+        wake: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "sealed", b"sealed", "uid", b"uid", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "sealed", b"sealed", "uid", b"uid", "verdict", b"verdict", "version", b"version", "wake", b"wake"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

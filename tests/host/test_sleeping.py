@@ -1,0 +1,145 @@
+"""Agents that sleep, on one host: out of memory when nothing is asked, and back for a call, a signal or a timer
+(protocol 2, bulk take-over). The scene is that of test_turns.py.
+"""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+import tenure_link
+from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, Call
+from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, HostRow, WatchBatch
+from tenured.core.signals import Settled, Signal, Verdict
+from tenured.core.turns import Wake
+from tenured.host.activations import Activations
+from tenured.host.leasing import boot_ns
+from tenured.host.mirror import Mirror
+from tests.host.test_turns import pack, scene  # noqa: F401 - a fixture
+
+IDLE_S = 0.05
+
+
+def row(epoch: int = 1, **more: Any) -> AgentRow:
+    spec = AgentSpec(id="shop/a", idle_timeout_s=IDLE_S, **{"class": "C"})
+    return AgentRow(uid="7", epoch=epoch, spec=spec, host="h", incarnation="h.1", **more)
+
+
+@pytest.fixture
+async def place(scene: SimpleNamespace) -> Any:  # noqa: F811
+    """The host's activations, and what its mirror says."""
+    scene.slept = asyncio.Event()
+    scene.reports.hibernated = lambda uid, epoch, at: (
+        scene.reports.said.append(("hibernated", uid, epoch, at)),
+        scene.slept.set(),
+    )
+    scene.reports.released = lambda uid, epoch: scene.reports.said.append(("released", uid, epoch))
+    mirror = Mirror("h.1")
+    object.__setattr__(scene.site, "mirror", mirror)
+    scene.activations = Activations(scene.site)
+
+    def assign(one: AgentRow) -> None:
+        batch = WatchBatch(revision=9, snapshot=True, synced=True, agents=[one], hosts=[HostRow(incarnation="h.1")])
+        scene.activations.rows_changed(touched=mirror.apply(batch))
+
+    scene.assign = assign
+    running = asyncio.ensure_future(scene.activations.run())
+    yield scene
+    scene.activations.abort()
+    running.cancel()
+
+
+async def asleep(place: Any) -> None:
+    async with asyncio.timeout(5):
+        await place.slept.wait()
+    place.slept.clear()
+
+
+def call(place: Any, key: int) -> Any:
+    made = Call(agent="shop/a", kind=CALL_KIND_ACTION, method="m", arguments=b"\x80", client_id="c", key=key, born=99.0)
+    return place.activations.find("7").submit(made, "spiffe://x", boot_ns() + 5_000_000_000)
+
+
+async def answered(place: Any, job: Any, state: Any) -> Any:
+    place.played.done(await place.played.turn(), reply=pack(1), state=pack(state))
+    async with asyncio.timeout(5):
+        return await job.reply
+
+
+def seals(place: Any) -> int:
+    return sum(frame.WhichOneof("body") == "seal" for _, frame in place.servers.frames)
+
+
+async def test_an_idle_agent_leaves_memory_and_a_call_brings_it_back(place: Any) -> None:
+    """State, marks and epoch are as they were; its epoch is not sealed again: what was committed is read."""
+    place.assign(row())
+    async with asyncio.timeout(5):
+        await place.reports.first.wait()
+    assert (await answered(place, call(place, 1), {"n": 1})).value == pack(1)
+    await asleep(place)
+    assert len(place.played.heard(tenure_link.Deactivate)) == 1
+    assert (place.activations.holders, len(place.activations.sleepers)) == ({}, 1)
+    before = seals(place)
+    async with asyncio.timeout(5):
+        assert (await call(place, 1).reply).recorded, "the mark of before is known"
+    assert place.played.heard(tenure_link.Activate)[-1].state == pack({"n": 1})
+    assert seals(place) == before
+    assert (await answered(place, call(place, 2), {"n": 2})).value == pack(1)
+    assert len(place.servers.stored("7", "s")) >= 2
+
+
+async def test_a_signal_wakes_it(place: Any) -> None:
+    """And is applied once."""
+    place.assign(row())
+    await asleep(place)
+    body = msgspec.msgpack.encode(tenure_link.Work(name="m", arguments=b"\x80"))
+    answer = place.activations.deliver(Signal("5", "7", 1, 0, 99.0, body))
+    place.played.done(await place.played.turn(), reply=pack(None), state=pack({"n": 1}))
+    async with asyncio.timeout(5):
+        assert await answer == Settled(Verdict.APPLIED)
+
+
+async def test_a_plan_wakes_it(place: Any) -> None:
+    """The record says when; nothing else is in memory."""
+    place.assign(row())
+    async with asyncio.timeout(5):
+        await place.reports.first.wait()
+    job = call(place, 1)
+    due = tenure_link.Due("later", place.lease.cluster_now + 3600)
+    place.played.done(await place.played.turn(), reply=pack(1), state=pack({"n": 1}), due=(due,))
+    await asyncio.wait_for(job.reply, 5)
+    await asleep(place)
+    assert place.reports.said[-1][3] > 0
+    place.played.due = (due,)
+    place.lease.cluster_now += 3601
+    place.activations.sleepers._wait(place.activations.sleepers._all["7"], msgspec.convert([due.at, None], type=Wake))
+    fired = await place.played.turn()
+    assert (fired.kind, fired.method, fired.at) == ("timer", "later", due.at)
+
+
+async def test_one_that_is_taken_over_asleep_is_sealed_and_sleeps_on(place: Any) -> None:
+    """Protocol 2, bulk take-over [wake_highest]: the epoch is sealed in the background; a call adopts the state."""
+    place.assign(row())
+    async with asyncio.timeout(5):
+        await place.reports.first.wait()
+    await answered(place, call(place, 1), {"n": 1})
+    await asleep(place)
+    place.assign(row(epoch=2, ready_epoch=1, hibernated=True))
+    await asleep(place)
+    assert place.activations.sleepers.epochs() == {"7": 2}
+    assert {cells["7"][0].sealed for cells in place.servers.cells.values()} == {2}
+    async with asyncio.timeout(5):
+        assert (await call(place, 1).reply).recorded
+
+
+async def test_one_that_sleeps_leaves_at_once(place: Any) -> None:
+    """A drain has nothing to wait for."""
+    place.assign(row())
+    await asleep(place)
+    place.activations.release_all(True)
+    async with asyncio.timeout(5):
+        while ("released", "7", 1) not in place.reports.said:
+            await place.activations.next_change()
+    assert len(place.activations.sleepers) == 0
