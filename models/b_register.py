@@ -4,8 +4,8 @@ A value is its own history: the tuple of the writes that led to it, so that "is 
 request stays deliverable for ever (delay, loss, reordering, zombies of old epochs). A reply is kept beside the server
 that gave it and used by the owner at any later time, or never. Servers are kept sorted (symmetry).
 
-Additions: `reads` (5, quorum reads by Check), `sleep` (6, a bulk take-over reads `wake_at` from its seals), `lose` (7,
-`Ready`), `delta` (8), `replace` (disks replaced one at a time; rejoin 1 to 4).
+Additions: `reads` (5, quorum reads by Check), `sleep` (6, a bulk take-over reads `wake_at` from its seals; an owner
+whose agent slept reads its version again), `lose` (7, `Ready`), `delta` (8), `replace` (disks replaced one at a time; rejoin 1 to 4).
 """
 
 from __future__ import annotations
@@ -130,6 +130,7 @@ class Register(Model[World]):
         "check_majority": {"epochs": 2, "reads": 1},
         "check_sealed": {"epochs": 2, "reads": 1},
         "wake_highest": {"epochs": 2, "sleep": True},
+        "sleep_settled": {"sleep": True},
         "nothing": {"epochs": 2, "lose": True},
         "check_equal": {"epochs": 2, "reads": 1},
         "write_raises": {"epochs": 2},
@@ -235,8 +236,19 @@ class Register(Model[World]):
             op = Op((e, me.seq + 1), value, last if self.delta else None)
             new = me._replace(value=value, seq=me.seq + 1, ops=(*me.ops, op))
             yield f"owner {e} writes {op.version}", owner(new)
+        if self.sleep and me.phase == "ready" and me.ops:
+            yield from self.wake(s, e, me)
         if self.reuse and not self.on("epoch_once") and me.phase == "ready":
             yield f"!host restarts and keeps epoch {e}", owner(me._replace(phase="seal"))
+
+    def wake(self, s: World, e: int, me: Owner) -> Iterator[Step[World]]:
+        """Its agent slept, with every write committed, and wakes: the version that it had is read from any server."""
+        if self.on("sleep_settled") and not all(op.done for op in me.ops):
+            return
+        for server in s.servers:
+            if server.version == me.ops[-1].version and not server.joining:
+                label = f"owner {e} slept, wakes, reads {server.version}"
+                yield label, self.see(s, e, server.value, adopt=True)
 
     def sealing(self, s: World, e: int, me: Owner) -> Iterator[Step[World]]:
         """Servers take the seal."""

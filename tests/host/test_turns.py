@@ -332,6 +332,21 @@ async def test_a_query_commits_nothing(scene: SimpleNamespace) -> None:
     assert len(scene.servers.frames) == before
 
 
+async def test_a_quorum_read_asks_a_majority_after_it_came(scene: SimpleNamespace) -> None:
+    """Protocol 2, quorum reads [check_after, check_sealed]: one that a newer holder has overtaken is not answered, even
+    by a host that believes in its lease.
+    """
+    holder = await scene.start(spec=AgentSpec(id="shop/a", reads="Quorum", **{"class": "C"}))
+    job = submit(holder, kind=CALL_KIND_QUERY)
+    scene.played.done(await scene.played.turn(), reply=pack(5))
+    assert (await reply_of(job)).value == pack(5)
+    scene.servers.seal_above("7", 2)
+    job = submit(holder, kind=CALL_KIND_QUERY)
+    scene.played.done(await scene.played.turn(), reply=pack(5))
+    error = (await reply_of(job)).error
+    assert (error.code, error.outcome) == ("Fenced", OUTCOME_NOT_APPLIED)
+
+
 async def test_a_failed_turn_changes_nothing(scene: SimpleNamespace) -> None:
     """The fault reaches the caller, no server hears of it; the traceback is in the log."""
     holder = await scene.start()

@@ -108,6 +108,8 @@ class CallJob(Job):
         self.key = f"{call.client_id}/{call.key}" if call.client_id else ""
         self._unnamed = "" if self.key else f"call {boot_ns()}"
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self.confirmed: asyncio.Task[None] | None = None
+        """Of a quorum read: that this epoch is still what is sealed."""
         self._deadline_ns = deadline_ns
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import tenure_link
 from tenured.clocks import wall_s
 from tenured.core import boxes, journals, turns
+from tenured.host import confirming
 from tenured.host.failures import not_applied, unknown
 from tenured.host.jobs import CallJob, HeldJob, Job, SignalJob, TimerJob
 from tenured.host.ledger import Ledger
@@ -205,9 +206,18 @@ class Judge:
             if letter is not None:
                 draft.boxes.add_letter(self._telling.name(), letter)
 
+    def confirm(self, job: CallJob) -> None:
+        """Of an agent with `reads: Quorum`: ask the store whether this epoch is still the last [check_after]."""
+        if self.policy.quorum_reads and job.confirmed is None:
+            job.confirmed = confirming.confirm(self._site.store, self._telling.uid, self._telling.epoch, job)
+
     def release_read(self, job: CallJob, reply: bytes) -> None:
         """A query's result leaves, if the lease is held now, after the read (protocol 1, host 2)."""
-        if self._site.lease.held:
+        if job.confirmed is not None:
+            job.confirmed.add_done_callback(
+                lambda done: confirming.when_confirmed(done, job, reply, self._site.lease.held)
+            )
+        elif self._site.lease.held:
             job.answer(reply)
         else:
             job.cut_off("Fenced", "the lease of this host lapsed before the reply could be released")
