@@ -27,7 +27,7 @@ class Holder:
 
     opened: list[tuple[str, int]] = []  # noqa: RUF012 - of the test, emptied by the fixture
 
-    def __init__(self, site: object, row: AgentRow) -> None:
+    def __init__(self, site: object, row: AgentRow, **_: object) -> None:
         self.uid, self.epoch, self.failure = row.uid, row.epoch, None
         Holder.opened.append((row.uid, row.epoch))
 

@@ -64,10 +64,10 @@ def test_every_damage_of_an_encrypted_entry_is_seen(keyring: Keyring) -> None:
 
 def test_what_versions_before_wrote_stays_readable() -> None:
     """Format 0: msgpack as it is, of every kind that a record has; msgpack uses every first byte but one."""
-    record = {
-        **turns.begin(msgspec.msgpack.encode({"n": 1}), 4.5).puts,
-        **turns.settle(turns.Book(), ("a", 1), 1.0, 2.0, state=b"\x80", reply=b"x" * 999).puts,
-    }
+    draft = turns.Draft(turns.Book(), 4.5)
+    draft.state(msgspec.msgpack.encode({"n": 1}))
+    draft.call(("a", 1), 1.0, b"x" * 999)
+    record = draft.turn().puts
     for name, value in record.items():
         assert codec(ONE).decode(name, value) == value
         assert codec(compress=False).encode(name, value) == value
