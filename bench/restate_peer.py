@@ -147,7 +147,7 @@ class Restate:
         log = (self._directory / f"log-{len(self._processes)}").open("wb")
         with log:
             self._processes.append(
-                subprocess.Popen(  # noqa: S603 - the given peer
+                subprocess.Popen(
                     command, stdout=log, stderr=subprocess.STDOUT, cwd=directory,
                     env={**os.environ, **environment}, start_new_session=True,
                 )

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+MARKS = (("supervise", "supervisor"), ("tenure.worker", "worker"), ("host", "host"), ("server", "server"))
+"""A word of the command line, and what it tells; the first counts."""
 KINDS = ("server", "host", "worker", "supervisor", "other")
 
 
@@ -43,7 +45,12 @@ def kind(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
         return "other"
-    for word, name in (("supervise", "supervisor"), ("tenure.worker", "worker"), ("host", "host"), ("server", "server")):
+    for word, name in (
+        ("supervise", "supervisor"),
+        ("tenure.worker", "worker"),
+        ("host", "host"),
+        ("server", "server"),
+    ):
         if word in words:
             return name
     return "other"

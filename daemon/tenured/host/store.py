@@ -86,10 +86,15 @@ class Store(OwnedRecords):
 
     def _flush(self) -> None:
         queued, self._queued = self._queued, {}
+        # Most often all servers get the same: then they get the same frames, made once.
+        made: dict[tuple[int, ...], list[tuple[list[tuple[OwnedRecord, register.Request]], wire.HostFrame]]] = {}
         for server, requests in queued.items():
-            for batch in _batches(requests):
+            key = tuple(id(request) for _, request in requests)
+            if key not in made:
+                made[key] = [(batch, _frame(batch, self._incarnation)) for batch in _batches(requests)]
+            for batch, frame in made[key]:
                 try:
-                    future = self._links.submit(server, _frame(batch, self._incarnation), ANSWER_TIMEOUT_S)
+                    future = self._links.submit(server, frame, ANSWER_TIMEOUT_S)
                 except TransportError:
                     continue  # not connected: the owner repeats when it is
                 future.add_done_callback(partial(self._answered, server, batch))
