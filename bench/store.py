@@ -3,7 +3,7 @@
     python -m bench.store [--json] [--runs 5]
 
 Each stands under the store's own writer thread and group commit (`tenured.storage.Register`), in turns, in one
-directory. A write is what a small turn writes: three entries of some 60 bytes, two of them new, one deleted, as a delta.
+directory. A write is what a small turn writes, as a delta: three entries of some 60 bytes, and one that is deleted.
 Lines: one write after the other; writes a second with 64 in flight, each to a record of its own; the processor time of
 one of these. The floor is an append of 256 bytes with fdatasync.
 
