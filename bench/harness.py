@@ -11,22 +11,24 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from tenure_cli.connect import connect
-from tenure_cli.dev.bring_up import started
+from tenure_cli.dev.bring_up import apply_setup, started
 from tenure_cli.dev.cluster import DevCluster, Options
 from tenure_cli.dev.plan import PoolPlan
 from tenure_cli.dev.setup import Setup
 from tenure_cli.ports import Cluster
+from tenure_cli.ready import wait_until_ready
 from tenure_proto.v1 import registry_pb2
 
 ROOT = Path(__file__).resolve().parent
 NAMESPACE = "bench"
 NO_PEER = "none in this run"
+READY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,27 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def agent_spec(name: str) -> registry_pb2.AgentSpec:
-    """A counter's row."""
+def agent_spec(name: str, cls: str = "BenchCounter", durability: str = "") -> registry_pb2.AgentSpec:
+    """A counter's row, or that of another class of bench/counters.py."""
     empty = msgspec.msgpack.encode({})
     spec = registry_pb2.AgentSpec(
         id=f"{NAMESPACE}/{name}", pool="default", state=empty, config=empty, critical=True, cpu_milli=1,
-        memory_bytes=1 << 20, strategy="LoadBalanced",
+        memory_bytes=1 << 20, strategy="LoadBalanced", durability=durability,
     )  # fmt: skip
-    setattr(spec, "class", "BenchCounter")
+    setattr(spec, "class", cls)
     return spec
 
 
 @asynccontextmanager
 async def local_cluster(
-    agents: Sequence[str], *, log: bool = False, profile: str = "Balanced"
+    agents: Sequence[str | registry_pb2.AgentSpec],
+    *,
+    log: bool = False,
+    profile: str = "Balanced",
+    servers: int = 3,
+    hosts: int = 3,
 ) -> AsyncGenerator[tuple[DevCluster, Cluster]]:
-    """3 servers and 3 hosts as processes, in a directory of their own, with these agents Ready."""
+    """Servers and hosts as processes, in a directory of their own, with these agents (counters, if named) Ready."""
     pool = PoolPlan(modules=("counters",))
     setup = Setup(
         namespace=NAMESPACE,
@@ -104,7 +111,7 @@ async def local_cluster(
         profile=profile,
         pools=(pool,),
         pool_rows=(registry_pb2.PoolSpec(name=pool.name, modules=pool.modules),),
-        agents=tuple(agent_spec(name) for name in agents),
+        agents=(),
         python_root=ROOT,
         notices=(),
     )
@@ -114,6 +121,8 @@ async def local_cluster(
             setup.namespace,
             setup.cluster,
             setup.pools,
+            servers=servers,
+            nodes=hosts,
             profile=setup.profile,
             python_root=setup.python_root,
         )
@@ -122,5 +131,9 @@ async def local_cluster(
             if log:
                 say(f"{name} {line}")
 
+        specs = [agent_spec(each) if isinstance(each, str) else each for each in agents]
         async with started(options, setup, connect, sink, say) as (running, cluster):
+            # Only now: the first host that is ready would get all of them.
+            await apply_setup(cluster, replace(setup, agents=tuple(specs)))
+            await wait_until_ready(cluster, [spec.id for spec in specs], READY_S)
             yield running, cluster

@@ -127,6 +127,7 @@ def host_command(plan: DevPlan, host: HostPlan) -> list[str]:
     command += ["--node", host.node, "--profile", plan.profile, "--workers", str(host.pool.workers)]
     for server in plan.servers:
         command += ["--server", f"{server.name}=127.0.0.1:{server.peer_port}"]
+        command += ["--frames", f"{server.name}=127.0.0.1:{server.raft_port}"]
         command += ["--enrol", f"127.0.0.1:{server.enrol_port}"]
     command += ["--token", str(secret_file(plan)), "--ca", str(authority_dir(plan) / "ca.crt")]
     command += ["--run", str(plan.directory / host.name), "--exit-deadline", f"{EXIT_DEADLINE_S:g}"]

@@ -155,7 +155,7 @@ class Host:
     # What a simulated host has others of (docs/adr/0018).
 
     def _make_links(self, files: TlsFiles, events: LinkEvents) -> ServerLinks:
-        return ServerLinks(self._cluster, self._options.servers, files, events)
+        return ServerLinks(self._cluster, self._options.servers, files, events, self._options.frames)
 
     def _make_wires(self, files: TlsFiles) -> Wires:
         return FramedWires(self._cluster, files, self._options.listen, self._options.signals_port)

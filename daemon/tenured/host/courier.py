@@ -91,6 +91,8 @@ class Courier:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._awake = self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        """Of the timer; uvloop's handle of one that is due at once does not know it."""
 
     # --- for the host -------------------------------------------------------------------------------------------------
 
@@ -275,11 +277,12 @@ class Courier:
     def _set_timer(self) -> None:
         due = self._sending.next_due
         if self._timer is not None:
-            if due is not None and self._timer.when() <= due:
+            if due is not None and self._timer_at <= due:
                 return
             self._timer.cancel()
             self._timer = None
         if due is not None and self._loop is not None:
+            self._timer_at = due
             self._timer = self._loop.call_at(due, self._time)
 
     def _time(self) -> None:

@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
         self._splitter = tenure_link.Splitter()
         self._transport: asyncio.Transport | None = None
         self.why_closed = ""
+        self._unsent: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: checks SO_PEERCRED before a single byte is read."""
@@ -71,13 +72,23 @@ class Connection(asyncio.Protocol):
         self._events.lost(self)
 
     def send(self, frame: tenure_link.Frame) -> None:
-        """Queues a frame; dropped silently when the connection is gone, as one in a socket buffer would be."""
+        """Queues a frame; dropped silently when the connection is gone, as one in a socket buffer would be. What is
+        sent in one turn of the loop leaves together: a write of its own would cost more than the frame.
+        """
         if self._transport is not None:
-            self._transport.write(tenure_link.encode(frame))
+            if not self._unsent:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._unsent.append(tenure_link.encode(frame))
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if self._transport is not None and unsent:
+            self._transport.write(b"".join(unsent))
 
     def finish(self, frame: tenure_link.Frame, why: str) -> None:
         """Sends a last frame and closes once it has left."""
         self.send(frame)
+        self._flush()
         self.why_closed = self.why_closed or why
         if self._transport is not None:
             self._transport.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from tenured.core.profile import PROFILES, Profile
 
 FILE = "file:"
-_LISTS = ("server", "enrol", "label", "capability")
+_LISTS = ("server", "frames", "enrol", "label", "capability")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,8 @@ class Options:
     node: str
     servers: Mapping[str, str]
     """Name -> host:port of the peer ports (7444)."""
+    frames: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Name -> host:port of the ports for framed TLS (7447); a server that is not named is reached by gRPC."""
     enrol: tuple[str, ...]
     """host:port of the enrolment ports (7446)."""
     token: Path
@@ -87,6 +89,7 @@ def parse(arguments: list[str], environment: Mapping[str, str] | None = None) ->
             pool=given.pool,
             node=given.node,
             servers=_pairs(given.server or lists["server"], "--server"),
+            frames=_pairs(given.frames or lists["frames"], "--frames"),
             enrol=tuple(given.enrol or lists["enrol"]),
             token=token,
             ca=Path(given.ca) if given.ca else token.with_name("ca.crt"),
@@ -132,6 +135,7 @@ def _parser(environment: Mapping[str, str], lists: dict[str, list[str]]) -> argp
     flag("pool", None, "the pool it belongs to")
     flag("node", None, "the Kubernetes node it runs on")
     flag("server", None, "NAME=HOST:PORT of a server's peer port (7444); repeat")
+    flag("frames", "", "NAME=HOST:PORT of a server's port for framed TLS (7447); repeat; without: gRPC to --server")
     flag("enrol", None, "HOST:PORT of a server's enrolment port (7446); repeat")
     flag("token", None, "file with the token to enrol with")
     flag("ca", "", "the authority's certificate (default: ca.crt beside the token)")

@@ -155,10 +155,13 @@ class OwnedRecords:
         if output.sends:
             for send in output.sends:
                 self._enqueue(record, send)
-            if not self._flushing:
-                self._flushing = True
-                asyncio.get_running_loop().call_soon(self._flush_once)
+            self._flush_soon()
         record.take(output.outcomes)
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_once)
 
     def _flush_once(self) -> None:
         self._flushing = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -30,6 +31,12 @@ MAX_ITEMS = 400
 """Of one frame: encoding it must not hold the loop for more than 5 ms."""
 MAX_BYTES = 4 * 1024 * 1024
 """Of one frame, unless a single record is larger."""
+WINDOW = 2
+"""Frames under way to a server. What comes meanwhile goes together in the next one: the server commits one group after
+the other anyway, so that a third would only wait there, and each frame costs both sides as much as some of its items.
+"""
+WINDOW_S = 0.05
+"""A frame without an answer for so long is not waited for: one server's silence must not hold up its queue."""
 
 
 class Store(OwnedRecords):
@@ -41,6 +48,7 @@ class Store(OwnedRecords):
         self._links = links
         self._incarnation = incarnation
         self._queued: dict[str, list[tuple[OwnedRecord, register.Request]]] = {}
+        self._under_way: Counter[str] = Counter()
         self._view = 0
 
     def open(
@@ -88,14 +96,36 @@ class Store(OwnedRecords):
         self._queued.setdefault(send.server, []).append((record, send.request))
 
     def _flush(self) -> None:
-        queued, self._queued = self._queued, {}
+        ready = [server for server in self._queued if self._under_way[server] < WINDOW]
+        queued = {server: self._queued.pop(server) for server in ready}
+        # Most often all servers get the same: then they get the same frames, made once.
+        made: dict[tuple[int, ...], list[tuple[list[tuple[OwnedRecord, register.Request]], wire.HostFrame]]] = {}
         for server, requests in queued.items():
-            for batch in _batches(requests):
+            key = tuple(id(request) for _, request in requests)
+            if key not in made:
+                made[key] = [(batch, _frame(batch, self._incarnation)) for batch in _batches(requests)]
+            for batch, frame in made[key]:
                 try:
-                    future = self._links.submit(server, _frame(batch, self._incarnation), ANSWER_TIMEOUT_S)
+                    future = self._links.submit(server, frame, ANSWER_TIMEOUT_S)
                 except TransportError:
                     continue  # not connected: the owner repeats when it is
+                self._count(server, future)
                 future.add_done_callback(partial(self._answered, server, batch))
+
+    def _count(self, server: str, future: asyncio.Future[wire.ServerFrame]) -> None:
+        """A frame is under way until it is answered, or has not been for `WINDOW_S`."""
+        self._under_way[server] += 1
+        timer: asyncio.TimerHandle
+
+        def over(_: object = None) -> None:
+            if not timer.cancelled():
+                timer.cancel()
+                self._under_way[server] -= 1
+                if server in self._queued:
+                    self._flush_soon()
+
+        timer = asyncio.get_running_loop().call_later(WINDOW_S, over)
+        future.add_done_callback(over)
 
     def _answered(
         self, server: str, batch: list[tuple[OwnedRecord, register.Request]], done: asyncio.Future[wire.ServerFrame]

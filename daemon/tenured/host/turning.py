@@ -341,7 +341,7 @@ class Turns:
     # --- commits ------------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        if self._writing:
+        if self._landing is not None:  # also one of settlements alone: a second would build on the book before it
             return
         while self._flights and self._flights[0].done is not None and self._flights[0].job.answered:
             if self._flights[0].silent:

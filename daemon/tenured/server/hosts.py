@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Protocol
 
+from tenure_api.identity import Identity
 from tenure_proto.v1 import common_pb2, hostlink_pb2
 from tenured.clocks import wall_s
 from tenured.core import commands, results
@@ -16,6 +17,8 @@ from tenured.raft import Applied, NotApplied, Outcome, Role
 from tenured.server import rows
 from tenured.server.replica import Replica
 from tenured.server.store import Store, StoreRefused
+from tenured.transport import hostframes
+from tenured.transport.framed import FrameStream
 from tenured.transport.hostlink import HostSession
 
 _log = logging.getLogger(__name__)
@@ -113,6 +116,10 @@ class Hosts:
             server=self._name, leader=role.leader or "", is_leader=role.is_leader, view=self._replica.registry.view
         )
         return hostlink_pb2.ServerFrame(hello=hello)
+
+    def accept(self, peer: Identity, stream: FrameStream) -> None:
+        """A host has connected by framed TLS. Returns at once."""
+        self._spawn(hostframes.serve(self, peer, stream))
 
     # --- one session --------------------------------------------------------------------------------------------------
 

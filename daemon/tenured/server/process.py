@@ -140,6 +140,7 @@ class Server:
         changing = Changing(api)
         changes = changes_method(changing.serve)
         self.peers.accept_users(changing.accept)
+        self.peers.accept_hosts(self.hosts.accept)
         users = roles.SERVER_API_DEV if isinstance(self.config.enrolment, SecretFile) else roles.SERVER_API
         listeners = {
             "api": (

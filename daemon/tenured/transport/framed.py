@@ -21,7 +21,7 @@ from tenured.transport.tls import TlsFiles
 _log = logging.getLogger(__name__)
 
 FRAME_LIMIT = 16 << 20
-"""Bytes of the longest frame that is taken. A longer one ends the connection."""
+"""Bytes of the longest frame that is taken, unless a link has another limit. A longer one ends the connection."""
 QUEUE_LIMIT = 64 << 20
 """Bytes that wait to be sent. Beyond it the connection is cut: its peer does not read."""
 CONNECT_S = 3.0
@@ -38,8 +38,11 @@ class FrameStream(asyncio.Protocol):
         """Set `on_frame` before the first turn of the loop after the connection is made."""
         self.on_frame: Callable[[bytes], None] = lambda _: None
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.limit = FRAME_LIMIT
+        """Bytes of the longest frame that is taken."""
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._full: asyncio.Future[None] | None = None
 
     def send(self, frame: bytes) -> bool:
         """Queue one frame. False: the connection is over, or was cut because its peer does not read."""
@@ -51,6 +54,11 @@ class FrameStream(asyncio.Protocol):
             return False
         transport.write(len(frame).to_bytes(4, "big") + frame)
         return True
+
+    async def drained(self) -> None:
+        """Until little waits to be sent, or the connection is over: for those who have much to send."""
+        while self._full is not None and not self.lost.done():
+            await asyncio.wait((self._full, self.lost), return_when=asyncio.FIRST_COMPLETED)
 
     def cut(self) -> None:
         """End the connection at once; what waits is dropped."""
@@ -98,7 +106,7 @@ class FrameStream(asyncio.Protocol):
         at, end = 0, len(buffer)
         while end - at >= 4:
             size = int.from_bytes(buffer[at : at + 4], "big")
-            if size > FRAME_LIMIT:
+            if size > self.limit:
                 _log.warning("a peer sent a frame of %d bytes; the connection is cut", size)
                 self.cut()
                 return
@@ -109,6 +117,16 @@ class FrameStream(asyncio.Protocol):
             self.on_frame(frame)
         if at:
             del buffer[:at]
+
+    def pause_writing(self) -> None:
+        """Enough waits to be sent."""
+        self._full = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """Most of it is gone."""
+        if self._full is not None:
+            self._full.set_result(None)
+            self._full = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""

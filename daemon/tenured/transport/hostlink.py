@@ -48,9 +48,13 @@ class HostSession:
         """Whether frames can still reach the host."""
         return not self._outbox.closed
 
+    async def take(self) -> list[ServerFrame]:
+        """What is queued, as soon as something is; nothing: the session has ended. One taker at a time."""
+        return await self._outbox.take()
+
     async def run_writer(self, stream: Stream) -> None:
         """Write what is queued until the session ends."""
-        while frames := await self._outbox.take():
+        while frames := await self.take():
             await stream.write(ServerFrames(frames=frames))
 
     def close(self) -> None:

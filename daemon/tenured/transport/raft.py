@@ -31,6 +31,9 @@ _PORT_NAME = "Raft"
 _HELLO_TIMEOUT_S = 3.0
 _SERVERS = frozenset({Role.SERVER})
 _USERS = frozenset({Role.CLIENT, Role.OPERATOR})
+_HOSTS = frozenset({Role.HOST})
+
+Accept = Callable[[Identity, FrameStream], None]
 
 
 class Receiver(Protocol):
@@ -56,7 +59,7 @@ class RaftPeers:
         self._peers = dict(peers)
         self._files = files
         self._engine: Receiver | None = None
-        self._users: Callable[[Identity, FrameStream], None] | None = None
+        self._users: dict[Role, Accept] = {}
         self._open: dict[str, FrameStream] = {}
         self._inbound: dict[str, FrameStream] = {}
         self._listener = FrameListener(files, FrameStream, self._accepted)
@@ -72,9 +75,13 @@ class RaftPeers:
         """Say who gets frames and news of connections. Before `listen`."""
         self._engine = engine
 
-    def accept_users(self, accept: Callable[[Identity, FrameStream], None]) -> None:
+    def accept_users(self, accept: Accept) -> None:
         """Say who serves clients and the operator that dial this port; without it they are refused."""
-        self._users = accept
+        self._users |= dict.fromkeys(_USERS, accept)
+
+    def accept_hosts(self, accept: Accept) -> None:
+        """Say who serves hosts that dial this port; without it they are refused."""
+        self._users |= dict.fromkeys(_HOSTS, accept)
 
     def connected_peers(self) -> frozenset[str]:
         """Peers that frames can be sent to now."""
@@ -165,10 +172,10 @@ class RaftPeers:
 
     def _accepted(self, stream: FrameStream) -> None:
         """A handshake is done: the peer has a certificate of our authority. Whose?"""
-        allowed = _SERVERS if self._users is None else _SERVERS | _USERS
+        allowed = _SERVERS | self._users.keys()
         identity, reason = judge(stream.peer_names(), self._cluster, _PORT_NAME, allowed)
-        if identity is not None and identity.role in _USERS and self._users is not None:
-            self._users(identity, stream)
+        if identity is not None and (serve := self._users.get(identity.role)) is not None:
+            serve(identity, stream)
             stream.send(OPEN + self._name.encode())
             return
         if identity is not None and identity.holder not in self._peers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from asyncio import FIRST_COMPLETED
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from tenure_proto.v1.hostlink_pb2 import (
 )
 from tenured.transport.backoff import Reconnect
 from tenured.transport.errors import LinkLost, NotConnected, TimedOut, TransportError, wrap
+from tenured.transport.hostframes import FramesLink, open_link
 from tenured.transport.outbox import Outbox
 from tenured.transport.tls import TlsFiles, open_channel
 
@@ -63,8 +65,19 @@ class _Link:
 class ServerLinks:
     """The links of one host to all servers of its cluster."""
 
-    def __init__(self, cluster: str, servers: Mapping[str, str], files: TlsFiles, events: LinkEvents) -> None:
-        """`servers`: name to host:port of their peer ports (7444)."""
+    def __init__(
+        self,
+        cluster: str,
+        servers: Mapping[str, str],
+        files: TlsFiles,
+        events: LinkEvents,
+        frames: Mapping[str, str] | None = None,
+    ) -> None:
+        """`servers`: name to host:port of their peer ports (7444); `frames`: of their ports for framed TLS (7447).
+
+        A server without the latter is reached by gRPC.
+        """
+        self._frames = dict(frames or {})
         self._cluster = cluster
         self._servers = dict(servers)
         self._files = files
@@ -115,14 +128,16 @@ class ServerLinks:
         return tuple(name for name in to if self._links[name].outbox.put(frame))
 
     def submit(self, server: str, frame: HostFrame, timeout_s: float) -> asyncio.Future[ServerFrame]:
-        """Send a request (its id is filled in) and answer a future of the frame that answers it.
+        """Send a request and answer a future of the frame that answers it. The id is filled in, once: a frame may be
+        submitted to several servers, each of which gets it once.
 
         The future ends with LinkLost or TimedOut (outcome unknown). Raises NotConnected (nothing was sent).
         """
         link = self._links.get(server)
         loop = asyncio.get_running_loop()
-        self._next_id += 1
-        frame.id = self._next_id
+        if not frame.id:
+            self._next_id += 1
+            frame.id = self._next_id
         if link is None or not link.outbox.put(frame):
             raise NotConnected(f"Not connected to server {server}{self._why(server)}")
         future: asyncio.Future[ServerFrame] = loop.create_future()
@@ -150,7 +165,7 @@ class ServerLinks:
         reconnect = Reconnect()
         while True:
             try:
-                await self._session(server, reconnect)
+                await (self._framed if server in self._frames else self._session)(server, reconnect)
             except TransportError as error:
                 reconnect.failed(_log, f"link to server {server}", str(error))
                 self.last_error[server] = str(error)
@@ -179,6 +194,40 @@ class ServerLinks:
         finally:
             await channel.close()
 
+    async def _framed(self, server: str, reconnect: Reconnect) -> None:
+        """One connection by framed TLS, from its dialling to its end."""
+        link, expected = _Link(server), Identity(self._cluster, Role.SERVER, server).dns_name
+        hello: asyncio.Future[ServerHello] = asyncio.get_running_loop().create_future()
+
+        def came(encoded: bytes) -> None:
+            frame = ServerFrame.FromString(encoded)
+            if hello.done():
+                self._take(link, (frame,))
+            else:
+                hello.set_result(frame.hello)
+
+        framed = await open_link(self._frames[server], expected, self._files, came)
+        try:
+            await asyncio.wait((hello, framed.stream.lost), timeout=_HELLO_TIMEOUT_S, return_when=FIRST_COMPLETED)
+            if not hello.done():
+                raise TransportError(f"Server {server} said no hello within {_HELLO_TIMEOUT_S:.0f} s")
+            reconnect.succeeded()
+            await self._run_framed(link, framed, hello.result())
+        finally:
+            framed.stream.cut()
+
+    async def _run_framed(self, link: _Link, framed: FramesLink, hello: ServerHello) -> None:
+        self._links[link.server] = link
+        self.last_error.pop(link.server, None)
+        self._learn(link.server, hello)
+        writer = asyncio.ensure_future(framed.write_all(link.outbox.take))
+        try:
+            self._events.on_connected(link.server, hello)
+            await asyncio.wait((framed.stream.lost, writer), return_when=FIRST_COMPLETED)
+        finally:
+            self._ended(link)
+            writer.cancel()
+
     async def _run(
         self, server: str, call: aio.StreamStreamCall[HostFrames, ServerFrames], first: ServerFrames
     ) -> None:
@@ -193,15 +242,18 @@ class ServerLinks:
             while isinstance(batch := await call.read(), ServerFrames):
                 self._take(link, batch.frames)
         finally:
-            del self._links[server]
-            self.views.pop(server, None)
-            if self.leader == server:
-                self.leader = None
-            link.outbox.close()
             writer.cancel()
             call.cancel()
-            link.fail_all()
-            self._events.on_disconnected(server)
+            self._ended(link)
+
+    def _ended(self, link: _Link) -> None:
+        del self._links[link.server]
+        self.views.pop(link.server, None)
+        if self.leader == link.server:
+            self.leader = None
+        link.outbox.close()
+        link.fail_all()
+        self._events.on_disconnected(link.server)
 
     @staticmethod
     async def _write(link: _Link, call: aio.StreamStreamCall[HostFrames, ServerFrames]) -> None:

@@ -7,7 +7,16 @@ from tenure_api.agentcluster import Pool
 from tenure_api.embedded import LocalObjectReference, SecretKeyReference
 from tenure_api.model import Json
 from tenure_operator.resources import pod
-from tenure_operator.resources.cluster import ENROL_PORT, HOST_PORT, HTTP_PORT, PEER_PORT, SIGNALS_PORT, Cluster, said
+from tenure_operator.resources.cluster import (
+    ENROL_PORT,
+    HOST_PORT,
+    HTTP_PORT,
+    PEER_PORT,
+    RAFT_PORT,
+    SIGNALS_PORT,
+    Cluster,
+    said,
+)
 
 RUN = "/run/tenure"
 TOKEN = "/var/run/secrets/tenure"  # noqa: S105 - a directory
@@ -128,6 +137,7 @@ def arguments(cluster: Cluster, pool: Pool) -> list[str]:
     """The command line of docs/architecture.md."""
     made = ["--name=$(POD_NAME)", f"--cluster={cluster.id}", f"--pool={pool.name}", "--node=$(NODE_NAME)"]
     made += [f"--server={name}={cluster.server_address(name, PEER_PORT)}" for name in cluster.servers]
+    made += [f"--frames={name}={cluster.server_address(name, RAFT_PORT)}" for name in cluster.servers]
     made += [f"--enrol={cluster.server_address(name, ENROL_PORT)}" for name in cluster.servers]
     made += [f"--token={TOKEN}/token", f"--ca={TOKEN}/ca.crt", f"--run={RUN}", f"--advertise=$(POD_IP):{HOST_PORT}"]
     made += [f"--signals-port={SIGNALS_PORT}"]
