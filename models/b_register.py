@@ -5,7 +5,8 @@ request stays deliverable for ever (delay, loss, reordering, zombies of old epoc
 that gave it and used by the owner at any later time, or never. Servers are kept sorted (symmetry).
 
 Additions: `reads` (5, quorum reads by Check), `sleep` (6, a bulk take-over reads `wake_at` from its seals; an owner
-whose agent slept reads its version again), `lose` (7, `Ready`), `delta` (8), `replace` (disks replaced one at a time; rejoin 1 to 4).
+whose agent slept reads its version again), `lose` (7, `Ready`), `delta` (8), `replace` (disks replaced one at a time;
+rejoin 1 to 4).
 """
 
 from __future__ import annotations
