@@ -501,7 +501,7 @@ async def test_a_turn_that_runs_on_after_its_deadline_costs_the_worker_its_life(
     scene: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would block its agent for good."""
-    monkeypatch.setattr("tenured.host.turning.STUCK_LIMIT_S", 0.05)
+    monkeypatch.setattr("tenured.host.stuck.STUCK_LIMIT_S", 0.05)
     holder = await scene.start()
     job = submit(holder, within_s=0.05)
     await scene.played.turn()

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import tenure_link
 from tenured.clocks import wall_s
 from tenured.core.turns import Wake
-from tenured.host.jobs import TimerJob
 from tenured.host.leasing import Lease
+from tenured.host.timerjobs import TimerJob
 
 LONGEST_S = 30.0
 """Between two looks: clocks are set, and leases renewed."""

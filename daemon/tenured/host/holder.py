@@ -28,11 +28,12 @@ from tenured.core.signals import Answer, Signal
 from tenured.host.alarms import Alarms
 from tenured.host.controls import Controls, Refused, refusal
 from tenured.host.failures import not_applied
-from tenured.host.jobs import CallJob, HeldJob, Job, Kind, SignalJob
+from tenured.host.jobs import CallJob, Job, Kind
 from tenured.host.judging import Judge, paused
 from tenured.host.ledger import Ledger
 from tenured.host.outgoing import Outgoing
 from tenured.host.policy import policy_of
+from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
 from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordUnreadable
 from tenured.host.telling import Telling

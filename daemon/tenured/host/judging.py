@@ -11,12 +11,14 @@ from tenured.clocks import wall_s
 from tenured.core import boxes, journals, turns
 from tenured.host import confirming
 from tenured.host.failures import not_applied, unknown
-from tenured.host.jobs import CallJob, HeldJob, Job, SignalJob, TimerJob
+from tenured.host.jobs import CallJob, Job
 from tenured.host.ledger import Ledger
 from tenured.host.owing import InboxJob, OwedJob
 from tenured.host.policy import Policy
+from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
 from tenured.host.telling import Telling
+from tenured.host.timerjobs import TimerJob
 
 TRIES = 3
 """Workers of its own that a signal may end before it is a dead letter."""

@@ -17,8 +17,10 @@ from tenured.core import boxes, journals, turns
 from tenured.core.journals import Owed
 from tenured.core.signals import Signal
 from tenured.host.failures import unknown
-from tenured.host.jobs import CallJob, Job, SignalJob, TimerJob, answer_to
+from tenured.host.jobs import CallJob, Job
 from tenured.host.leasing import Lease
+from tenured.host.signaljobs import SignalJob, answer_to
+from tenured.host.timerjobs import TimerJob
 
 NOTHING = msgspec.msgpack.encode(None)
 """Result of a sleep, and of a wait whose time was over."""

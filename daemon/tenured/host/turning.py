@@ -16,48 +16,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 
 import tenure_link
 from tenured.clocks import boot_ns
-from tenured.core import boxes, turns
-from tenured.core.journals import Step, Waiting
+from tenured.core import turns
+from tenured.host.composing import Composer
+from tenured.host.flights import Flight
 from tenured.host.jobs import CallJob, Job, Stage
 from tenured.host.judging import Judge
-from tenured.host.ledger import Ledger, TooLarge
+from tenured.host.ledger import Ledger
 from tenured.host.outgoing import Outgoing
-from tenured.host.owing import InboxJob, Owing
+from tenured.host.owing import Owing
+from tenured.host.queries import Queries
 from tenured.host.site import Site
 from tenured.host.stores import RecordLost, RecordTooLarge
+from tenured.host.stuck import Watchdog
 from tenured.host.telling import Telling
 from tenured.host.worker import Worker, WorkerLost
 
 AHEAD = 64
 """Turns of one agent that may be in a worker, or wait for a write, at once."""
-LOOK_S = 5.0
-"""Between two looks for turns that run too long."""
-STUCK_LIMIT_S = 10.0
-"""A turn that runs on so long after its deadline blocks its agent for good: its worker is killed."""
-
-
-@dataclass(eq=False)
-class Flight:
-    """A job whose turn has begun."""
-
-    job: Job
-    number: int
-    """Of the turn, on the worker link; 0: it needs no worker."""
-    began_ns: int = 0
-    done: tenure_link.TurnDone | None = None
-    silent: bool = False
-    """The job is answered already: only what its class makes of the failure is to be committed."""
-    letter: tenure_link.Fault | None = None
-    """It has failed for the last time, and ends with that."""
-    cut: bool = False
-    progress: tenure_link.Progress | None = None
-    """A step that it has come to, and that is not durable yet."""
-    sends: list[boxes.Entry] = field(default_factory=list[boxes.Entry])
 
 
 class Turns:
@@ -74,22 +53,21 @@ class Turns:
         self._telling = telling
         self._judge = judge
         self._outgoing = outgoing
+        self._composer = Composer(site, telling, ledger, judge, outgoing)
+        self._queries = Queries(site, telling, judge, self.pump)
+        self._watchdog = Watchdog(self._running, self._kill)
         self.owing = Owing(site.lease, lambda: ledger.book, partial(self.add, first=True))
         self._asides: list[Flight] = []
         """Of jobs that are no turns, while a turn is owed: they wait for no draft."""
         self._accepting = False
         """A turn has come to its first step: nothing begins until it is known to be owed."""
         self._queue: deque[Job] = deque()
-        self._waiting_queries: list[CallJob] = []
         self._flights: deque[Flight] = deque()
         self._writing: list[Flight] = []
-        self._asked: dict[int, CallJob] = {}
-        """Queries in the worker, by number."""
         self._worker: Worker | None = None
         self._over: asyncio.Future[None] | None = None
         self._only: Job | None = None
         self._pumping = self._stopping = False
-        self._watchdog: asyncio.TimerHandle | None = None
         self._landing: asyncio.Future[None] | None = None
 
     # --- what is asked ------------------------------------------------------------------------------------------------
@@ -102,13 +80,13 @@ class Turns:
     @property
     def busy(self) -> bool:
         """Something is under way."""
-        return bool(self._flights or self._writing or self._asked)
+        return bool(self._flights or self._writing or self._queries.busy)
 
     @property
     def idle(self) -> bool:
         """Nothing is asked and nothing under way; a turn that is owed waits."""
-        under_way = self._queue or self._flights or self._writing or self._asides or self._asked
-        return not (under_way or self._waiting_queries or self._judge.parked or self.suspects or self.owing.waiting)
+        waits = self._queue or self._asides or self._queries.waiting or self._judge.parked or self.owing.waiting
+        return not (self.busy or waits or self.suspects)
 
     def add(self, job: Job, *, first: bool = False) -> None:
         """Queue a job; `first`: before all others."""
@@ -121,15 +99,13 @@ class Turns:
 
     def refuse_all(self, code: str, message: str, *, queued_only: bool = False) -> None:
         """Answer everything that has not begun; unless `queued_only`, also what has."""
-        jobs: list[Job] = [*self._queue, *self._judge.take_parked(), *self._waiting_queries, *self.owing.stop()]
+        jobs: list[Job] = [*self._queue, *self._judge.take_parked(), *self._queries.waited(), *self.owing.stop()]
         self._queue.clear()
-        self._waiting_queries.clear()
         if not queued_only:
             jobs += [flight.job for flight in (*self._writing, *self._flights, *self._asides)]
-            jobs += [*self._asked.values(), *self.suspects]
+            jobs += [*self._queries.lost(), *self.suspects]
             self._flights.clear()
             self._asides.clear()
-            self._asked.clear()
             self.suspects.clear()
         for job in jobs:
             job.cut_off(code, message)
@@ -147,8 +123,7 @@ class Turns:
         try:
             if worker.lost:
                 raise WorkerLost(f"worker {worker.pid} is gone")
-            queries, self._waiting_queries = self._waiting_queries, []
-            for query in queries:
+            for query in self._queries.waited():
                 self._ask(query)
             if only is not None:
                 self.add(only, first=True)
@@ -189,7 +164,7 @@ class Turns:
     def _lost(self) -> None:
         """The worker is gone, with every draft: what was running first is a suspect, the rest begins anew."""
         worker = self._worker
-        running = next((flight for flight in self._flights if flight.done is None and flight.number), None)
+        running = self._running()
         for flight in reversed(self._flights):
             flight.cut = True
             if flight is running and not flight.job.answered:
@@ -199,8 +174,7 @@ class Turns:
                 self.requeue(flight.job)
         self._flights.clear()
         self._accepting = False
-        self.suspects += [query for query in self._asked.values() if not query.answered]
-        self._asked.clear()
+        self.suspects += self._queries.lost()
         self._end(WorkerLost(f"worker {worker.pid if worker is not None else 0} is gone"))
 
     # --- the pump -----------------------------------------------------------------------------------------------------
@@ -223,7 +197,7 @@ class Turns:
 
     def _has_ended(self) -> bool:
         """Whether `serve` is over, now that nothing is under way."""
-        if self._asked:
+        if self._queries.busy:
             return False
         if self._only is not None:
             return self._only not in self._queue
@@ -261,8 +235,14 @@ class Turns:
         self._judge.begun(job)
         job.stage = Stage.RUNNING
         self._flights.append(flight)
-        if self._watchdog is None:
-            self._watch()
+        self._watchdog.watch()
+
+    def _running(self) -> Flight | None:
+        return next((flight for flight in self._flights if flight.done is None and flight.number), None)
+
+    def _kill(self, why: str) -> None:
+        if self._worker is not None:
+            self._site.pool.kill(self._worker, f"{self._telling.agent} {why}")
 
     def _done(self, flight: Flight, done: tenure_link.TurnDone) -> None:
         if flight.cut:
@@ -347,14 +327,15 @@ class Turns:
             if self._flights[0].silent:
                 break
             self._cut(self._flights[0], keep=False)  # its deadline has passed, and it was called "not applied"
-        draft = turns.Draft(self.ledger.book, self._site.lease.cluster_time)
+        draft = self._composer.draft()
         due: tuple[tenure_link.Due, ...] | None = None
         ready: list[Flight] = []
         while self._flights and (done := self._flights[0].done) is not None:
             flight = self._flights[0]
             if flight.job.answered and not flight.silent:
                 break
-            if not self._applied(draft, flight, done):
+            if (fault := self._composer.end_into(draft, flight, done)) is not None:
+                self._unkept(flight, fault)
                 continue
             ready.append(self._flights.popleft())
             due = done.due if done.due is not None else due
@@ -372,7 +353,9 @@ class Turns:
         return [
             flight
             for flight in asides
-            if not flight.job.answered and flight.done is not None and self._applied(draft, flight, flight.done)
+            if not flight.job.answered
+            and flight.done is not None
+            and self._composer.end_into(draft, flight, flight.done) is None
         ]
 
     def _step_into(self, draft: turns.Draft) -> Flight | None:
@@ -380,72 +363,24 @@ class Turns:
         flight = self._flights[0] if self._flights else None
         if flight is None or flight.progress is None or flight.done is not None:
             return None
-        progress = flight.progress
-        if progress.entry is None and flight.job.answered:
+        if flight.progress.entry is None and flight.job.answered:
             self._accepting = False
             self._cut(flight, keep=False)  # its deadline has passed, and it was called "not applied"
             return None
-        if progress.entry is None:
-            flight.job.accept(draft, self._telling.uid, self._site.lease.cluster_now + progress.lasts)
-        else:
-            draft.journal.finish_step(progress.position, Step(progress.entry.name, progress.entry.result))
+        self._composer.step_into(draft, flight, flight.progress)
         return flight
 
-    def _applied(self, draft: turns.Draft, flight: Flight, done: tenure_link.TurnDone) -> bool:
-        """Into the draft, whole or not at all."""
-        job = flight.job
-        if done.waits is not None:
-            return self._suspended(draft, flight, done.waits)
-        try:
-            entries = self._outgoing.entries_of(done.sends, draft)
-            answer = None if flight.silent else job.answer_entry(done.reply or b"", flight.letter, draft.now)
-            entries += [] if answer is None else [answer]
-            more = len(done.state or b"") + len(done.reply or b"") + sum(len(entry.body) for entry in entries)
-            self.ledger.check_room(draft, more)
-            draft.boxes.check_room(entries)
-        except TooLarge as error:
-            self._unkept(flight, "StateInvalid", f"{self._telling.agent} {job.label}: {error}")
-            return False
-        except boxes.OutboxFull as error:
-            self._unkept(flight, "OutboxFull", str(error))
-            return False
-        draft.state(done.state)
-        if flight.letter is not None:
-            self._judge.give_up(draft, job, flight.letter)
-        elif not flight.silent:
-            job.apply(draft, done.reply or b"")
-        flight.sends = entries
-        for entry in entries:
-            draft.boxes.send(entry)
-        return True
-
-    def _suspended(self, draft: turns.Draft, flight: Flight, waits: tenure_link.Wait) -> bool:
-        """The turn waits; what has come already ends the wait at once [inbox_seen]."""
-        waiting = Waiting(position=waits.position, name=waits.name, until=waits.until, types=waits.types, key=waits.key)
-        draft.journal.suspend(waiting)
-        for k, signal in draft.journal.inbox.items():
-            job = InboxJob(k, signal)
-            if job.wanted.signal and draft.journal.journal().awaits(job.type, ""):
-                draft.journal.wake(job.wanted.signal)
-                draft.journal.drop(k)
-                break
-        for entry in self._outgoing.entries_of(waits.sends, draft, reply=waits.key):
-            draft.boxes.send(entry)
-        flight.silent = True
-        return True
-
-    def _unkept(self, flight: Flight, code: str, message: str) -> None:
+    def _unkept(self, flight: Flight, fault: tenure_link.Fault) -> None:
         """What the turn asks for cannot be kept."""
         job = flight.job
         self._cut(flight, keep=False)
-        fault = tenure_link.Fault(code, message)
         self._telling.failed(fault)
         if job.ends_in_letter:
             self._judge.begun(job)
             done = tenure_link.TurnDone(0, reply=b"")
             self._flights.appendleft(Flight(job, 0, done=done, letter=fault))
         else:
-            job.refuse(code, message)
+            job.refuse(fault.code, fault.message)
 
     def _send_write(
         self,
@@ -464,7 +399,8 @@ class Turns:
         except RecordTooLarge as error:  # a narrower limit than ours: what was first is refused, the rest tried again
             self._flights.extendleft(reversed(ready))
             if ready:
-                self._unkept(ready[0], "StateInvalid", f"{self._telling.agent} {ready[0].job.label}: {error}")
+                text = f"{self._telling.agent} {ready[0].job.label}: {error}"
+                self._unkept(ready[0], tenure_link.Fault("StateInvalid", text))
             return
         self._writing = ready
         for flight in (*ready, *([] if stepping is None else [stepping])):
@@ -554,48 +490,11 @@ class Turns:
     # --- queries ------------------------------------------------------------------------------------------------------
 
     def _ask(self, job: CallJob) -> None:
-        """Beside the turns, on what is committed."""
         worker = self._worker
         if worker is None or worker.lost or (self._only is not None and self._only is not job):
-            self._waiting_queries.append(job)
-            return
-        if job.answered:
-            return
-        if not self._site.lease.held:
-            job.refuse("Fenced", "the lease of this host has lapsed")
-            return
-        number = next(self._site.turns)
-        job.stage = Stage.RUNNING
-        self._asked[number] = job
-        self._judge.confirm(job)
-        worker.ask(job.frame(number, self._telling.uid, self._site.lease.cluster_now), partial(self._answered, job))
-
-    def _answered(self, job: CallJob, done: tenure_link.TurnDone) -> None:
-        self._asked.pop(done.turn, None)
-        if done.fault is not None:
-            self._telling.failed(done.fault)
-            job.refuse(done.fault.code, done.fault.message)
+            self._queries.wait(job)
         else:
-            self._judge.release_read(job, done.reply or b"")
-        self.pump()
-
-    # --- stuck turns --------------------------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        """The worker keeps deadlines too, and cancels what can be cancelled. What cannot is waited for: for a while."""
-        self._watchdog = None
-        running = next((flight for flight in self._flights if flight.done is None and flight.number), None)
-        if running is None or self._worker is None:
-            return
-        late_s = (boot_ns() - running.job.deadline_ns) / 1e9
-        if late_s >= STUCK_LIMIT_S:
-            text = f"{self._telling.agent} {running.job.label} ran on for {STUCK_LIMIT_S:g} s after its deadline"
-            self._site.pool.kill(self._worker, text)
-            return
-        if late_s >= 0:
-            running.job.out_of_time()
-        wait_s = -late_s if late_s < 0 else STUCK_LIMIT_S - late_s
-        self._watchdog = asyncio.get_running_loop().call_later(min(wait_s, LOOK_S), self._watch)
+            self._queries.ask(worker, job)
 
 
 def wake_of(due: Iterable[tenure_link.Due]) -> turns.Wake:

@@ -1,0 +1,182 @@
+"""Signals of other agents, as jobs (protocol 3, receiver): settled by their commits, or sent again by their senders."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+import tenure_link
+from tenured.clocks import boot_ns, wall_s
+from tenured.core import boxes, turns
+from tenured.core.journals import Owed
+from tenured.core.signals import Again, Answer, Settled, Signal, Verdict
+from tenured.host.jobs import SIGNAL_TURN_S, Job
+
+
+class SignalJob(Job):
+    """A signal of another agent."""
+
+    ends_in_letter = True
+    exclusive = False
+
+    def __init__(self, signal: Signal) -> None:
+        self.signal = signal
+        self.wanted = _wanted(signal)
+        self.label = self.wanted.name or self.type or "a signal"
+        self.needs_worker = not signal.void and not self.wanted.answer
+        self.tried_again = not self.wanted.reply
+        self.meanwhile = False
+        """A turn is owed: it ends its wait, or is accepted for later."""
+        self.caller = signal.source
+        self.key = f"{signal.sender}/{signal.n}"
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._deadline_ns = 0
+
+    @property
+    def type(self) -> str:
+        """Of a signal; empty: an action is asked for by its name."""
+        try:
+            return str(_attributes(self.wanted.signal).get("type", "")) if self.wanted.signal else ""
+        except msgspec.DecodeError:
+            return ""
+
+    @property
+    def answered(self) -> bool:
+        """See Job."""
+        return self.answer.done()
+
+    @property
+    def deadline_ns(self) -> int:
+        """Of the turn that runs."""
+        return self._deadline_ns
+
+    def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
+        """See Job."""
+        self._deadline_ns = boot_ns() + int(SIGNAL_TURN_S * 1e9)
+        return tenure_link.Turn(
+            turn=number,
+            uid=uid,
+            kind="work",
+            method=self.label,
+            arguments=self.signal.body,
+            deadline_ns=self._deadline_ns,
+            caller=self.caller,
+            now=now,
+            wall=wall_s(),
+            key=f"{uid}/{self.key}",
+        )
+
+    def accept(self, draft: turns.Draft, uid: str, until: float) -> None:
+        """See Job: mark and signal in one write."""
+        self.consume(draft)
+        signal = self.signal
+        owed = Owed(
+            kind="work",
+            method=self.label,
+            arguments=signal.body,
+            caller=self.caller,
+            key=f"{uid}/{self.key}",
+            label=self.label,
+            until=until,
+            born=signal.born,
+            source=signal.source,
+            sender=signal.sender,
+            reply=self.wanted.reply,
+        )
+        draft.journal.accept(owed)
+
+    def consume(self, draft: turns.Draft) -> None:
+        """It is settled: it never comes again."""
+        draft.saw(self.signal.born)
+        draft.boxes.mark(self.signal, draft.now, applied=not self.signal.void)
+
+    def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
+        """See Job."""
+        self.consume(draft)
+        if self.signal.void:
+            return
+        journal = draft.journal.journal()
+        if self.wanted.answer:
+            if journal.awaits("", self.wanted.answer):
+                draft.journal.wake(self.wanted.arguments)
+        elif self.meanwhile:
+            if self.wanted.signal and journal.awaits(self.type, ""):
+                draft.journal.wake(self.wanted.signal)
+            else:
+                draft.journal.take(self.signal)
+
+    def answer_entry(self, reply: bytes, fault: tenure_link.Fault | None, now: float) -> boxes.Entry | None:
+        """See Job."""
+        if not self.wanted.reply or self.meanwhile:
+            return None
+        return answer_to(self.signal.sender, self.signal.source, self.wanted.reply, reply, fault, now)
+
+    def released(self, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
+        """See Job."""
+        self.settle(Verdict.NOT_APPLIED if self.signal.void else Verdict.APPLIED)
+
+    def settle(self, verdict: Verdict) -> None:
+        """The answer, after the commit."""
+        if not self.answer.done():
+            self.answer.set_result(Settled(verdict))
+
+    def cut_off(self, code: str, message: str) -> None:
+        """See Job: its sender keeps it, and sends it again."""
+        if not self.answer.done():
+            self.answer.set_result(Again(code, message))
+
+    def letter(self, to: str, fault: tenure_link.Fault) -> boxes.Letter | None:
+        """What is left of it when it has failed for the last time; None: its sender waits, and is told."""
+        if self.wanted.reply:
+            return None
+        return boxes.Letter(
+            at=wall_s(),
+            side=boxes.Side.RECEIVER,
+            verdict=str(Verdict.NOT_APPLIED),
+            what=self.label,
+            source=self.signal.source,
+            to=to,
+            code=fault.code,
+            message=fault.message,
+            details=fault.details[:4096],
+            attempts=self.attempts,
+            body=self.signal.body,
+            born=self.signal.born,
+        )
+
+
+class HeldJob(SignalJob):
+    """The signal that a paused agent has failed at, tried again."""
+
+    exclusive = True
+
+    def __init__(self, held: boxes.Held, uid: str) -> None:
+        super().__init__(Signal("", uid, 0, 0, held.born, held.body, source=held.source))
+        self.label = held.what
+
+    def consume(self, draft: turns.Draft) -> None:
+        """Its mark is in the record since the pause [pause_mark]."""
+        draft.boxes.hold(None)
+
+
+_work = msgspec.msgpack.Decoder(tenure_link.Work).decode
+_attributes = msgspec.msgpack.Decoder(dict[str, object]).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _wanted(signal: Signal) -> tenure_link.Work:
+    """What it asks for; a worker says what is wrong with one that does not decode."""
+    try:
+        return _work(signal.body) if signal.body else tenure_link.Work()
+    except msgspec.DecodeError:
+        return tenure_link.Work()
+
+
+def answer_to(
+    sender: str, source: str, name: str, reply: bytes, fault: tenure_link.Fault | None, now: float
+) -> boxes.Entry:
+    """The end of what an agent's turn waits for, as a signal to it (`tenure._steps.outcome` has the shape)."""
+    how = {"reply": reply} if fault is None else {"fault": [fault.code, fault.message, fault.details[:4096]]}
+    body = _encode(tenure_link.Work(answer=name, arguments=_encode(how)))
+    return boxes.Entry(receiver=sender, to=source, born=now, body=body, type="reply")
