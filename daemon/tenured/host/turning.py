@@ -105,7 +105,8 @@ class Turns:
     @property
     def idle(self) -> bool:
         """Nothing is asked and nothing under way."""
-        return not (self._queue or self._flights or self._writing or self._asked or self._judge.parked or self.suspects)
+        under_way = self._flights or self._writing or self._asked or self._landing is not None
+        return not (under_way or self._queue or self._judge.parked or self.suspects)
 
     def add(self, job: Job, *, first: bool = False) -> None:
         """Queue a job; `first`: before all others."""
@@ -332,7 +333,7 @@ class Turns:
     # --- commits ------------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        if self._writing:
+        if self._landing is not None:  # also a write of settlements or of a step alone: no turn is in it
             return
         while self._flights and self._flights[0].done is not None and self._flights[0].job.answered:
             if self._flights[0].silent:
