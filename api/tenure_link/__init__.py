@@ -195,6 +195,10 @@ class Due(msgspec.Struct, frozen=True, array_like=True):
     at: float
     """Seconds: of cluster time; of the wall clock (since 1970) for `wall`."""
     wall: bool = False
+    what: str = ""
+    """Action or type of the signal, for people."""
+    every: str = ""
+    """Cron expression and time zone, for people; empty: it is run once."""
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):

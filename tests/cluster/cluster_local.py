@@ -1,7 +1,10 @@
 """One local cluster of real processes, as the tests use it."""
 
 import asyncio
+import contextlib
 import itertools
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ import msgspec
 from tenure_cli.dev.bring_up import wait_for_hosts, wait_for_leader
 from tenure_cli.dev.cluster import DevCluster
 from tenure_cli.dev.plan import PoolPlan
+from tenure_cli.dev.workers import daemon_pids, worker_pids
 from tenure_cli.ports import Cluster, Rows
 from tenure_cli.remote import RemoteCluster
 from tenure_proto.v1 import registry_pb2
@@ -20,7 +24,14 @@ from tenure_proto.v1 import registry_pb2
 HERE = Path(__file__).resolve().parent
 NAMESPACE = "shop"
 DEADLINE_S = 60.0
-GOOD = PoolPlan(name="default", modules=("cluster_agents", "cluster_operating", "tenure.testing._conformance_agents"))
+MODULES = (
+    "cluster_agents",
+    "cluster_operating",
+    "cluster_signals",
+    "cluster_deployed",
+    "tenure.testing._conformance_agents",
+)
+GOOD = PoolPlan(name="default", modules=MODULES)
 BROKEN = PoolPlan(name="broken", modules=("cluster_broken",), replicas=1)
 
 
@@ -41,6 +52,8 @@ class Local:
     cluster: Cluster
     environment: dict[str, str]
     log: list[tuple[str, str]]
+    code: Path
+    """Where the module is that a test deploys."""
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -100,6 +113,39 @@ class Local:
         """The value of a reply."""
         return (await self.cluster.call(name, method, arguments, DEADLINE_S)).value
 
+    async def on(self, node: int, **fields: Any) -> str:
+        """An agent that is Ready, on the node of that number unless that has no place; its name."""
+        return await self.running_agent(strategy="LocalPreferred", near=f"node-{node}", **fields)
+
+    async def until_answer(self, name: str, query: str, holds: Callable[[Any], object], what: str) -> Any:
+        """What a query says once it is so."""
+        found: Any = None
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while not holds(found := await self.call(name, query)):
+                    await asyncio.sleep(0.01)  # no stream of answers
+        except TimeoutError:
+            raise AssertionError(f"not within {DEADLINE_S:g} s: {query} of {name} is {what}; it is {found}") from None
+        return found
+
+    async def host_of(self, name: str) -> str:
+        """Who holds it now."""
+        return (await self.until(name, lambda row: row.host, "held")).host
+
+    def kill_worker(self, host: str) -> None:
+        """`kill -9` of PID 1 of the host's worker container, and of all workers with it."""
+        self._kill(worker_pids(self.running.process(host).pid))
+
+    def kill_host(self, host: str) -> None:
+        """`kill -9` of the daemon and its workers; the supervisor starts them again."""
+        supervisor = self.running.process(host).pid
+        self._kill(daemon_pids(supervisor) + worker_pids(supervisor))
+
+    def _kill(self, pids: list[int]) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     async def tenure(self, *words: str, stdin: str = "", **environment: str) -> Finished:
         """Run the command line."""
         process = await asyncio.create_subprocess_exec(
@@ -123,3 +169,9 @@ class Local:
 def good_hosts(running: DevCluster) -> list[str]:
     """Hosts whose modules load."""
     return [host.name for host in running.plan.hosts if host.pool.name == GOOD.name]
+
+
+def deploy(code: Path, second: str) -> None:
+    """Write the module `cluster_deployed`, whose agent has a second step of this name."""
+    text = (HERE / "cluster_deployed.txt").read_text()
+    (code / "cluster_deployed.py").write_text(text.replace("SECOND", second))

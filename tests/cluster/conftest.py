@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tenure_cli.dev.bring_up import context_of, wait_for_hosts, wait_for_leader
 from tenure_cli.dev.cluster import DevCluster, Options
 from tenure_cli.dev.plan import PoolPlan
 from tenure_proto.v1 import registry_pb2
-from tests.cluster.cluster_local import BROKEN, GOOD, HERE, NAMESPACE, Local, good_hosts
+from tests.cluster.cluster_local import BROKEN, GOOD, HERE, NAMESPACE, Local, deploy, good_hosts
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -23,7 +24,11 @@ async def local() -> AsyncIterator[Local]:
     # Not pytest's directory: the path of a unix socket is short.
     with tempfile.TemporaryDirectory(prefix="tn-") as home:
         directory = Path(home) / "tenure" / "dev" / "dev"
-        options = Options(directory, NAMESPACE, "tests", (GOOD, BROKEN), python_root=HERE)
+        code = Path(home) / "code"
+        code.mkdir()
+        deploy(code, "old")
+        good = replace(GOOD, env=(("PYTHONPATH", str(code)),))
+        options = Options(directory, NAMESPACE, "tests", (good, BROKEN), python_root=HERE)
         environment = {"PATH": os.environ["PATH"], "HOME": home, "XDG_STATE_HOME": home, "COLUMNS": "200"}
         async with (
             DevCluster(options, lambda name, line: log.append((name, line))) as running,
@@ -32,7 +37,7 @@ async def local() -> AsyncIterator[Local]:
             await wait_for_leader(cluster)
             await cluster.apply_pools([_pool(GOOD), _pool(BROKEN)])
             await wait_for_hosts(cluster, good_hosts(running))
-            yield Local(running, cluster, environment, log)
+            yield Local(running, cluster, environment, log, code)
 
 
 def _pool(pool: PoolPlan) -> registry_pb2.PoolSpec:

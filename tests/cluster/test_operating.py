@@ -21,12 +21,13 @@ async def post(local: Local, desk: str, *numbers: int) -> None:
     await local.call(clerk, "post", desk=desk, numbers=list(numbers))
 
 
-async def done(local: Local, desk: str, *expected: int) -> None:
-    """Until the desk took exactly these, in this order."""
+async def done(local: Local, desk: str, *expected: int, order: bool = True) -> None:
+    """Until the desk took exactly these, in this order if it matters."""
     found: list[int] = []
+    seen = list if order else sorted
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while (found := await local.call(desk, "done")) != list(expected):
+            while seen(found := await local.call(desk, "done")) != seen(expected):
                 pass  # a query is a round trip
     except TimeoutError:
         raise AssertionError(f"{desk} took {found}, not {expected}") from None
@@ -104,12 +105,14 @@ async def test_letters_can_be_dropped(local: Local) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "taken", "letters"), [("resume", (1, 2), 0), ("skip", (2,), 1), ("redrive", (2, 1), 0)]
+    ("verb", "taken", "letters"), [("resume", (1, 2), 0), ("skip", (2,), 1), ("redrive", (1, 2), 0)]
 )
 async def test_a_paused_agent_goes_on_as_it_is_told(
     local: Local, verb: str, taken: tuple[int, ...], letters: int
 ) -> None:
-    """Protocol 3, Pause: the order stands until somebody decides about the first."""
+    """Protocol 3, Pause: the order stands until somebody decides about the first. What is redriven is a new signal, of
+    another sender: the two come in any order.
+    """
     desk = await local.running_agent(class_="Desk", delivery=TWICE, on_exhausted="Pause")
     await post(local, desk, 1, 2)
     row = await local.until(desk, lambda row: row.phase == "Paused", "paused")
@@ -117,7 +120,7 @@ async def test_a_paused_agent_goes_on_as_it_is_told(
     assert row.summary.endswith("(tenure resume, skip or redrive)")
     await mend(local, desk)
     await good(local, verb, desk)
-    await done(local, desk, *taken)
+    await done(local, desk, *taken, order=verb != "redrive")
     await local.until(desk, lambda row: row.ready and row.dead_letters == letters, f"left with {letters} letters")
     again = await local.tenure(verb, desk)
     assert (again.status, "not paused" in again.err) == (1, True)

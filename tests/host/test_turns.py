@@ -18,6 +18,7 @@ from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
 from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED, OUTCOME_UNKNOWN, Version
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec
 from tenured.core import register
+from tenured.core.signals import Settled, Verdict
 from tenured.host import holder as holder_module
 from tenured.host.holder import Holder
 from tenured.host.leasing import boot_ns
@@ -185,6 +186,35 @@ class FakePool:
         worker.dead.set()
 
 
+class PlayedWay:
+    """What an agent has sent."""
+
+    def __init__(self) -> None:
+        self.released: list[int] = []
+        self.settle: Any = None
+
+    def open(self, uid: str, source: str, tenant: str, settle: Any, *, epoch: int) -> PlayedWay:
+        self.settle = settle
+        return self
+
+    def release(self, entries: Any) -> None:
+        self.released += [entry.n for entry in entries]
+
+    def forget(self, ns: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FakeMirror:
+    """Agents by name."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Any] = {}
+
+    def agent(self, name: str) -> Any:
+        return self.rows.get(name)
+
+
 class FakeReports:
     """Keeps what was reported."""
 
@@ -218,9 +248,9 @@ async def scene() -> AsyncIterator[Any]:
         store=Store(servers, "h.1", boot_ns),
         reports=reports,
         logs=AgentLogs("h"),
-        mirror=None,
+        mirror=FakeMirror(),
         metrics=Metrics(),
-        courier=None,
+        courier=PlayedWay(),
         random=lambda: 0.5,
     )
 
@@ -370,6 +400,36 @@ async def test_signals_leave_with_the_state(scene: SimpleNamespace) -> None:
     await reply_of(job)
     lines = [line.text async for batch in scene.site.logs.read("7", 9, follow=False) for line in batch.lines]
     assert lines == ['signal counter.changed {"count":1}']
+
+
+async def test_a_write_of_settlements_alone_is_waited_for_by_the_next(scene: SimpleNamespace) -> None:
+    """Protocol 3, one write per turn [numbers_in_state, keep_box]: a draft that was made while it was under way would
+    bring back what it took from the outbox.
+    """
+    way = scene.site.courier
+    scene.site.mirror.rows["shop/b"] = SimpleNamespace(uid="8")
+    holder = await scene.start()
+
+    async def turn(key: int) -> Any:
+        job = submit(holder, key)
+        sends = (tenure_link.Outgoing(to="shop/b", work=b"\x80"),)
+        scene.played.done(await scene.played.turn(), reply=pack(key), state=pack({"n": key}), sends=sends)
+        return job
+
+    await reply_of(await turn(1))
+    scene.servers.writes_answer.clear()
+    before = len(scene.servers.frames)
+    way.settle(1, Settled(Verdict.APPLIED))
+    async with asyncio.timeout(5):
+        while len(scene.servers.frames) == before:  # noqa: ASYNC110 - of a fake
+            await asyncio.sleep(0.005)
+    job = await turn(2)
+    scene.servers.writes_answer.set()
+    await reply_of(job)
+    assert way.released == [1, 2]
+    assert len(scene.servers.stored("7", "o/2")) >= 2
+    assert holder._parts is not None
+    assert list(holder._parts.ledger.book.boxes.out) == [2]
 
 
 async def test_a_deadline_before_the_write_is_not_applied_and_stays_so(scene: SimpleNamespace) -> None:

@@ -107,6 +107,8 @@ class Controls:
             raise Refused("InvalidArguments", f"the arguments of {call.method} are no map: {error}") from error
         if call.method in READS:
             return _encode(self._read(call.method, arguments))
+        if self._known(call):  # before what it asks for is looked at: that is done, perhaps, and gone [judge]
+            return ControlJob(call, caller, deadline_ns, lambda _: None)
         if call.method == "resume":
             self._try(self._held())
             return _encode({"agent": self._agent, "phase": "Running"})
@@ -136,16 +138,12 @@ class Controls:
             case "state.get":
                 return self._state()
             case _:
-                return [
-                    {
-                        "name": one.name,
-                        "at": one.at,
-                        "clock": "wall" if one.wall else "cluster",
-                        "what": "",
-                        "every": None,
-                    }
-                    for one in self._due()
-                ]
+                return [_plan(one) for one in self._due()]
+
+    def _known(self, call: Call) -> bool:
+        """Whether it is a repetition of what was done: its turn answers it from the record."""
+        verdict = turns.judge(self._ledger.book, call.client_id, call.key, call.born, self._ledger.book.clock)
+        return isinstance(verdict, turns.Recorded | turns.AppliedReplyGone)
 
     def _state(self) -> dict[str, Any]:
         content: dict[str, Any] = msgspec.msgpack.decode(self._ledger.state or b"\x80")
@@ -156,9 +154,6 @@ class Controls:
             "at": self._at(),
             "state": fields,
         }
-
-    def _plan(self, one: tenure_link.Due) -> dict[str, Any]:
-        return {"name": one.name, "at": one.at, "clock": "wall" if one.wall else "cluster", "what": "", "every": None}
 
     def _at(self) -> list[int]:
         version = self._ledger.version
@@ -263,6 +258,11 @@ def _letter_of(held: boxes.Held, agent: str) -> Letter:
         body=held.body,
         born=held.born,
     )
+
+
+def _plan(one: tenure_link.Due) -> dict[str, Any]:
+    clock = "wall" if one.wall else "cluster"
+    return {"name": one.name, "at": one.at, "clock": clock, "what": one.what, "every": one.every or None}
 
 
 def _line(name: str, letter: Letter) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Ledger:
         """Raises turns.Damaged."""
         self._record = record
         self._volatile = None if durable else dict(entries)
+        self._unwritten = 0
+        """Commits of a volatile agent."""
         self.book = turns.load(entries)
         self._size = sum(map(len, entries.values()))
 
@@ -43,7 +45,8 @@ class Ledger:
     @property
     def version(self) -> Version:
         """Of what is committed, while nothing is being written."""
-        return self._record.owner.version
+        version = self._record.owner.version
+        return Version(version.epoch, version.seq + self._unwritten)
 
     def check_room(self, draft: turns.Draft, more: int) -> None:
         """Raise TooLarge unless so many bytes more fit. On the safe side: what the draft replaces is not counted."""
@@ -66,6 +69,7 @@ class Ledger:
             for name in turn.deletes:
                 self._volatile.pop(name, None)
             self._volatile.update(turn.puts)
+            self._unwritten += 1
             written = asyncio.get_running_loop().create_future()
             written.set_result(None)
         self._size = size

@@ -80,7 +80,7 @@ class Turns:
     @property
     def busy(self) -> bool:
         """Something is under way."""
-        return bool(self._flights or self._writing or self._queries.busy)
+        return bool(self._flights or self._landing is not None or self._queries.busy)
 
     @property
     def idle(self) -> bool:

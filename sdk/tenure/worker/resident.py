@@ -67,7 +67,7 @@ class Resident:
     def due(self) -> tuple[Due, ...]:
         """What the draft plans."""
         plans: Mapping[str, Any] = self.activation.slices.get(timers.SLICE, {})
-        return tuple(Due(name, plan["at"], "every" in plan) for name, plan in plans.items())
+        return tuple(_due(name, plan) for name, plan in plans.items())
 
     async def begin(self) -> TurnDone:
         """What comes before the first turn: missed runs that are to be skipped, then the hook of the class."""
@@ -293,6 +293,12 @@ class Resident:
         for directive in directives:
             timers.fold(slices, directive, self._now, self._wall)
         return slices
+
+
+def _due(name: str, plan: Mapping[str, Any]) -> Due:
+    every = " ".join(plan["every"]) if "every" in plan else ""
+    what = plan["name"] if "name" in plan else work.label_of(work.read(plan))
+    return Due(name, plan["at"], bool(every), what, every)
 
 
 def _plain(done: Done) -> TurnDone:
