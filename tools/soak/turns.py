@@ -28,6 +28,7 @@ from tenure_cli.dev.bring_up import wait_for_hosts, wait_for_leader
 from tenure_cli.dev.cluster import DevCluster
 from tenure_cli.ports import Cluster
 
+AGENTS_DIR = Path(__file__).resolve().parent / "agents"
 AGENTS = 24
 LOOPS = 48
 CALL_S = 60.0
@@ -263,8 +264,7 @@ async def soak(turns: int, seed: int, *, log: bool = False) -> Report:
     """Run it, and count."""
     began = time.monotonic()
     specs = [agent_spec(f"soak-{number}", "SoakAgent") for number in range(AGENTS)]
-    root = Path(__file__).resolve().parent / "agents"
-    async with local_cluster(specs, log=log, root=root, modules=("soak_agents",)) as (running, cluster):
+    async with local_cluster(specs, log=log, root=AGENTS_DIR, modules=("soak_agents",)) as (running, cluster):
         load, faults = Load(cluster, turns, seed), Faults(running, cluster, seed)
         striking, telling = asyncio.create_task(faults.run()), asyncio.create_task(tell(load, faults))
         try:
