@@ -23,7 +23,7 @@ from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
 from tenured.core.backoff import Backoff
 from tenured.core.signals import Answer, Signal
-from tenured.host.alarms import Alarms
+from tenured.host.alarms import Alarms, wake_of
 from tenured.host.controls import Controls, Refused, refusal
 from tenured.host.failures import not_applied
 from tenured.host.jobs import CallJob, Job, Kind
@@ -33,10 +33,10 @@ from tenured.host.outgoing import Outgoing
 from tenured.host.policy import policy_of
 from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
-from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordUnreadable
+from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordTooLarge, RecordUnreadable
 from tenured.host.telling import Telling
 from tenured.host.trials import Trials
-from tenured.host.turning import Turns, wake_of
+from tenured.host.turning import Turns
 from tenured.host.worker import ActivationRefused, Worker, WorkerLost
 
 log = logging.getLogger("tenured.host.holder")
@@ -188,7 +188,6 @@ class Holder:
         parts.outgoing.adopt(ledger.book.boxes)
         while self._queue:
             parts.runner.add(self._queue.popleft())
-        parts.runner.owing.look()
         while not self._stopping:
             failure = await self._once(parts)
             if failure is not None:
@@ -210,6 +209,7 @@ class Holder:
             worker.deactivate(self.uid, self.epoch)
             self._worker = None
         except ActivationRefused as refused:
+            worker.deactivate(self.uid, self.epoch)
             self._worker = None
             if trial is not None:
                 trial.cut_off("NotReady", refused.fault.message)
@@ -269,7 +269,10 @@ class Holder:
         for entry in parts.outgoing.entries_of(activated.sends, draft):
             draft.boxes.send(entry)
         turn = draft.turn()
-        await parts.ledger.commit(turn)
+        try:
+            await parts.ledger.commit(turn)
+        except RecordTooLarge as error:  # nothing was sent
+            raise ActivationRefused(tenure_link.Fault(code=Reason.STATE_INVALID, message=str(error))) from error
         parts.outgoing.release(turn.book.boxes)
 
     def _report_ready(self, found: boxes.Boxes) -> None:
@@ -387,8 +390,8 @@ class _Parts:
         self.ledger = ledger
         self.outgoing = Outgoing(site, row, telling, policy)
         self.runner = Turns(site, telling, ledger, judge, self.outgoing)
-        self.outgoing.on_due = self.runner.pump
-        self.alarms = Alarms(site.lease, self.runner.add)
+        self.outgoing.on_due = judge.guard(self.runner.pump)
+        self.alarms = Alarms(site.lease, self.runner.add, lambda: ledger.book.boxes.held is not None, judge.guard)
         self.trials = Trials(self.runner, ledger, site.lease)
         self.controls = Controls(
             row.spec.id,
