@@ -75,6 +75,8 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     """Numbers up to `last` that were not applied [void_memory]."""
     epoch: int = 0
     """Of a volatile sender: the highest one seen [vol_highest]."""
+    unsure: int = 0
+    """Of numbers up to this, but for those in `voided`, nobody remembers whether they were applied [vol_ack]."""
 
 
 class Side(StrEnum):
@@ -121,6 +123,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     at: float = 0.0
     """Wall time, for people."""
+    sender: str = ""
+    n: int = 0
+    epoch: int = 0
+    """With the two before: which signal it is, for the keys of its steps [stable_key]."""
 
 
 class Boxes(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +141,8 @@ class Boxes(msgspec.Struct, frozen=True, kw_only=True):
     """By id, oldest first."""
     tries: dict[str, int] = {}
     held: Held | None = None
+    volatile: bool = False
+    """The agent keeps nothing (protocol 3, volatile agents). Never stored."""
 
 
 class Take(msgspec.Struct, frozen=True):
@@ -206,15 +214,32 @@ def judge(boxes: Boxes, signal: Signal, now: float, last: int | None = None) -> 
         mark = None  # a new start numbers from 1 again [vol_epoch]
     settled = mark.last if mark is not None else 0
     if signal.n <= settled and mark is not None:
-        return Duplicate(Verdict.NOT_APPLIED if signal.n in mark.voided else Verdict.APPLIED)
+        return Duplicate(_settled_as(mark, signal.n))
     if mark is None and now - signal.born >= KEEP_S:  # its mark may have been forgotten [age]
         return Duplicate(Verdict.UNKNOWN)
-    if signal.prev > max(settled, last or 0):
+    gap = boxes.volatile and mark is None and last is None  # it takes the stream up where that stands [vol_gap]
+    if signal.prev > max(settled, last or 0) and not gap:
         return OutOfOrder()
     crowded = signal.sender not in boxes.marks and len(boxes.marks) >= MAX_SENDERS
     if crowded and not any(now - known.used >= KEEP_S for known in boxes.marks.values()):
         return Crowded()
     return Take()
+
+
+def _settled_as(mark: Mark, n: int) -> Verdict:
+    if n in mark.voided:
+        return Verdict.NOT_APPLIED  # [void_memory]
+    return Verdict.UNKNOWN if n <= mark.unsure else Verdict.APPLIED
+
+
+def stream_of(signal: Signal) -> str:
+    """Whose numbers these are: of a sender, or of one start of a volatile one [vol_epoch]."""
+    return f"{signal.sender}@{signal.epoch}" if signal.epoch else signal.sender
+
+
+def name_of(signal: Signal) -> str:
+    """The same for each time that it comes, and of no other signal."""
+    return f"{stream_of(signal)}/{signal.n}"
 
 
 class BoxDraft:
@@ -241,6 +266,7 @@ class BoxDraft:
             letters=self.letters,
             tries=self.tries,
             held=self.held,
+            volatile=self._boxes.volatile,
         )
 
     # --- the receiver -----------------------------------------------------------------------------------------------
@@ -250,15 +276,23 @@ class BoxDraft:
 
         `now`: at least what the record has seen and when the signal was born.
         """
-        before = self.marks.get(signal.sender)
-        voided = before.voided if before is not None and before.epoch == signal.epoch else ()
-        if signal.prev == 0:  # the sender has nothing unsettled below
-            voided = ()
+        self.forget_tries(name_of(signal))
+        before = self.marks.pop(signal.sender, None)  # the latest used is the last one
+        if before is not None and before.epoch > signal.epoch:
+            self.marks[signal.sender] = before  # it never goes back
+            return
+        known = before if before is not None and before.epoch == signal.epoch else None
+        voided = known.voided if known is not None else ()
+        unsure = known.unsure if known is not None else signal.n - 1 if self._boxes.volatile else 0
+        if signal.prev == 0 and known is not None:  # the sender has nothing unsettled below
+            voided, unsure = (), 0
         if not applied:
-            voided = (*voided, signal.n)[-MAX_VOIDED:]
-        self.marks[signal.sender] = mark = Mark(signal.n, now, voided, signal.epoch)
+            voided = (*voided, signal.n)
+        if len(voided) > MAX_VOIDED:  # what is no longer remembered must not be called applied [void_memory]
+            voided, unsure = voided[1:], max(unsure, voided[0])
+        last = signal.n if known is None else max(known.last, signal.n)
+        self.marks[signal.sender] = mark = Mark(last, now, voided, signal.epoch, unsure)
         self._put(_MARK + signal.sender, _encode(mark))
-        self.forget_tries(f"{signal.sender}/{signal.n}")
 
     def forget(self, now: float) -> None:
         """Drop a few marks that were not used for `KEEP_S`."""

@@ -4,6 +4,8 @@ in one write).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tenure_link
 from tenured.core import boxes, turns
 from tenured.core.journals import Step, Waiting
@@ -11,7 +13,7 @@ from tenured.host.flights import Flight
 from tenured.host.judging import Judge
 from tenured.host.ledger import Ledger, TooLarge
 from tenured.host.outgoing import Outgoing
-from tenured.host.owing import InboxJob
+from tenured.host.owedjobs import InboxJob
 from tenured.host.site import Site
 from tenured.host.telling import Telling
 
@@ -35,17 +37,12 @@ class Composer:
         if done.waits is not None:
             return self._suspend_into(draft, flight, done.waits)
         job = flight.job
-        try:
-            entries = self._outgoing.entries_of(done.sends, draft)
-            answer = None if flight.silent else job.answer_entry(done.reply or b"", flight.letter, draft.now)
-            entries += [] if answer is None else [answer]
-            more = len(done.state or b"") + len(done.reply or b"") + sum(len(entry.body) for entry in entries)
-            self._ledger.check_room(draft, more)
-            draft.boxes.check_room(entries)
-        except TooLarge as error:
-            return tenure_link.Fault("StateInvalid", f"{self._telling.agent} {job.label}: {error}")
-        except boxes.OutboxFull as error:
-            return tenure_link.Fault("OutboxFull", str(error))
+        entries = self._outgoing.entries_of(done.sends, draft)
+        answer = None if flight.silent else job.answer_entry(done.reply or b"", flight.letter, draft.now)
+        entries += [] if answer is None else [answer]
+        more = len(done.state or b"") + len(done.reply or b"") + job.adds
+        if (fault := self._no_room(draft, flight, entries, more)) is not None:
+            return fault
         draft.state(done.state)
         if flight.letter is not None:
             self._judge.give_up(draft, job, flight.letter)
@@ -53,6 +50,18 @@ class Composer:
             job.apply(draft, done.reply or b"")
         for entry in entries:
             draft.boxes.send(entry)
+        return None
+
+    def _no_room(
+        self, draft: turns.Draft, flight: Flight, entries: Sequence[boxes.Entry], more: int
+    ) -> tenure_link.Fault | None:
+        try:
+            self._ledger.check_room(draft, more + sum(len(entry.body) for entry in entries))
+            draft.boxes.check_room(entries)
+        except TooLarge as error:
+            return tenure_link.Fault("StateInvalid", f"{self._telling.agent} {flight.job.label}: {error}")
+        except boxes.OutboxFull as error:
+            return tenure_link.Fault("OutboxFull", str(error))
         return None
 
     def step_into(self, draft: turns.Draft, flight: Flight, progress: tenure_link.Progress) -> None:
@@ -64,6 +73,9 @@ class Composer:
 
     def _suspend_into(self, draft: turns.Draft, flight: Flight, waits: tenure_link.Wait) -> tenure_link.Fault | None:
         """The turn waits; what has come already ends the wait at once [inbox_seen]."""
+        entries = self._outgoing.entries_of(waits.sends, draft, reply=waits.key)
+        if (fault := self._no_room(draft, flight, entries, 0)) is not None:
+            return fault
         waiting = Waiting(position=waits.position, name=waits.name, until=waits.until, types=waits.types, key=waits.key)
         draft.journal.suspend(waiting)
         for k, signal in draft.journal.inbox.items():
@@ -72,7 +84,7 @@ class Composer:
                 draft.journal.wake(job.wanted.signal)
                 draft.journal.drop(k)
                 break
-        for entry in self._outgoing.entries_of(waits.sends, draft, reply=waits.key):
+        for entry in entries:
             draft.boxes.send(entry)
         flight.silent = True
         return None

@@ -181,6 +181,8 @@ class Controls:
 
     def _redrive(self, arguments: Mapping[str, Any]) -> Callable[[turns.Draft], Any]:
         letter, name = self._letter(arguments), str(arguments["id"])
+        if not letter.body:
+            raise Refused("Conflict", f"of {letter.what} nothing is kept that could be sent again", "tenure dlq show")
         if letter.verdict != "not applied" and not arguments.get("confirm"):
             text = f"whether {letter.what} was applied is {letter.verdict}: once more may be twice"
             raise Refused("Conflict", text, "tenure dlq redrive --yes")

@@ -1,10 +1,11 @@
-"""A turn under way: from its beginning until it is committed, or did not happen."""
+"""A turn under way, from its beginning until it is committed or did not happen; and one write of several."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tenure_link
+from tenured.core import turns
 from tenured.host.jobs import Job
 
 
@@ -22,5 +23,23 @@ class Flight:
     letter: tenure_link.Fault | None = None
     """It has failed for the last time, and ends with that."""
     cut: bool = False
+    aside: bool = False
+    """It waits for no draft."""
     progress: tenure_link.Progress | None = None
     """A step that it has come to, and that is not durable yet."""
+
+
+@dataclass(eq=False)
+class Write:
+    """What goes to the store at once."""
+
+    draft: turns.Draft
+    ready: list[Flight] = field(default_factory=list[Flight])
+    """Turns whose ends it carries."""
+    stepping: Flight | None = None
+    """The turn whose acceptance, or step, it carries."""
+    settled: bool = False
+    due: tuple[tenure_link.Due, ...] | None = None
+    """What is planned from then on; None: as before."""
+    turn: turns.Turn = field(default_factory=lambda: turns.Turn(turns.Book(), {}))
+    began_ns: int = 0

@@ -25,7 +25,7 @@ from tenured.core import boxes, turns
 from tenured.core.backoff import Backoff
 from tenured.core.cells import Version
 from tenured.core.signals import Answer, Signal
-from tenured.host.alarms import Alarms
+from tenured.host.alarms import Alarms, wake_of
 from tenured.host.controls import Controls, Refused, refusal
 from tenured.host.failures import not_applied
 from tenured.host.jobs import CallJob, Job, Kind
@@ -35,10 +35,10 @@ from tenured.host.outgoing import Outgoing
 from tenured.host.policy import policy_of
 from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
-from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordUnreadable
+from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordTooLarge, RecordUnreadable
 from tenured.host.telling import Telling
 from tenured.host.trials import Trials
-from tenured.host.turning import Turns, wake_of
+from tenured.host.turning import Turns
 from tenured.host.worker import ActivationRefused, Worker, WorkerLost
 
 log = logging.getLogger("tenured.host.holder")
@@ -206,7 +206,6 @@ class Holder:
         parts.outgoing.adopt(ledger.book.boxes)
         while self._queue:
             parts.runner.add(self._queue.popleft())
-        parts.runner.owing.look()
         while not self._stopping:
             failure = await self._once(parts)
             if failure is not None:
@@ -220,7 +219,7 @@ class Holder:
         if limit is None or self._on_asleep is None or self.phase is not Phase.READY or not self._policy.durable:
             return False
         idle_s = (boot_ns() - parts.runner.used_ns) / 1e9
-        return idle_s >= limit and parts.runner.idle and not parts.ledger.book.boxes.out
+        return idle_s >= limit and parts.runner.may_rest and not parts.ledger.book.boxes.out
 
     def _look_idle(self, parts: _Parts) -> None:
         """While it serves: end that when it may sleep."""
@@ -250,6 +249,7 @@ class Holder:
             worker.deactivate(self.uid, self.epoch)
             self._worker = None
         except ActivationRefused as refused:
+            worker.deactivate(self.uid, self.epoch)
             self._worker = None
             if trial is not None:
                 trial.cut_off("NotReady", refused.fault.message)
@@ -313,7 +313,10 @@ class Holder:
         for entry in parts.outgoing.entries_of(activated.sends, draft):
             draft.boxes.send(entry)
         turn = draft.turn()
-        await parts.ledger.commit(turn)
+        try:
+            await parts.ledger.commit(turn)
+        except RecordTooLarge as error:  # nothing was sent
+            raise ActivationRefused(tenure_link.Fault(code=Reason.STATE_INVALID, message=str(error))) from error
         parts.outgoing.release(turn.book.boxes)
 
     def _report_ready(self, found: boxes.Boxes) -> None:
@@ -431,8 +434,8 @@ class _Parts:
         self.ledger = ledger
         self.outgoing = Outgoing(site, row, telling, policy)
         self.runner = Turns(site, telling, ledger, judge, self.outgoing)
-        self.outgoing.on_due = self.runner.pump
-        self.alarms = Alarms(site.lease, self.runner.add)
+        self.outgoing.on_due = judge.guard(self.runner.pump)
+        self.alarms = Alarms(site.lease, self.runner.add, lambda: ledger.book.boxes.held is not None, judge.guard)
         self.trials = Trials(self.runner, ledger, site.lease)
         self.controls = Controls(
             row.spec.id,

@@ -30,6 +30,11 @@ class Stage(Enum):
     """The worker has it, or its draft waits for the write before."""
     WRITTEN = "written"
     """A store write that carries its effect was sent."""
+    JOINED = "joined"
+    """The same is under way, or owed, for somebody who asked before: that may have its effect yet [deadline_drop]."""
+
+
+_OPEN = frozenset({Stage.WRITTEN, Stage.JOINED})
 
 
 class Job:
@@ -54,6 +59,13 @@ class Job:
     """It waits while another turn is owed (protocol 9)."""
     tried_again = True
     """A failure of its turn is no answer yet."""
+    planned = False
+    """Its plan is in the state, and only a worker takes it off: also when it has failed for the last time."""
+
+    @property
+    def adds(self) -> int:
+        """Bytes that it brings into the record, besides what its turn makes."""
+        return 0
 
     @property
     def answered(self) -> bool:
@@ -190,13 +202,10 @@ class CallJob(Job):
 
     def out_of_time(self) -> None:
         """The deadline passed: what is known depends on the stage."""
-        if self.stage is Stage.WRITTEN:
-            self.fail(
-                unknown(
-                    "DeadlineExceeded",
-                    "the deadline passed while the turn was being committed: it may have been applied",
-                )
-            )
+        if self.stage in _OPEN:
+            how = "was being committed" if self.stage is Stage.WRITTEN else "of an earlier send was under way"
+            text = f"the deadline passed while the turn {how}: it may have been applied"
+            self.fail(unknown("DeadlineExceeded", text))
         else:
             where = "waited for its turn" if self.stage is Stage.QUEUED else "ran"
             self.fail(
@@ -205,4 +214,4 @@ class CallJob(Job):
 
     def cut_off(self, code: str, message: str) -> None:
         """See Job."""
-        self.fail(unknown(code, message) if self.stage is Stage.WRITTEN else not_applied(code, message))
+        self.fail(unknown(code, message) if self.stage in _OPEN else not_applied(code, message))

@@ -11,9 +11,10 @@ from tenured.clocks import wall_s
 from tenured.core import boxes, journals, turns
 from tenured.host import confirming
 from tenured.host.failures import not_applied, unknown
-from tenured.host.jobs import CallJob, Job
+from tenured.host.guarding import Guard
+from tenured.host.jobs import CallJob, Job, Stage
 from tenured.host.ledger import Ledger
-from tenured.host.owing import InboxJob, OwedJob
+from tenured.host.owedjobs import InboxJob, OwedJob
 from tenured.host.policy import Policy
 from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
@@ -30,6 +31,7 @@ class Judge:
     """Of one activation."""
 
     def __init__(self, site: Site, telling: Telling, ledger: Ledger, policy: Policy) -> None:
+        self.guard = Guard(telling.agent)
         self.lost: BaseException | None = None
         """Why nothing can be written any more."""
         self.policy = policy
@@ -41,30 +43,47 @@ class Judge:
         self._followers: dict[str, list[CallJob]] = {}
         """Repetitions of calls under way: they are judged when it is known what became of the first."""
         self._ahead: dict[str, deque[int]] = {}
-        """Numbers of signals under way, by sender."""
+        """Numbers of signals under way, by stream."""
         self._parked: dict[str, tuple[asyncio.TimerHandle, list[Job]]] = {}
-        """Jobs to be tried again, and what their senders sent after them, by sender."""
+        """Jobs to be tried again, and what their senders sent after them, by stream."""
 
     # --- before -------------------------------------------------------------------------------------------------------
 
     def is_new(self, job: Job) -> bool:
         """Whether to run it now; one that is not is answered, or kept for later."""
         if isinstance(job, InboxJob):
-            self._suspect(job)
-            return job.k in self._ledger.book.journal.inbox and job.key not in self._under_way
+            return self._is_next_of_inbox(job)
         if isinstance(job, HeldJob):
-            again = self._ledger.book.boxes.held is not None and job.key not in self._under_way
-            return again and job.signal.sender not in self._parked
+            self._suspect(job)
+            known = job.key in self._under_way or job.stream in self._parked
+            return self._ledger.book.boxes.held is not None and not known
         if isinstance(job, SignalJob):
             return self._is_new_signal(job)
         if isinstance(job, CallJob):
             return self._is_new_call(job)
+        if isinstance(job, TimerJob) and (self._ledger.book.boxes.held is not None or job.key in self._under_way):
+            job.cut_off("Paused", "its plan stands")  # [pause_refuse]
+            return False
+        self._suspect(job)
+        return True
+
+    def _is_next_of_inbox(self, job: InboxJob) -> bool:
+        """In the order of their coming, for each sender."""
+        if self._ledger.book.journal.inbox.get(job.k) != job.signal or job.key in self._under_way:
+            return False
+        held = self._ledger.book.boxes.held
+        if held is not None:  # the agent keeps its order [pause_refuse]
+            job.cut_off("Paused", paused(self._telling.agent, held))
+            return False
+        if job.stream in self._parked:
+            return self._behind(job)
         self._suspect(job)
         return True
 
     def _is_new_call(self, job: CallJob) -> bool:
         """Answers a call that was applied before, or whose fate is not known now (protocol 3, external clients)."""
         if job.key and job.key in self._under_way:
+            job.stage = Stage.JOINED
             self._followers.setdefault(job.key, []).append(job)
             return False
         call = job.call
@@ -84,13 +103,14 @@ class Judge:
         if isinstance(first, SignalJob):
             first.answer.add_done_callback(lambda done: None if job.answered else job.answer.set_result(done.result()))
             return False
-        ahead = self._ahead.get(signal.sender)
+        job.begin_anew()
+        ahead = self._ahead.get(job.stream)
         now = max(self._site.lease.cluster_time, book.clock)  # [state_clock]
         match boxes.judge(book.boxes, signal, now, ahead[-1] if ahead else None):
             case boxes.Duplicate(verdict):
                 job.settle(verdict)
             case boxes.OutOfOrder():
-                if signal.sender in self._parked:
+                if job.stream in self._parked:
                     return self._behind(job)
                 job.cut_off("OutOfOrder", f"signal {signal.prev} of {signal.source} is missing")
             case boxes.Crowded():
@@ -98,7 +118,7 @@ class Judge:
             case boxes.Take():
                 if book.boxes.held is not None:  # [pause_refuse]
                     job.cut_off("Paused", paused(self._telling.agent, book.boxes.held))
-                elif signal.sender in self._parked:
+                elif job.stream in self._parked:
                     return self._behind(job)
                 elif book.journal.owed is not None and not job.signal.void:
                     return self._meanwhile(job)
@@ -112,11 +132,11 @@ class Judge:
         if len(self._ledger.book.journal.inbox) >= journals.MAX_INBOX:
             job.cut_off("Busy", f"{journals.MAX_INBOX} signals wait for the turn of {self._telling.agent} to end")
             return False
-        job.meanwhile, job.needs_worker = True, False
+        job.wait_for_the_owed()
         return True
 
     def _behind(self, job: SignalJob) -> bool:
-        self._parked[job.signal.sender][1].append(job)
+        self._parked[job.stream][1].append(job)
         return False
 
     def _suspect(self, job: Job) -> None:
@@ -124,7 +144,7 @@ class Judge:
         tries = self._ledger.book.boxes.tries.get(job.key, 0)
         job.alone = 0 < tries < TRIES
         if tries >= TRIES:
-            job.needs_worker = isinstance(job, TimerJob)  # to take its plan off the state
+            job.needs_worker = job.planned
             job.poisoned = tenure_link.Fault(
                 "WorkerCrashed", f"{job.label} ended its worker process {tries} times, also alone"
             )
@@ -135,19 +155,22 @@ class Judge:
         """Its turn has begun."""
         if job.key:
             self._under_way[job.key] = job
-        if isinstance(job, SignalJob):
-            self._ahead.setdefault(job.signal.sender, deque()).append(job.signal.n)
+        if isinstance(job, SignalJob) and job.in_stream:
+            self._ahead.setdefault(job.stream, deque()).append(job.signal.n)
 
     def ended(self, job: Job) -> list[Job]:
         """Its turn is committed, or did not happen. Repetitions of it that may be judged now."""
         if self._under_way.get(job.key) is job:
             del self._under_way[job.key]
-        if isinstance(job, SignalJob) and (ahead := self._ahead.get(job.signal.sender)) is not None:
+        if isinstance(job, SignalJob) and job.in_stream and (ahead := self._ahead.get(job.stream)) is not None:
             if job.signal.n in ahead:
                 ahead.remove(job.signal.n)
             if not ahead:
-                del self._ahead[job.signal.sender]
-        return list(self._followers.pop(job.key, ())) if job.key in self._followers else []
+                del self._ahead[job.stream]
+        followers = self._followers.pop(job.key, [])
+        for follower in followers:
+            follower.stage = Stage.QUEUED
+        return list(followers)
 
     # --- after a failure ----------------------------------------------------------------------------------------------
 
@@ -166,7 +189,10 @@ class Judge:
 
     def park(self, job: Job, seconds: float, again: Callable[[Iterable[Job]], None]) -> None:
         """Try it again in a while; what its sender sent after it waits with it, all else goes on."""
-        key = job.signal.sender if isinstance(job, SignalJob) else job.key
+        key = job.stream if isinstance(job, SignalJob) else job.key
+        if key in self._parked:
+            self._parked[key][1].insert(0, job)
+            return
 
         def due() -> None:
             if key in self._parked:
@@ -197,6 +223,7 @@ class Judge:
         if isinstance(job, SignalJob) and pauses and job.tried_again:
             if not isinstance(job, HeldJob):
                 job.apply(draft, b"")
+            draft.boxes.forget_tries(job.key)
             draft.boxes.hold(_held(job, fault))
             return
         if isinstance(job, OwedJob):
@@ -241,6 +268,9 @@ def _held(job: SignalJob, fault: tenure_link.Fault) -> boxes.Held:
         details=fault.details[:4096],
         attempts=job.attempts,
         at=wall_s(),
+        sender=job.signal.sender,
+        n=job.signal.n,
+        epoch=job.signal.epoch,
     )
 
 

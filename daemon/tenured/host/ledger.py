@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+import msgspec
+
 from tenured.clocks import boot_ns
 from tenured.core import turns
 from tenured.core.cells import Version
 from tenured.core.frames import MAX_RECORD
-from tenured.host.stores import Record
+from tenured.host.stores import Record, RecordTooLarge
 
 
 class TooLarge(ValueError):
@@ -26,6 +28,10 @@ class Ledger:
         self._unwritten = 0
         """Commits of a volatile agent."""
         self.book = turns.load(entries)
+        if not durable:
+            self.book = msgspec.structs.replace(
+                self.book, boxes=msgspec.structs.replace(self.book.boxes, volatile=True)
+            )
         self._size = sum(map(len, entries.values()))
 
     @property
@@ -63,6 +69,8 @@ class Ledger:
         """
         gone = sum(len(self._entries.get(name, b"")) for name in (*turn.puts, *turn.deletes))
         size = self._size - gone + sum(map(len, turn.puts.values()))
+        if size > MAX_RECORD and self._volatile is not None:
+            raise RecordTooLarge(f"the state would take {size} bytes; the limit is {MAX_RECORD}")
         if self._volatile is None:
             written = self._record.write(boot_ns(), turn.puts, turn.deletes)
         else:

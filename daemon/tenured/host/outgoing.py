@@ -60,10 +60,11 @@ class Outgoing:
         self._settled: dict[int, Verdict] = {}
         self._released: dict[int, bool] = {}
         """Numbers that the courier has, and whether as a void."""
-        self._in_write: list[int] = []
+        self._in_write: dict[int, Verdict] = {}
+        """Settlements of the write that is made, or under way."""
         self._boxes = Boxes()
         self._timer: asyncio.TimerHandle | None = None
-        self._ripe = False
+        self._ripe = self._closed = False
 
     def adopt(self, found: Boxes) -> None:
         """Resend all of it: a new holder knows what is in the record, and nothing else."""
@@ -72,6 +73,7 @@ class Outgoing:
 
     def close(self) -> None:
         """Send nothing more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._way is not None:
@@ -107,6 +109,8 @@ class Outgoing:
     def _receivers(self, one: tenure_link.Outgoing, draft: turns.Draft) -> list[tuple[str, str]]:
         mirror, namespace = self._site.mirror, self._namespace
         kind, _, name = one.to.partition(":")
+        # Behind one that waits for the same agent to be heard of, others wait too: they must not overtake it.
+        behind = {entry.to for entry in draft.boxes.out.values() if not entry.receiver}
         if not one.to:
             rows = mirror.subscribers(one.type, namespace)
         elif kind == "capability":
@@ -116,14 +120,9 @@ class Outgoing:
         elif kind == "all":
             rows = [row for row in mirror.everyone(namespace) if row.uid != self._row.uid]
         else:
-            return [self._one(one.to, draft)]
-        return [(row.uid, row.spec.id) for row in rows]
-
-    def _one(self, to: str, draft: turns.Draft) -> tuple[str, str]:
-        # Behind one that waits for the same agent to be heard of, others wait too: they must not overtake it.
-        behind = any(entry.to == to and not entry.receiver for entry in draft.boxes.out.values())
-        row = None if behind else self._site.mirror.agent(to)
-        return ("" if row is None else row.uid), to
+            row = self._site.mirror.agent(one.to)
+            return [("" if row is None or one.to in behind else row.uid, one.to)]
+        return [("" if row.spec.id in behind else row.uid, row.spec.id) for row in rows]
 
     def settle_into(self, draft: turns.Draft, *, writing: bool) -> bool:
         """Everything that has been settled, given up or found since the last write. False: nothing to write for.
@@ -138,11 +137,16 @@ class Outgoing:
             entry = draft.boxes.out.get(n)
             if entry is not None:
                 self._settle(draft, n, verdict, entry, _why(verdict))
-        self._in_write = list(settled)
+        self._in_write = settled
         changed = bool(settled)
         for n, entry in list(draft.boxes.out.items()):
             changed |= self._look_at(draft, n, entry)
         return changed
+
+    def not_sent(self) -> None:
+        """The write that was made last has not left: its settlements go with another."""
+        self._settled = self._in_write | self._settled
+        self._in_write = {}
 
     def _look_at(self, draft: turns.Draft, n: int, entry: Entry) -> bool:
         """Give it up, or find its receiver. True: something changed."""
@@ -150,7 +154,7 @@ class Outgoing:
         if entry.receiver:
             if not old or entry.void:
                 return False
-            if entry.reply:
+            if entry.reply and draft.journal.journal().awaits("", entry.reply):
                 return False  # the turn that waits has a deadline of its own
             text = f"it was not taken within {self._policy.ttl_s:g} s"
             draft.boxes.give_up(n, self._telling.name(), self._letter(entry, "pending", ("Expired", text)))
@@ -159,16 +163,17 @@ class Outgoing:
         if row is not None:
             draft.boxes.resolve(n, row.uid)
             return True
-        if draft.now - entry.born < UNHEARD_S:
+        if draft.now - entry.born < UNHEARD_S or not self._site.mirror.synced:
             return False
         self._settle(draft, n, Verdict.NOT_APPLIED, entry, ("NotFound", f"there is no agent {entry.to}"))
         return True
 
     def _settle(self, draft: turns.Draft, n: int, verdict: Verdict, entry: Entry, why: tuple[str, str]) -> None:
         """What ends otherwise than applied is a dead letter, or told to the turn that waits for its reply."""
-        letter = None if entry.reply else self._letter(entry, str(verdict), why)
+        awaited = bool(entry.reply) and draft.journal.journal().awaits("", entry.reply)
+        letter = None if awaited else self._letter(entry, str(verdict), why)
         draft.boxes.settle(n, verdict, self._telling.name(), letter)
-        if entry.reply and verdict is not Verdict.APPLIED and draft.journal.journal().awaits("", entry.reply):
+        if awaited and verdict is not Verdict.APPLIED:
             draft.journal.wake(_encode({"fault": [*why, ""]}))
 
     def _letter(self, entry: Entry, verdict: str, why: tuple[str, str]) -> Letter:
@@ -191,7 +196,7 @@ class Outgoing:
     def release(self, committed: Boxes) -> None:
         """Hand the courier what is new in the outbox [commit_first], and what is settled."""
         self._boxes = committed
-        gone, self._in_write = self._in_write, []
+        gone, self._in_write = list(self._in_write), {}
         out = committed.out
         if not out and not self._released:
             return
@@ -236,6 +241,8 @@ class Outgoing:
 
     def _due(self) -> None:
         self._timer = None
+        if self._closed:
+            return
         self._ripe = True
         self.on_due()
         if self._boxes.out:

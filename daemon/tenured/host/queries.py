@@ -61,7 +61,10 @@ class Queries:
         job.stage = Stage.RUNNING
         self._asked[number] = job
         self._judge.confirm(job)
-        worker.ask(job.frame(number, self._telling.uid, self._site.lease.cluster_now), partial(self._answered, job))
+        worker.ask(
+            job.frame(number, self._telling.uid, self._site.lease.cluster_now),
+            partial(self._judge.guard(self._answered), job),
+        )
 
     def _answered(self, job: CallJob, done: tenure_link.TurnDone) -> None:
         self._asked.pop(done.turn, None)

@@ -19,19 +19,40 @@ class SignalJob(Job):
 
     ends_in_letter = True
     exclusive = False
+    in_stream = True
+    """It comes in the order of its sender's numbers, and its mark goes with its end."""
 
     def __init__(self, signal: Signal) -> None:
         self.signal = signal
         self.wanted = _wanted(signal)
         self.label = self.wanted.name or self.type or "a signal"
-        self.needs_worker = not signal.void and not self.wanted.answer
+        self.begin_anew()
         self.tried_again = not self.wanted.reply
-        self.meanwhile = False
-        """A turn is owed: it ends its wait, or is accepted for later."""
         self.caller = signal.source
-        self.key = f"{signal.sender}/{signal.n}"
+        self.key = self.name = boxes.name_of(signal)
+        self.stream = boxes.stream_of(signal)
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._deadline_ns = 0
+
+    def begin_anew(self) -> None:
+        """It is judged once more, in whatever the agent is in by then."""
+        self.meanwhile = False
+        """A turn is owed: it ends its wait, or is accepted for later."""
+        self.needs_worker = not self.signal.void and not self.wanted.answer
+        self.alone = False
+
+    def wait_for_the_owed(self) -> None:
+        """A turn is owed: this is accepted for later, or ends its wait; neither needs a worker."""
+        self.meanwhile, self.needs_worker = True, False
+
+    @property
+    def adds(self) -> int:
+        """See Job: its body waits in the inbox."""
+        return len(self.signal.body) if self.meanwhile else 0
+
+    def turn_key(self, uid: str) -> str:
+        """Of the turn, the same in every attempt, and never that of another signal [stable_key]."""
+        return f"{uid}/{self.name}"
 
     @property
     def type(self) -> str:
@@ -64,7 +85,7 @@ class SignalJob(Job):
             caller=self.caller,
             now=now,
             wall=wall_s(),
-            key=f"{uid}/{self.key}",
+            key=self.turn_key(uid),
         )
 
     def accept(self, draft: turns.Draft, uid: str, until: float) -> None:
@@ -76,7 +97,7 @@ class SignalJob(Job):
             method=self.label,
             arguments=signal.body,
             caller=self.caller,
-            key=f"{uid}/{self.key}",
+            key=self.turn_key(uid),
             label=self.label,
             until=until,
             born=signal.born,
@@ -150,13 +171,17 @@ class HeldJob(SignalJob):
     """The signal that a paused agent has failed at, tried again."""
 
     exclusive = True
+    in_stream = False
 
     def __init__(self, held: boxes.Held, uid: str) -> None:
-        super().__init__(Signal("", uid, 0, 0, held.born, held.body, source=held.source))
+        signal = Signal(held.sender, uid, held.n, 0, held.born, held.body, epoch=held.epoch, source=held.source)
+        super().__init__(signal)
         self.label = held.what
+        self.key = f"held/{self.name}"
 
     def consume(self, draft: turns.Draft) -> None:
         """Its mark is in the record since the pause [pause_mark]."""
+        draft.boxes.forget_tries(self.key)
         draft.boxes.hold(None)
 
 

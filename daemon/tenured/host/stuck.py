@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tenured.clocks import boot_ns
 from tenured.host.flights import Flight
+from tenured.host.guarding import Guard
 
 LOOK_S = 5.0
 """Between two looks for turns that run too long."""
@@ -17,10 +18,11 @@ STUCK_LIMIT_S = 10.0
 class Watchdog:
     """The worker keeps deadlines too, and cancels what can be cancelled. What cannot is waited for: for a while."""
 
-    def __init__(self, running: Callable[[], Flight | None], kill: Callable[[str], None]) -> None:
+    def __init__(self, running: Callable[[], Flight | None], kill: Callable[[str], None], guard: Guard) -> None:
         """`running()`: the turn that runs now. `kill(why)`: ends the worker, `why` of the turn."""
         self._running = running
         self._kill = kill
+        self._guard = guard
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self) -> None:
@@ -40,4 +42,4 @@ class Watchdog:
         if late_s >= 0:
             flight.job.out_of_time()
         wait_s = -late_s if late_s < 0 else STUCK_LIMIT_S - late_s
-        self._timer = asyncio.get_running_loop().call_later(min(wait_s, LOOK_S), self._look)
+        self._timer = asyncio.get_running_loop().call_later(min(wait_s, LOOK_S), self._guard(self._look))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tenure_link
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
@@ -14,13 +16,16 @@ class TimerJob(Job):
     """A run that the agent's state plans."""
 
     ends_in_letter = True
+    planned = True
 
-    def __init__(self, due: tenure_link.Due) -> None:
+    def __init__(self, due: tenure_link.Due, dropped: Callable[[], None] = lambda: None) -> None:
+        """`dropped()` is called when it ends without a commit."""
         self.due = due
         self.label = due.name
         self.caller = "timer"
         self.key = f"timer/{due.name}"
         self.over = False
+        self._dropped = dropped
         self._deadline_ns = 0
 
     @property
@@ -77,8 +82,10 @@ class TimerJob(Job):
         self.over = True
 
     def cut_off(self, code: str, message: str) -> None:  # noqa: ARG002 - as above
-        """See Job: the plan stands, and is run by whoever holds the agent next."""
-        self.over = True
+        """See Job: the plan stands, and is run later, or by whoever holds the agent next."""
+        if not self.over:
+            self.over = True
+            self._dropped()
 
     def letter(self, agent: str, fault: tenure_link.Fault) -> boxes.Letter:
         """What is left of it when it has failed for the last time."""

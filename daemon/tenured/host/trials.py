@@ -6,13 +6,19 @@ down before it, since it may take the host with it [count, count_first]; one sus
 
 from __future__ import annotations
 
+import logging
+
 from tenure_api.reasons import Reason
 from tenured.core import turns
+from tenured.host.committing import NO_ROOM_S
 from tenured.host.jobs import CallJob, Job
 from tenured.host.judging import TRIES
 from tenured.host.leasing import Lease
 from tenured.host.ledger import Ledger
+from tenured.host.stores import RecordTooLarge
 from tenured.host.turning import Turns
+
+log = logging.getLogger("tenured.host.trials")
 
 
 class Trials:
@@ -36,7 +42,12 @@ class Trials:
                     continue
                 draft = turns.Draft(self._ledger.book, self._lease.cluster_time)
                 draft.boxes.count_try(job.key)
-                await self._ledger.commit(draft.turn())
+                try:
+                    await self._ledger.commit(draft.turn())
+                except RecordTooLarge as error:  # a try that is not written down must not be made [count_first]
+                    self._runner.park(job, NO_ROOM_S)
+                    log.warning("%s waits: its try cannot be noted: %s", job.label, error)
+                    continue
             job.alone = True
             return job
         return None
