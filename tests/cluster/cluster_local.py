@@ -122,8 +122,8 @@ class Local:
         found: Any = None
         try:
             async with asyncio.timeout(DEADLINE_S):
-                while not holds(found := await self.call(name, query)):
-                    await asyncio.sleep(0.01)  # no stream of answers
+                while not holds(found := await self.call(name, query)):  # noqa: ASYNC110 - of other processes
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             raise AssertionError(f"not within {DEADLINE_S:g} s: {query} of {name} is {what}; it is {found}") from None
         return found
