@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import card
 from tenure import errors
 from tenure_cli.dev.workers import restart_workers
 from tests.cluster.cluster_local import DEADLINE_S, Local, deploy, good_hosts
@@ -18,27 +19,44 @@ async def test_a_payment_is_charged_once_whoever_is_killed(whole: Local, tmp_pat
     """Protocol 9: ten `kill -9` of worker or host, during a step, at its commit, during a wait; the caller that repeats
     its call id gets the reply. Between two kills the turn gets further: else it would be blamed for them (poison).
     """
-    card = str(tmp_path / "card.db")
-    shop = await whole.on(1, class_="Shop", config={"card": card})
+    file = str(tmp_path / "card.db")
+    shop = await whole.on(1, class_="Shop", config={"card": file})
     human = await whole.on(2, class_="Shop")
     buying = asyncio.create_task(whole.call(shop, "buy", amount=20, looks=KILLS // 2))
 
     async def kill(number: int) -> None:
         async with asyncio.timeout(DEADLINE_S):
-            while looks(card) <= number:  # noqa: ASYNC110 - a file tells nobody
+            while looks(file) <= number:  # noqa: ASYNC110 - a file tells nobody
                 await asyncio.sleep(0.005)
         await asyncio.sleep(0.02 * (number % 3))  # different moments
         (whole.kill_worker if number % 2 else whole.kill_host)(await whole.host_of(shop))
 
     for number in range(KILLS // 2):
         await kill(number)
-    assert charges(card) == []
+    assert charges(file) == []
     await whole.call(human, "approve", to=shop)
     for number in range(KILLS // 2, KILLS):
         await kill(number)
     assert await buying == "receipt for 40"
-    assert charges(card) == [40]
+    assert charges(file) == [40]
     assert await whole.call(shop, "receipts") == ["receipt for 40"]
+
+
+async def test_the_example_as_a_user_types_it(whole: Local, tmp_path: Path) -> None:
+    """examples/payments: a payment waits for a human while its host dies, and charges once."""
+    file = str(tmp_path / "card.db")
+    payment = await whole.on(1, class_="Payment", config={"card": file})
+    desk = await whole.on(2, class_="ApprovalDesk")
+    paying = asyncio.create_task(whole.tenure("call", payment, "pay", "--amount", "40", "--timeout", "60"))
+    refused = await whole.tenure("call", payment, "pay", "--amount", "7", "--timeout", "2")
+    assert refused.status != 0, "a second payment waits for the first"
+    whole.kill_host(await whole.host_of(payment))
+    approved = await whole.tenure("call", desk, "approve", "--payment", payment)
+    assert approved.status == 0, approved.err
+    paid = await paying
+    assert (paid.status, paid.out.strip().strip('"')) == (0, "R1"), paid.err
+    assert card.charges(file) == [40]
+    assert await whole.call(payment, "receipt") == "R1"
 
 
 async def test_an_agent_waits_for_the_reply_of_one_on_another_host(whole: Local) -> None:
