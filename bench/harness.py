@@ -102,9 +102,11 @@ async def local_cluster(
     profile: str = "Balanced",
     servers: int = 3,
     hosts: int = 3,
+    root: Path = ROOT,
+    modules: Sequence[str] = ("counters",),
 ) -> AsyncGenerator[tuple[DevCluster, Cluster]]:
     """Servers and hosts as processes, in a directory of their own, with these agents (counters, if named) Ready."""
-    pool = PoolPlan(modules=("counters",))
+    pool = PoolPlan(modules=tuple(modules))
     setup = Setup(
         namespace=NAMESPACE,
         cluster="bench",
@@ -112,7 +114,7 @@ async def local_cluster(
         pools=(pool,),
         pool_rows=(registry_pb2.PoolSpec(name=pool.name, modules=pool.modules),),
         agents=(),
-        python_root=ROOT,
+        python_root=root,
         notices=(),
     )
     with tempfile.TemporaryDirectory(prefix="tenure-bench-") as directory:

@@ -82,7 +82,7 @@ async def one_round(field: Field, running: DevCluster) -> tuple[float, float]:
     await field.post(begun + SEND_S)
     count = field.sent - sent
     async with asyncio.timeout(ARRIVE_S):
-        while (taken := await field.taken() - already) < count:  # noqa: ASYNC110 - of other processes
+        while (taken := await field.taken() - already) < count:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
     took = time.perf_counter() - begun
     if taken != count:

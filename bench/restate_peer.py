@@ -65,7 +65,9 @@ class Restate:
         self._home, self._nodes, self._directory = home, nodes, directory
         self._ports = free_ports(nodes * PORTS + 1)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30)
+        )
 
     @property
     def seconds(self) -> float:
@@ -73,13 +75,14 @@ class Restate:
         return sum(seconds(pid) for one in self._processes for pid in (one.pid, *children(one.pid)))
 
     async def call(self, key: str, handler: str = "increment", argument: Any = 1) -> Any:
-        """One call, by the first node. Raises RuntimeError when it is refused."""
+        """One call, by the first node; None for a handler without an argument. Raises RuntimeError if refused."""
         url = f"http://127.0.0.1:{self._port(0, 0)}/Counter/{key}/{handler}"
-        async with self._session.post(url, json=argument, timeout=aiohttp.ClientTimeout(total=30)) as answer:
-            body = await answer.read()
+        ask = self._session.get(url) if argument is None else self._session.post(url, json=argument)
+        async with ask as answer:
+            said = await answer.read()
             if answer.status >= 300:
-                raise RuntimeError(f"Restate answered {answer.status}: {body[:200]!r}")
-            return json.loads(body) if body else None
+                raise RuntimeError(f"Restate answered {answer.status}: {said[:200]!r}")
+            return json.loads(said) if said else None
 
     async def start(self) -> None:
         """Start everything, register the service, and wait for a first call."""

@@ -90,6 +90,13 @@ async def test_an_idle_agent_leaves_memory_and_a_call_brings_it_back(place: Any)
     assert len(place.servers.stored("7", "s")) >= 2
 
 
+async def test_one_that_took_long_to_begin_sleeps_too(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time without anything to do was over before it served."""
+    monkeypatch.setattr("tenured.host.holder.boot_ns", lambda: boot_ns() + 10**9)
+    place.assign(row())
+    await asleep(place)
+
+
 async def test_a_signal_wakes_it(place: Any) -> None:
     """And is applied once."""
     place.assign(row())

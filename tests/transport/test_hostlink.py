@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pytest
 
+from tenure_api.identity import Identity, Role
 from tenure_proto.v1.hostlink_pb2 import (
     CommandResult,
     Heartbeat,
@@ -17,18 +18,21 @@ from tenure_proto.v1.hostlink_pb2 import (
     ServerFrame,
     ServerHello,
 )
-from tenured.transport import hostlink, roles
+from tenured.transport import hostframes, hostlink, roles
 from tenured.transport.errors import LinkLost, NotConnected, TimedOut
+from tenured.transport.framed import FrameListener, FrameStream
 from tenured.transport.hostlink import HostSession
+from tenured.transport.raft import OPEN
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
 from tenured.transport.serving import Listener
 from tenured.transport.tls import TlsFiles
 
 CLUSTER = "demo.shop"
+PEER = Identity(CLUSTER, Role.HOST, "h0")
 T = TypeVar("T")
 
 
-Pair = tuple[dict[str, "Server"], dict[str, Listener], ServerLinks, "Events"]
+Pair = tuple[dict[str, "Server"], dict[str, Listener | FrameListener], ServerLinks, "Events"]
 
 
 class Server:
@@ -75,17 +79,34 @@ async def within(awaitable: Awaitable[T], seconds: float = 5) -> T:
         return await awaitable
 
 
-@pytest.fixture
-async def pair(certificates: Callable[..., TlsFiles]) -> AsyncIterator[Pair]:
-    """Two servers (s0 leads) and one host that is connected to both."""
+def framed_listener(server: Server, files: TlsFiles) -> FrameListener:
+    """As a server's port 7447 serves hosts."""
+    tasks = set[asyncio.Task[None]]()
+
+    def opened(stream: FrameStream) -> None:
+        tasks.add(asyncio.ensure_future(hostframes.serve(server, PEER, stream)))
+        stream.send(OPEN + server.name.encode())
+
+    return FrameListener(files, FrameStream, opened)
+
+
+@pytest.fixture(params=["gRPC", "framed"])
+async def pair(certificates: Callable[..., TlsFiles], request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    """Two servers (s0 leads) and one host that is connected to both, by either carrier."""
     servers = {name: Server(name, "s0") for name in ("s0", "s1")}
-    listeners = {}
+    listeners: dict[str, Listener | FrameListener] = {}
     for name, server in servers.items():
-        listeners[name] = Listener(certificates("server", name), CLUSTER, [hostlink.method(server)], roles.SERVER_PEERS)
+        files = certificates("server", name)
+        listeners[name] = (
+            Listener(files, CLUSTER, [hostlink.method(server)], roles.SERVER_PEERS)
+            if request.param == "gRPC"
+            else framed_listener(server, files)
+        )
         await listeners[name].start("127.0.0.1", 0)
     events = Events()
     addresses = {name: f"127.0.0.1:{listener.port}" for name, listener in listeners.items()}
-    links = ServerLinks(CLUSTER, addresses, certificates("host", "h0"), events.links)
+    frames = addresses if request.param == "framed" else {}
+    links = ServerLinks(CLUSTER, addresses, certificates("host", "h0"), events.links, frames)
     await links.start()
     assert {await within(events.connected.get()), await within(events.connected.get())} == {"s0", "s1"}
     yield servers, listeners, links, events
@@ -136,3 +157,38 @@ async def test_without_a_stream_nothing_is_sent(pair: Pair) -> None:
     assert await within(events.lost.get()) == "s1"
     with pytest.raises(NotConnected):
         await links.request("s1", HostFrame(release_host=ReleaseHost(incarnation="i")), 2)
+
+
+async def test_a_server_that_falls_silent_is_noticed(
+    certificates: Callable[..., TlsFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen process keeps its connections open, and TCP acknowledges for it: only its beats are missing."""
+    monkeypatch.setattr(hostframes, "BEAT_S", 0.02)
+    silent: list[FrameStream] = []
+
+    def opened(stream: FrameStream) -> None:
+        hello = ServerHello(server="s0", leader="s0", is_leader=True, view=1)
+        stream.send(OPEN + b"s0")
+        stream.send(ServerFrame(hello=hello).SerializeToString())
+        silent.append(stream)
+
+    listener, events = FrameListener(certificates("server", "s0"), FrameStream, opened), Events()
+    await listener.start("127.0.0.1", 0)
+    address = {"s0": f"127.0.0.1:{listener.port}"}
+    links = ServerLinks(CLUSTER, address, certificates("host", "h0"), events.links, address)
+    await links.start()
+    try:
+        assert await within(events.connected.get()) == "s0"
+        assert await within(events.lost.get()) == "s0"
+        assert links.leader is None
+    finally:
+        await links.stop()
+        await listener.stop()
+
+
+async def test_a_frame_for_several_servers_is_answered_by_each(pair: Pair) -> None:
+    """The same id on several links, each of which gets it once."""
+    _, _, links, _ = pair
+    frame = HostFrame(release_host=ReleaseHost(incarnation="i"))
+    answers = await within(asyncio.gather(*(links.submit(server, frame, 2) for server in ("s0", "s1"))))
+    assert [answer.id for answer in answers] == [frame.id, frame.id]

@@ -228,8 +228,7 @@ class Holder:
         if limit is None or self._on_asleep is None:
             return
         if self._may_sleep(parts):
-            parts.runner.rest()
-            return
+            parts.runner.rest()  # nothing, while it does not serve yet: so look again
         idle_s = (boot_ns() - parts.runner.used_ns) / 1e9
         wait_s = max(limit - idle_s, min(limit, 0.05))
         self._idle = asyncio.get_running_loop().call_later(wait_s, self._look_idle, parts)
