@@ -1,4 +1,7 @@
-"""An agent that charges a card when a human has approved, once, whatever happens to the processes that it runs in."""
+"""An agent that charges a card when a human has approved, once, whatever happens to the processes that it runs in.
+
+In one process: run.py. On a cluster: tenure dev -f examples/payments, and docs/sdk/steps.md.
+"""
 
 import card
 import tenure
@@ -42,3 +45,17 @@ class Payment(tenure.Agent[PaymentState]):
     def receipt(self) -> str:
         """Empty until it is paid."""
         return self.state.receipt
+
+
+class ApprovalDesk(tenure.Agent[tenure.State]):
+    """Where a human says yes or no, on a cluster."""
+
+    @tenure.action
+    def approve(self, ctx: tenure.Context, payment: str) -> None:
+        """Let that payment go on."""
+        ctx.emit("payment.approved", to=payment)
+
+    @tenure.action
+    def refuse(self, ctx: tenure.Context, payment: str) -> None:
+        """Let that payment end."""
+        ctx.emit("payment.refused", to=payment)

@@ -22,6 +22,7 @@ from tenure_cli.remote import RemoteCluster
 from tenure_proto.v1 import registry_pb2
 
 HERE = Path(__file__).resolve().parent
+EXAMPLE = HERE.parent.parent / "examples" / "payments"
 NAMESPACE = "shop"
 DEADLINE_S = 60.0
 MODULES = (
@@ -29,6 +30,7 @@ MODULES = (
     "cluster_operating",
     "cluster_signals",
     "cluster_deployed",
+    "payments",
     "tenure.testing._conformance_agents",
 )
 GOOD = PoolPlan(name="default", modules=MODULES)
@@ -123,7 +125,7 @@ class Local:
         try:
             async with asyncio.timeout(DEADLINE_S):
                 while not holds(found := await self.call(name, query)):  # noqa: ASYNC110 - of other processes
-                    await asyncio.sleep(0.01)  # no stream of answers
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             raise AssertionError(f"not within {DEADLINE_S:g} s: {query} of {name} is {what}; it is {found}") from None
         return found

@@ -153,9 +153,9 @@ class Clock(tenure.Agent[ClockState]):
         ctx.cron("daily", times, Clock.ring(what=missed), missed=policy)
 
     @tenure.action
-    def forget(self, ctx: tenure.Context, name: str) -> None:
+    def forget(self, ctx: tenure.Context, plan: str) -> None:
         """No run of that name."""
-        ctx.cancel(name)
+        ctx.cancel(plan)
 
     @tenure.query
     def rung(self) -> list[str]:
@@ -163,20 +163,36 @@ class Clock(tenure.Agent[ClockState]):
         return self.state.rung
 
 
+def _open(file: str) -> closing[sqlite3.Connection]:
+    connection = sqlite3.connect(file, isolation_level=None, timeout=30)
+    connection.execute("CREATE TABLE IF NOT EXISTS charge (key TEXT PRIMARY KEY, amount INTEGER)")
+    connection.execute("CREATE TABLE IF NOT EXISTS look (number INTEGER)")
+    return closing(connection)
+
+
 def pay(file: str, amount: int, key: tenure.StepKey) -> str:
     """A company of cards that remembers keys: a file."""
-    with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS charge (key TEXT PRIMARY KEY, amount INTEGER)")
-        connection.execute("CREATE TABLE IF NOT EXISTS request (key TEXT)")
-        connection.execute("INSERT INTO request VALUES (?)", (key,))
+    with _open(file) as connection:
         connection.execute("INSERT OR IGNORE INTO charge VALUES (?, ?)", (key, amount))
     return f"receipt for {amount}"
 
 
+def note(file: str, number: int) -> None:
+    """It has come this far."""
+    with _open(file) as connection:
+        connection.execute("INSERT INTO look VALUES (?)", (number,))
+
+
 def charges(file: str) -> list[int]:
     """What was charged."""
-    with closing(sqlite3.connect(file, timeout=30)) as connection:
+    with _open(file) as connection:
         return [amount for (amount,) in connection.execute("SELECT amount FROM charge")]
+
+
+def looks(file: str) -> int:
+    """How many different looks there were."""
+    with _open(file) as connection:
+        return int(connection.execute("SELECT count(DISTINCT number) FROM look").fetchone()[0])
 
 
 class ShopState(tenure.State):
@@ -189,17 +205,20 @@ class Shop(tenure.Agent[ShopState]):
     """Waits for a human, charges a card, asks other shops."""
 
     @tenure.action(turn_timeout=600)
-    async def buy(self, ctx: tenure.Context, amount: int, naps: int = 0) -> str:
-        """As long as somebody approves it."""
+    async def buy(self, ctx: tenure.Context, amount: int, looks: int = 0) -> str:
+        """As long as somebody approves it; looks around before that and afterwards."""
+        card = str(self.config["card"])
         euros = await ctx.step("convert", lambda: amount * 2)
-        for _ in range(naps):
-            await ctx.sleep(0.3)
+        for number in range(looks):
+            await ctx.step("look", note, card, number)
+            await ctx.sleep(0.1)
         answer = await ctx.wait_for("buy.approved", timeout=300)
         if answer is None:
             return ""
-        receipt = await ctx.step("charge", pay, str(self.config["card"]), euros)
-        for _ in range(naps):
-            await ctx.sleep(0.3)
+        receipt = await ctx.step("charge", pay, card, euros)
+        for number in range(looks, 2 * looks):
+            await ctx.step("look", note, card, number)
+            await ctx.sleep(0.1)
         self.state.receipts = [*self.state.receipts, receipt]
         return receipt
 

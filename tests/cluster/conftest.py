@@ -14,7 +14,7 @@ from tenure_cli.dev.bring_up import context_of, wait_for_hosts, wait_for_leader
 from tenure_cli.dev.cluster import DevCluster, Options
 from tenure_cli.dev.plan import PoolPlan
 from tenure_proto.v1 import registry_pb2
-from tests.cluster.cluster_local import BROKEN, GOOD, HERE, NAMESPACE, Local, deploy, good_hosts
+from tests.cluster.cluster_local import BROKEN, EXAMPLE, GOOD, HERE, NAMESPACE, Local, deploy, good_hosts
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -27,7 +27,7 @@ async def local() -> AsyncIterator[Local]:
         code = Path(home) / "code"
         code.mkdir()
         deploy(code, "old")
-        good = replace(GOOD, env=(("PYTHONPATH", str(code)),))
+        good = replace(GOOD, env=(("PYTHONPATH", f"{code}{os.pathsep}{EXAMPLE}"),))
         options = Options(directory, NAMESPACE, "tests", (good, BROKEN), python_root=HERE)
         environment = {"PATH": os.environ["PATH"], "HOME": home, "XDG_STATE_HOME": home, "COLUMNS": "200"}
         async with (

@@ -23,15 +23,19 @@ pytestmark = pytest.mark.cluster
 class TestCluster(Conformance):
     """Through the client that users have."""
 
-    features = frozenset({"call_ids", "send", "run", "timers", "background", "signals", "steps", "waiting"})
+    features = frozenset({"call_ids", "send", "run", "timers", "background", "signals", "steps", "waiting", "restart"})
     prefix = "conforming"
     minute = 1.0
     patience = 20.0
 
     @pytest_asyncio.fixture(loop_scope="session")
-    async def subject(self, local: Local, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tenure.AsyncClient]:
+    async def subject(
+        self, local: Local, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    ) -> AsyncIterator[tenure.AsyncClient]:
         """It finds the cluster as it finds a running `tenure dev`."""
         self.local = local
+        if "survives" in request.node.name:
+            self.minute = 6.0  # type: ignore[misc] # a take-over is shorter than that
         monkeypatch.setenv("XDG_STATE_HOME", local.environment["XDG_STATE_HOME"])
         async with tenure.connect() as client:
             yield client
@@ -44,6 +48,13 @@ class TestCluster(Conformance):
         end = (await self.local.cluster.status()).cluster_time + seconds
         while (await self.local.cluster.status()).cluster_time < end:  # noqa: ASYNC110 - of other processes
             await asyncio.sleep(0.02)
+
+    async def restart(self, subject: Any) -> None:
+        """`kill -9` of the host and its workers; until the agent is held again."""
+        (agent,) = self.made
+        before = await self.local.until(agent, lambda row: row.ready, "Ready")
+        self.local.kill_host(before.host)
+        await self.local.until(agent, lambda row: row.ready and row.epoch > before.epoch, "Ready again")
 
     async def emitted(self, subject: Any) -> Sequence[Signal]:
         """What its agents say in their logs."""

@@ -70,6 +70,7 @@ class Composer:
             flight.job.accept(draft, self._telling.uid, self._site.lease.cluster_now + progress.lasts)
         else:
             draft.journal.finish_step(progress.position, Step(progress.entry.name, progress.entry.result))
+            draft.boxes.forget_tries(flight.job.key)  # it got further than the try that was counted [count]
 
     def _suspend_into(self, draft: turns.Draft, flight: Flight, waits: tenure_link.Wait) -> tenure_link.Fault | None:
         """The turn waits; what has come already ends the wait at once [inbox_seen]."""
@@ -78,6 +79,7 @@ class Composer:
             return fault
         waiting = Waiting(position=waits.position, name=waits.name, until=waits.until, types=waits.types, key=waits.key)
         draft.journal.suspend(waiting)
+        draft.boxes.forget_tries(flight.job.key)  # as with a step
         for k, signal in draft.journal.inbox.items():
             job = InboxJob(k, signal)
             if job.wanted.signal and draft.journal.journal().awaits(job.type, ""):

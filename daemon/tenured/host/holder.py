@@ -178,7 +178,7 @@ class Holder:
     # --- the life -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        expected = self._row.ready_epoch > 0
+        expected = self._policy.durable and self._row.ready_epoch > 0
         record = self._site.store.open(self.uid, self.epoch, expect_state=expected, known=self._known)
         try:
             await self._live(record)
