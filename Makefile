@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help binaries postgresql setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim sim-fresh soak models clean
+.PHONY: help binaries postgresql setup demo test check lint fmt proto crds k8s k8s-down e2e bench sim sim-fresh soak soak-turns models clean
 
 BIN := .venv/bin
 # The first Python on the PATH that is new enough and can make environments; PYTHON=… chooses another.
@@ -95,6 +95,9 @@ models: setup ## explore the protocol models: every configuration, every guard l
 soak: setup ## real servers killed, frozen and without power, for half an hour (SOAK="--minutes 5"; docs/soak.md)
 	$(BIN)/python -m tools.soak $(SOAK)
 	nice -n 10 $(BIN)/python -m tools.sim --kind cluster --seeds $(SIM_SEEDS)
+
+soak-turns: setup ## agents that count and send while processes die and hang; every id is checked (SOAK="--turns 20000")
+	$(BIN)/python -m tools.soak turns $(SOAK)
 
 clean: ## remove what was built here, and the harness's caches
 	-$(PYTHON) -m tools.k8s clean

@@ -12,9 +12,10 @@ from local_servers import LocalServers
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1 import changes_pb2, registry_pb2
 from tenure_proto.v1.changes_pb2 import Change, ChangeBatch, Changed, ChangedBatch
+from tenure_proto.v1.hostlink_pb2 import HostFrame, ReadMany, ServerFrame
 from tenured.server.changing import UNDER_WAY, Changing
+from tenured.transport import hostframes
 from tenured.transport.changes import STREAM, ChangesLink, open_link
-from tenured.transport.errors import PeerRefused
 from tenured.transport.framed import FrameStream
 from tenured.transport.serving import Refusal
 from tenured.transport.tls import open_channel
@@ -192,10 +193,26 @@ async def test_a_frame_that_is_no_change_ends_the_stream(servers: LocalServers) 
     assert not link.send(ChangeBatch())
 
 
-async def test_a_host_may_not_change_rows_by_framed_tls(servers: LocalServers) -> None:
+async def test_a_host_may_not_change_rows_by_framed_tls(servers: LocalServers, fresh: Callable[[], str]) -> None:
+    """What a host sends there is read as frames of its link, whatever it is."""
+    server, name, heard = next(iter(servers.servers.values())), fresh(), asyncio.Queue[ServerFrame]()
+    expected, address = Identity(servers.cluster, Role.SERVER, server.name).dns_name, f"127.0.0.1:{server.raft_port}"
     async with asyncio.timeout(10):
-        with pytest.raises(PeerRefused, match="may be called by"):
-            await framed(servers, "host", asyncio.Queue())
+        files = servers.tls("host", "h9")
+        link = await hostframes.open_link(
+            address, expected, files, lambda frame: heard.put_nowait(ServerFrame.FromString(frame))
+        )
+        assert link.stream.send(ChangeBatch(changes=[created(1, name)]).SerializeToString())
+        asked = HostFrame(id=7, read=ReadMany(view=0, uids=["1"], incarnation="i"))
+        assert link.stream.send(asked.SerializeToString())
+        while (await heard.get()).id != 7:  # in order: the change has been read
+            pass
+        link.stream.cut()
+        answers: asyncio.Queue[Changed] = asyncio.Queue()
+        client = await framed(servers, "client", answers)
+        assert client.send(ChangeBatch(changes=[created(1, name)]))
+        assert (await answers.get()).applied.results[0].outcome == "created"
+        client.close()
 
 
 class Wire(FrameStream):

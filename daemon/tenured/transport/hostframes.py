@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from google.protobuf.message import DecodeError, Message
 
@@ -72,17 +72,21 @@ class FramesLink:
         self._beating = asyncio.get_running_loop().call_later(BEAT_S, self._beat)
 
 
-async def serve(handler: HostLinkHandler, peer: Identity, stream: FrameStream) -> None:
-    """One connection of a host at a server, from its hello to its end."""
+def serve(handler: HostLinkHandler, peer: Identity, stream: FrameStream) -> Coroutine[None, None, None]:
+    """One connection of a host at a server. Listens from now on; what is returned is to be run, and ends with it."""
     session = HostSession(peer)
     link = FramesLink(stream, lambda frame: handler.frame(session, HostFrame.FromString(frame)))
     stream.lost.add_done_callback(lambda _: session.close())
     handler.opened(session)
+    return _serve(handler, session, link)
+
+
+async def _serve(handler: HostLinkHandler, session: HostSession, link: FramesLink) -> None:
     try:
         await link.write_all(session.take)
     finally:
         session.close()
-        stream.cut()
+        link.stream.cut()
         handler.closed(session)
 
 
