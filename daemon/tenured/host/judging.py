@@ -140,12 +140,14 @@ class Judge:
 
     def _suspect(self, job: Job) -> None:
         """One that was tried alone before is tried alone again, and not for ever [alone, count]."""
+        if job.on_trial:
+            return
         tries = self._ledger.book.boxes.tries.get(job.key, 0)
         job.alone = 0 < tries < TRIES
         if tries >= TRIES:
             job.needs_worker = job.planned
             job.poisoned = tenure_link.Fault(
-                "WorkerCrashed", f"{job.label} ended its worker process {tries} times, also alone"
+                "WorkerCrashed", f"{job.label} ended {tries} worker processes in which it ran alone"
             )
 
     # --- while it runs ------------------------------------------------------------------------------------------------
