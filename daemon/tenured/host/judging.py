@@ -216,12 +216,16 @@ class Judge:
         self._followers.clear()
         return jobs
 
+    def pauses(self, job: Job) -> bool:
+        """Whether its last failure pauses the agent."""
+        asked = self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)
+        return asked and isinstance(job, SignalJob) and job.tried_again
+
     def give_up(self, draft: turns.Draft, job: Job, fault: tenure_link.Fault) -> None:
         """It has failed for the last time: its mark with a dead letter, or with the pause, in one write (protocol 3)
         [pause_mark].
         """
-        pauses = self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)
-        if isinstance(job, SignalJob) and pauses and job.tried_again:
+        if isinstance(job, SignalJob) and self.pauses(job):
             if not isinstance(job, HeldJob):
                 job.apply(draft, b"")
             draft.boxes.forget_tries(job.key)
