@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playing import playing
 
 import tenure_link
 
@@ -144,3 +145,10 @@ async def spawn(tmp_path: Path) -> AsyncIterator[Any]:
             except ProcessLookupError:
                 break
         await process.wait()
+
+
+@pytest.fixture
+async def play() -> AsyncIterator[Any]:
+    """See `playing.Scene`."""
+    async with playing() as scene:
+        yield scene

@@ -95,6 +95,11 @@ class Commits:
         self._runner = runner
         self._composer = Composer(site, telling, ledger, judge, outgoing)
 
+    @property
+    def pausing(self) -> bool:
+        """A write that pauses the agent is under way."""
+        return bool(self.writing) and any(flight.pauses for flight in self.writing)
+
     # --- composing ----------------------------------------------------------------------------------------------------
 
     def write(self) -> None:
@@ -189,7 +194,8 @@ class Commits:
             self._runner.requeue(job)
         else:
             self._judge.begun(job)
-            self._runner.flights.appendleft(Flight(job, 0, done=tenure_link.TurnDone(0, reply=b""), letter=fault))
+            done, pauses = tenure_link.TurnDone(0, reply=b""), self._judge.pauses(job)
+            self._runner.flights.appendleft(Flight(job, 0, done=done, letter=fault, pauses=pauses))
 
     def _refused(self, write: Write, error: RecordTooLarge) -> bool:
         """The store takes no record of that size. Whether there may be something else to write."""

@@ -22,6 +22,8 @@ class Flight:
     """The job is answered already: only what its class makes of the failure is to be committed."""
     letter: tenure_link.Fault | None = None
     """It has failed for the last time, and ends with that."""
+    pauses: bool = False
+    """Its agent is paused by its end: nothing may run behind it [pause_refuse]."""
     cut: bool = False
     aside: bool = False
     """It waits for no draft."""

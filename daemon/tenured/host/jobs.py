@@ -50,6 +50,8 @@ class Job:
     """Of its trials, when it may have ended a worker (protocol 3, poison)."""
     alone = False
     """To be run in a worker of its own."""
+    on_trial = False
+    """It is run so now, and that is written down."""
     needs_worker = True
     ends_in_letter = False
     """A failure is tried again, and is a dead letter in the end; else the caller is told."""

@@ -141,12 +141,14 @@ class Judge:
 
     def _suspect(self, job: Job) -> None:
         """One that was tried alone before is tried alone again, and not for ever [alone, count]."""
+        if job.on_trial:
+            return
         tries = self._ledger.book.boxes.tries.get(job.key, 0)
         job.alone = 0 < tries < TRIES
         if tries >= TRIES:
             job.needs_worker = job.planned
             job.poisoned = tenure_link.Fault(
-                "WorkerCrashed", f"{job.label} ended its worker process {tries} times, also alone"
+                "WorkerCrashed", f"{job.label} ended {tries} worker processes in which it ran alone"
             )
 
     # --- while it runs ------------------------------------------------------------------------------------------------
@@ -215,12 +217,16 @@ class Judge:
         self._followers.clear()
         return jobs
 
+    def pauses(self, job: Job) -> bool:
+        """Whether its last failure pauses the agent."""
+        asked = self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)
+        return asked and isinstance(job, SignalJob) and job.tried_again
+
     def give_up(self, draft: turns.Draft, job: Job, fault: tenure_link.Fault) -> None:
         """It has failed for the last time: its mark with a dead letter, or with the pause, in one write (protocol 3)
         [pause_mark].
         """
-        pauses = self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)
-        if isinstance(job, SignalJob) and pauses and job.tried_again:
+        if isinstance(job, SignalJob) and self.pauses(job):
             if not isinstance(job, HeldJob):
                 job.apply(draft, b"")
             draft.boxes.forget_tries(job.key)

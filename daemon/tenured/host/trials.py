@@ -48,18 +48,19 @@ class Trials:
                     self._runner.park(job, NO_ROOM_S)
                     log.warning("%s waits: its try cannot be noted: %s", job.label, error)
                     continue
-            job.alone = True
+            job.alone = job.on_trial = True
             return job
         return None
 
     def over(self, job: Job) -> None:
         """It has ended without ending its worker: it is no suspect any more."""
-        job.alone = False
+        job.alone = job.on_trial = False
 
     def ended_its_worker(self, job: Job | None, how: str) -> tuple[str, str] | None:
         """A worker is lost; `job` was on trial in it. (reason, message) of what asks for a pause."""
         if job is None:
             return None
+        job.on_trial = False
         if job in self._runner.suspects:
             self._runner.suspects.remove(job)
         text = f"{job.label} ended its worker process, also alone: {how}"

@@ -227,6 +227,8 @@ class Turns:
 
     def _feed(self, worker: Worker) -> None:
         while self._queue and not self.accepting and len(self.flights) + len(self._commits.writing) < AHEAD:
+            if self._commits.pausing or (self.flights and self.flights[-1].pauses):
+                return
             if self.suspects and self._only is None:
                 return  # first what is under way ends, then they are tried
             job = self._queue.popleft()
@@ -255,6 +257,7 @@ class Turns:
         if not job.needs_worker:
             aside = self.ledger.book.journal.owed is not None
             flight = Flight(job, 0, done=tenure_link.TurnDone(0, reply=b""), letter=job.poisoned, aside=aside)
+            flight.pauses = job.poisoned is not None and self._judge.pauses(job)
             (self._commits.asides if aside else self.flights).append(flight)
         else:
             number = next(self._site.turns)
@@ -309,7 +312,10 @@ class Turns:
             retry_s = 0.0 if job.poisoned is None else NO_ROOM_S
             job.poisoned, job.needs_worker = job.poisoned or fault, True
         if retry_s is None and job.ends_in_letter:
-            flight.letter = fault
+            flight.letter, flight.pauses = fault, self._judge.pauses(job)
+            later = self.flights.index(flight) + 1
+            if flight.pauses and later < len(self.flights):
+                self.cut(self.flights[later], keep=True)
             return
         if retry_s is not None:
             # What ran on this draft may include later signals of the same sender, which must not overtake it [prev].
