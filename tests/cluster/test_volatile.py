@@ -1,6 +1,8 @@
 """Agents with `durability: Volatile`: nothing is stored, calls are quick, signals leave at most once."""
 
 import asyncio
+import re
+import urllib.request
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.cluster.test_operating import good
 
 pytestmark = pytest.mark.cluster
 VOLATILE = {"durability": "Volatile"}
+CALLS = 20
 
 
 async def test_its_state_is_gone_with_its_host_and_stays_with_its_worker(whole: Local) -> None:
@@ -28,14 +31,30 @@ async def test_its_state_is_gone_with_its_host_and_stays_with_its_worker(whole: 
 
 
 async def test_a_call_of_it_writes_nothing(local: Local) -> None:
-    """Not on the servers: the metrics of commits count it, the store has no record of it."""
-    name = await local.running_agent(**VOLATILE)
-    first = (await local.cluster.control(name, "state.get", {}, 30.0))["at"]
-    assert await local.call(name, "increment") == 1
-    state = await local.cluster.control(name, "state.get", {}, 30.0)
-    assert (state["state"], state["at"] > first) == ({"count": 1}, True)
-    shown = await good(local, "describe", "agent", name)
-    assert "durability Volatile" in shown
+    """No server stores anything for it; a call of a durable agent is a write on a majority of them."""
+    writes: list[int] = []
+    for fields in (VOLATILE, {}):
+        name = await local.running_agent(**fields)
+        first = (await local.cluster.control(name, "state.get", {}, 30.0))["at"]
+        before = stored(local)
+        for number in range(CALLS):
+            assert await local.call(name, "increment") == number + 1
+        writes.append(stored(local) - before)
+        state = await local.cluster.control(name, "state.get", {}, 30.0)
+        assert (state["state"], state["at"] > first) == ({"count": CALLS}, True)
+    volatile, durable = writes
+    assert durable >= 2 * CALLS
+    assert volatile < CALLS, "agents of other tests may write a little"
+
+
+def stored(local: Local) -> int:
+    """How often servers have synced their stores, in all."""
+    found = 0.0
+    for server in local.running.plan.servers:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        found += sum(map(float, re.findall(r"^tenure_store_commit_seconds_count (\S+)$", text, re.MULTILINE)))
+    return int(found)
 
 
 async def test_its_signals_arrive_once_or_never(whole: Local) -> None:
@@ -95,4 +114,5 @@ spec: {{class: Counter, durability: Volatile, state: {{count: 3}}}}
     assert applied.status == 0, applied.err
     row = await local.until(name, lambda row: row.ready, "Ready")
     assert row.spec.durability == "Volatile"
+    assert "durability Volatile" in await good(local, "describe", "agent", name)
     assert await local.call(name, "increment") == 4
