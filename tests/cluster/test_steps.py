@@ -42,12 +42,21 @@ async def test_a_payment_is_charged_once_whoever_is_killed(whole: Local, tmp_pat
     assert await whole.call(shop, "receipts") == ["receipt for 40"]
 
 
+async def accepted(whole: Local, agent: str) -> None:
+    """Its first turn is suspended: acceptance, a step and the wait are in the record, after the first state."""
+    remote = whole.remote.remote
+    async with asyncio.timeout(30):
+        while (await remote.control(agent, "state.get", {}, timeout_s=10))["at"][1] < 4:  # type: ignore[index] # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_the_example_as_a_user_types_it(whole: Local, tmp_path: Path) -> None:
     """examples/payments: a payment waits for a human while its host dies, and charges once."""
     file = str(tmp_path / "card.db")
     payment = await whole.on(1, class_="Payment", config={"card": file})
     desk = await whole.on(2, class_="ApprovalDesk")
     paying = asyncio.create_task(whole.tenure("call", payment, "pay", "--amount", "40", "--timeout", "60"))
+    await accepted(whole, payment)
     refused = await whole.tenure("call", payment, "pay", "--amount", "7", "--timeout", "2")
     assert refused.status != 0, "a second payment waits for the first"
     whole.kill_host(await whole.host_of(payment))
