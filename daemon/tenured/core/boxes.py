@@ -289,7 +289,8 @@ class BoxDraft:
         if not applied:
             voided = (*voided, signal.n)
         if len(voided) > MAX_VOIDED:  # what is no longer remembered must not be called applied [void_memory]
-            voided, unsure = voided[1:], max(unsure, voided[0])
+            oldest, *rest = voided
+            voided, unsure = tuple(rest), max(unsure, oldest)
         last = signal.n if known is None else max(known.last, signal.n)
         self.marks[signal.sender] = mark = Mark(last, now, voided, signal.epoch, unsure)
         self._put(_MARK + signal.sender, _encode(mark))
