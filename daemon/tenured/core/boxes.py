@@ -285,12 +285,11 @@ class BoxDraft:
         voided = known.voided if known is not None else ()
         unsure = known.unsure if known is not None else signal.n - 1 if self._boxes.volatile else 0
         if signal.prev == 0 and known is not None:  # the sender has nothing unsettled below
-            voided, unsure = (), 0
+            voided, unsure = tuple[int, ...](), 0
         if not applied:
             voided = (*voided, signal.n)
         if len(voided) > MAX_VOIDED:  # what is no longer remembered must not be called applied [void_memory]
-            oldest, *rest = voided
-            voided, unsure = tuple(rest), max(unsure, oldest)
+            voided, unsure = voided[1:], max(unsure, voided[0])
         last = signal.n if known is None else max(known.last, signal.n)
         self.marks[signal.sender] = mark = Mark(last, now, voided, signal.epoch, unsure)
         self._put(_MARK + signal.sender, _encode(mark))
