@@ -282,7 +282,7 @@ class BoxDraft:
             self.marks[signal.sender] = before  # it never goes back
             return
         known = before if before is not None and before.epoch == signal.epoch else None
-        voided = known.voided if known is not None else ()
+        voided = known.voided if known is not None else tuple[int, ...]()
         unsure = known.unsure if known is not None else signal.n - 1 if self._boxes.volatile else 0
         if signal.prev == 0 and known is not None:  # the sender has nothing unsettled below
             voided, unsure = tuple[int, ...](), 0
