@@ -5,6 +5,9 @@ The store is model B reduced to what it guarantees: a draft of the newest epoch 
 epoch never does; its owner learns of it later or never. Messages stay deliverable for ever, in any order, until a fault
 loses them all. A token names one attempted turn, so that two turns can never be confused by the checker.
 
+`finals`: turns that fail for the last time; each is undone to the draft before it, and the run goes on behind its dead
+letter. `late`: signals for a receiver that the sender's host has not heard of yet; found, they get new numbers.
+
 Additions: `batch` (9, several turns on successive drafts, one write), `pause` (13), `reverts` (14), `ahead` (12, a host
 that reads cluster time ahead of the true one, as extrapolation would).
 """
@@ -21,7 +24,9 @@ class Sender(NamedTuple):
     """The sender's record."""
 
     n: int = 0  # the last number given to a signal
-    box: tuple[tuple[int, int, str, int, int], ...] = ()  # outbox: (receiver, n, "live" | "void", token, born)
+    box: tuple[
+        tuple[int, int, str, int, int], ...
+    ] = ()  # outbox: (receiver, n, "live" | "void" | "unheard", token, born)
     dead: frozenset[tuple[int, int, int, str]] = frozenset()  # (receiver, n, token, pending | not applied | unknown)
     made: tuple[tuple[int, int], ...] = ()  # for the checker: (receiver, token) of every committed signal
 
@@ -36,6 +41,7 @@ class Receiver(NamedTuple):
     hist: tuple[int, ...] = ()  # user state: the tokens applied
     undone: frozenset[int] = frozenset()  # for the checker: applied, then reverted
     held: int | None = None  # the failed signal of a paused agent
+    dead: frozenset[int] = frozenset()  # dead letters at the receiver: turns that failed for the last time
 
 
 class Act(NamedTuple):
@@ -67,6 +73,8 @@ class World(NamedTuple):
     fails: int = 0
     reverts: int = 0
     now: int = 0
+    finals: int = 0
+    lates: int = 0
 
 
 Turn = Callable[..., World]
@@ -76,12 +84,14 @@ class Turns(Model[World]):
     """See the module."""
 
     receivers, turns, epochs, voids, losses, limit, horizon, keep, lag = 1, 2, (2, 2), 0, 1, 2, 0, 2, 0
-    batch, fails, pause, reverts, ahead = 1, 0, False, 0, 0
+    batch, fails, pause, reverts, ahead, finals, late = 1, 0, False, 0, 0, 0, 0
     live = True
     FAST = (
         {"epochs": (1, 2)},
         {"batch": 2, "fails": 1, "epochs": (1, 2), "losses": 0},
         {"pause": True, "fails": 1, "epochs": (1, 2), "losses": 0},
+        {"batch": 2, "finals": 1, "epochs": (1, 2), "losses": 0},
+        {"late": 1, "epochs": (2, 1), "losses": 0},
     )
     SMALL = (
         {},
@@ -92,6 +102,8 @@ class Turns(Model[World]):
         {"batch": 2, "fails": 1},
         {"pause": True, "fails": 1, "voids": 1, "epochs": (1, 2)},
         {"reverts": 1},
+        {"batch": 2, "finals": 1},
+        {"late": 2},
     )
     BIG = {
         "receivers": 2,
@@ -106,6 +118,8 @@ class Turns(Model[World]):
         "batch": 3,
         "fails": 3,
         "reverts": 2,
+        "finals": 2,
+        "late": 3,
     }
     _TIME = {"turns": 1, "horizon": 3, "lag": 1, "epochs": (1, 1)}
     GUARDS = {
@@ -126,6 +140,9 @@ class Turns(Model[World]):
         "batch_release": {"batch": 2, "epochs": (1, 2)},
         "batch_whole": {"batch": 2, "epochs": (1, 1)},
         "batch_restart": {"batch": 2, "fails": 1, "epochs": (1, 1)},
+        "batch_undo": {"batch": 2, "finals": 1, "epochs": (1, 1)},
+        "late_behind": {"late": 1, "epochs": (1, 1)},
+        "late_number": {"late": 2, "epochs": (2, 1)},
         "pause_mark": {"pause": True, "fails": 1, "epochs": (1, 1)},
         "pause_refuse": {"pause": True, "fails": 1, "epochs": (1, 1)},
         "revert_marks": {"reverts": 1, "epochs": (1, 1)},
@@ -133,7 +150,7 @@ class Turns(Model[World]):
         "revert_box": {"reverts": 1, "epochs": (1, 1)},
         "time_read": _TIME | {"ahead": 1, "epochs": (1, 2)},
     }
-    SPARE = frozenset({"time_read"})
+    SPARE = frozenset({"time_read", "late_number"})
 
     def init(self) -> World:
         """Empty records, one activation each."""
@@ -153,7 +170,9 @@ class Turns(Model[World]):
                 return "a signal of a turn that was never committed was applied"
             if list(hist) != [t for t in made if t in hist]:
                 return "signals of one sender were applied out of order"
-            kept = {e[3] for e in sender.box if e[0] == r} | {agent.cell.held}
+            kept = {e[3] for e in sender.box if e[0] == r} | {agent.cell.held} | agent.cell.dead
+            if agent.cell.dead & {*hist, *undone}:
+                return "a dead letter said to be not applied was applied"
             dead = {t: v for to, _, t, v in sender.dead if to == r}
             if lost := set(made) - set(hist) - undone - kept - set(dead):
                 return f"signal {lost} was lost"
@@ -228,6 +247,8 @@ class Turns(Model[World]):
         source = act.draft if act.draft and not self.on("commit_first") else me
         net, before = set(s.net), dict[int, int]()
         for r, n, kind, token, born in source.box:
+            if kind == "unheard":
+                continue
             net.add((r, n, before.get(r, 0), kind, token, born))
             before[r] = n
         if not net <= s.net:
@@ -237,19 +258,46 @@ class Turns(Model[World]):
             return
         if s.tries < self.turns and (len(me.box) < self.limit or not self.on("limit")):
             for r in range(1, self.receivers + 1):
-                for born in self.views(s):
-                    box, made = (*me.box, (r, me.n + 1, "live", s.tries, born)), (*me.made, (r, s.tries))
-                    draft = me._replace(n=me.n + 1, box=box, made=made)
-                    yield (
-                        f"{who} turn {s.tries} emits {me.n + 1} to {r}",
-                        turn(self.begun(act, draft), tries=s.tries + 1),
-                    )
+                yield from self.emit(s, r, act, turn, who)
+        yield from self.find(act, turn, who)
         for i in range(len(me.box)):
             yield from self.settle(s, i, act, turn, who)
         if s.reverts < self.reverts and me.n:
             n = me.n if self.on("revert_n") else 0
             box = me.box if self.on("revert_box") else ()
             yield f"{who} is reverted", turn(self.begun(act, me._replace(n=n, box=box)), reverts=s.reverts + 1)
+
+    def emit(self, s: World, r: int, act: Act, turn: Turn, who: str) -> Iterator[Step[World]]:
+        """A turn emits to r, of which its host has heard or not; behind one that waits, others wait too."""
+        me: Sender = act.mem
+        behind = any(to == r and kind == "unheard" for to, _, kind, _, _ in me.box)
+        kinds = ["unheard"] if behind and self.on("late_behind") else ["live"]
+        if s.lates < self.late and "unheard" not in kinds:
+            kinds.append("unheard")
+        for kind in kinds:
+            for born in self.views(s):
+                box, made = (*me.box, (r, me.n + 1, kind, s.tries, born)), (*me.made, (r, s.tries))
+                draft = me._replace(n=me.n + 1, box=box, made=made)
+                yield (
+                    f"{who} turn {s.tries} emits {me.n + 1} to {r}, {kind}",
+                    turn(self.begun(act, draft), tries=s.tries + 1, lates=s.lates + (kind == "unheard")),
+                )
+
+    def find(self, act: Act, turn: Turn, who: str) -> Iterator[Step[World]]:
+        """The host hears of a receiver: what waited for it gets new numbers, in its order."""
+        me: Sender = act.mem
+        for r in sorted({entry[0] for entry in me.box if entry[2] == "unheard"}):
+            n, box = me.n, list[tuple[int, int, str, int, int]]()
+            late = list[tuple[int, int, str, int, int]]()
+            for entry in me.box:
+                if entry[0] != r or entry[2] != "unheard":
+                    box.append(entry)
+                elif self.on("late_number"):
+                    n += 1
+                    late.append((r, n, "live", *entry[3:]))
+                else:
+                    box.append((r, entry[1], "live", *entry[3:]))
+            yield f"{who} hears of {r}", turn(self.begun(act, me._replace(n=n, box=(*box, *late))))
 
     def begun(self, act: Act, draft: Any) -> Act:
         """A draft with one turn more; a write of one turn leaves at once."""
@@ -259,6 +307,8 @@ class Turns(Model[World]):
         """Entry i of the box: given up, or answered."""
         me: Sender = act.mem
         r, n, kind, token, born = me.box[i]
+        if kind == "unheard":
+            return
         rest, letter = me.box[:i] + me.box[i + 1 :], (r, n, token, "pending")
         if kind == "live" and s.voids < self.voids:
             box = put(me.box, i, (r, n, "void", token, born)) if self.on("void") else rest
@@ -319,6 +369,10 @@ class Turns(Model[World]):
                 yield f"{who} applies {n} at {now}", turn(self.begun(act, new._replace(hist=(*me.hist, token))))
             else:
                 yield f"{who} voids {n}", turn(self.begun(act, new._replace(voided=me.voided | {n})))
+            if s.finals < self.finals and kind == "live":
+                gone = new._replace(dead=new.dead | {token})
+                gone = gone if self.on("batch_undo") else gone._replace(hist=(*me.hist, token))
+                yield f"{who} fails at {n} for the last time", turn(self.begun(act, gone), finals=s.finals + 1)
             if s.fails < self.fails and kind == "live":
                 yield from self.fail(s, new, me, act, turn, who, token)
 

@@ -385,3 +385,27 @@ def refuse_larger_than(play: Scene, monkeypatch: pytest.MonkeyPatch, limit: int)
         return write(now, puts, deletes)
 
     monkeypatch.setattr(record, "write", small)
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_wait_that_is_all_but_over_does_not_spin(play: Scene, held: bool) -> None:
+    """The rest of it may be less than the loop can tell, and without a lease cluster time stands still."""
+    await play.start()
+    _, turn = await owed_call(play)
+    play.played.done(turn, waits=SLEEP)
+    await play.until(lambda: play.book().journal.owed.waiting)
+    play.lease.held, play.lease.cluster_now = held, 150.0 - 1e-9
+    looks = 0
+    owing = play.holder._parts.runner.owing
+    look = owing._looks
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+        look()
+
+    owing._looks = counted
+    owing.look()
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert looks < 100

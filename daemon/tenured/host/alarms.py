@@ -19,6 +19,8 @@ from tenured.host.timerjobs import TimerJob
 
 LONGEST_S = 30.0
 """Between two looks: clocks are set, and leases renewed."""
+LEAST_S = 0.001
+"""What is left of a wait may be too little for the loop's clock to see."""
 AGAIN_S = 0.25
 """Until a run that could not begin is tried again."""
 
@@ -83,7 +85,8 @@ class Alarms:
             if job is not None and not job.over:
                 continue
             if wait > 0:
-                earliest = min(earliest, wait)
+                least = LEAST_S if held else AGAIN_S  # without a lease cluster time stands still
+                earliest = min(earliest, max(least, wait))
             elif self._was_paused:
                 self._fired.pop(one, None)
             elif not held or job is not None:  # `over`, and still planned: it could not be committed

@@ -19,6 +19,8 @@ from tenured.host.owedjobs import InboxJob, OwedJob, TimeJob
 from tenured.host.timerjobs import TimerJob
 
 LOOK_S = 30.0
+LEAST_S = 0.001
+"""What is left of a wait may be too little for the loop's clock to see."""
 AGAIN_S = 0.25
 """Until what could not begin is tried again."""
 
@@ -148,7 +150,8 @@ class Owing:
         ends = [owed.until] if waiting is None or not waiting.until else [owed.until, waiting.until]
         wait = min(ends) - now
         if wait > 0:
-            self._sleep(min(wait, LOOK_S))
+            least = LEAST_S if self._lease.held else AGAIN_S  # without a lease cluster time stands still
+            self._sleep(max(least, min(wait, LOOK_S)))
             return
         self._sleep(AGAIN_S)  # what is added now may be refused
         if not self._lease.held:

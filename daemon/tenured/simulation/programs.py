@@ -19,6 +19,9 @@ from tenured.simulation.worker import Observer, SimWorker, WorkerContainer
 Send = Callable[[bytes], None]
 
 
+_OF_CALLERS = frozenset({"action", "by_name"})
+
+
 class Program(Protocol):
     """User code that can be started in a process: the pool's modules."""
 
@@ -153,7 +156,7 @@ class UserWorker(SimWorker):
                 case tenure_link.TurnDone():
                     done = self._done(frame)
                     self._container.later(self._container.turn_ns(), lambda done=done: self._say(done))  # type: ignore[misc]
-                case tenure_link.ActivationFailed() | tenure_link.Pong():
+                case tenure_link.ActivationFailed() | tenure_link.Pong() | tenure_link.Progress():
                     self._say(frame)
                 case _:
                     pass
@@ -179,6 +182,8 @@ class UserWorker(SimWorker):
         kept = _Kept(effects, memory.draft.state if done.state is None else done.state)
         memory.ahead.append((done.turn, kept))
         if failed:
+            return msgspec.structs.replace(done, state=_encode(kept))
+        if turn.kind not in _OF_CALLERS:  # nobody of the story gets to see it
             return msgspec.structs.replace(done, state=_encode(kept))
         reply = Shown(turn.uid, turn.call_id, effects, done.reply or b"")
         return msgspec.structs.replace(done, reply=_encode(reply), state=_encode(kept))
