@@ -126,6 +126,26 @@ async def test_a_plan_wakes_it(place: Any) -> None:
     assert (fired.kind, fired.method, fired.at) == ("timer", "later", due.at)
 
 
+async def test_an_agent_that_owes_a_turn_sleeps_when_nobody_waits_here_for_its_end(place: Any) -> None:
+    """Protocol 9, rule 5: nothing of a suspended turn stays in memory; whoever waits for its reply keeps it awake."""
+    place.assign(row())
+    async with asyncio.timeout(5):
+        await place.reports.first.wait()
+    job = call(place, 1)
+    turn = await place.played.turn()
+    place.played.worker.answered(tenure_link.Progress(turn.turn, turn.uid, lasts=9999.0))
+    while not place.played.heard(tenure_link.Progressed):  # noqa: ASYNC110 - of the loop
+        await asyncio.sleep(0)
+    place.played.done(turn, waits=tenure_link.Wait(position=0, name="sleep", until=place.lease.cluster_now + 3600))
+    holder = place.activations.holders["7"]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(place.slept.wait(), 5 * IDLE_S)
+    job.out_of_time()
+    await asleep(place)
+    assert holder.uid in place.activations.sleepers
+    assert place.reports.said[-1][3] > 0, "the end of its wait is known"
+
+
 async def test_one_that_is_taken_over_asleep_is_sealed_and_sleeps_on(place: Any) -> None:
     """Protocol 2, bulk take-over [wake_highest]: the epoch is sealed in the background; a call adopts the state."""
     place.assign(row())

@@ -59,9 +59,14 @@ class Owing:
 
     @property
     def runs(self) -> bool:
-        """A turn is owed that does not wait, or signals that were accepted meanwhile are to be run."""
+        """A turn is owed that does not wait, or whose caller waits here; or signals that were accepted meanwhile are to
+        be run.
+        """
         journal = self._book().journal
-        return bool(journal.inbox) if journal.owed is None else journal.owed.waiting is None
+        if journal.owed is None:
+            return bool(journal.inbox)
+        called = self.job is not None and any(not caller.answered for caller in self.job.callers)
+        return journal.owed.waiting is None or called
 
     def defers(self, job: Job) -> bool:
         """Whether it has to wait until the owed turn has ended; then it is kept."""
