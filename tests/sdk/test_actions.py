@@ -36,7 +36,7 @@ class Ledger(tenure.Agent[LedgerState]):
         ctx.emit("refunded")
 
     async def _refund_slowly(self, ctx: tenure.Context, error: Exception) -> None:
-        calls.append(f"time left: {0 < ctx.deadline - asyncio.get_running_loop().time() < 1}")
+        calls.append(f"time left: {0 < ctx.deadline - asyncio.get_running_loop().time() < 5}")
         await asyncio.Event().wait()
 
     async def _refund_badly(self, ctx: tenure.Context, error: Exception) -> None:
@@ -142,7 +142,7 @@ class Ledger(tenure.Agent[LedgerState]):
             self.state.rows.append("went on")
         return self.state.total
 
-    @tenure.action(compensate=_refund_slowly, compensate_timeout=1)
+    @tenure.action(compensate=_refund_slowly, compensate_timeout=5)
     async def pay_slowly(self) -> None:
         await asyncio.Event().wait()
 
@@ -374,7 +374,7 @@ async def test_a_state_that_does_not_fit_is_compensated(ledger: Ledger) -> None:
 async def test_compensation_has_time_left_and_no_more(ledger: Ledger) -> None:
     """The action ends before the call's deadline, so that compensation ends within it."""
     with pytest.raises(errors.DeadlineExceeded, match=r"Ledger\.pay_slowly did not end") as caught:
-        await ledger.call(Ledger.pay_slowly(), timeout=1.6)
+        await ledger.call(Ledger.pay_slowly(), timeout=6.0)
     assert calls == ["time left: True"]
     assert "compensation failed: DeadlineExceeded" in caught.value.details
 
