@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import tenure_link
-from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, Call
+from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, HostRow, WatchBatch
 from tenured.core.signals import Settled, Signal, Verdict
 from tenured.core.turns import Wake
@@ -95,6 +95,33 @@ async def test_one_that_took_long_to_begin_sleeps_too(place: Any, monkeypatch: p
     monkeypatch.setattr("tenured.host.holder.boot_ns", lambda: boot_ns() + 10**9)
     place.assign(row())
     await asleep(place)
+
+
+async def test_a_call_in_the_moment_of_falling_asleep_is_served(place: Any) -> None:
+    """Its time without anything to do is over, and a call comes before it has left memory."""
+    place.assign(row())
+    async with asyncio.timeout(5):
+        await place.reports.first.wait()
+    await answered(place, call(place, 1), {"n": 1})
+    runner = place.activations.holders["7"]._parts.runner
+    runner.rest()
+    job = call(place, 2)
+    await answered(place, job, {"n": 2})
+    assert job.reply.result().value == pack(1)
+    assert memory_holds(place), "asked of an activation that the worker was told to forget"
+    runner.rest()
+    made = Call(agent="shop/a", kind=CALL_KIND_QUERY, method="q", arguments=b"\x80")
+    query = place.activations.find("7").submit(made, "spiffe://x", boot_ns() + 5_000_000_000)
+    place.played.done(await place.played.turn(), reply=pack(7))
+    assert (await asyncio.wait_for(query.reply, 5)).value == pack(7)
+    assert memory_holds(place), "asked of an activation that the worker was told to forget"
+
+
+def memory_holds(place: Any) -> bool:
+    """The last turn was sent after the last time that the agent was taken into memory, and not forgotten since."""
+    order = [type(frame) for frame in place.played.frames]
+    last = {kind: len(order) - 1 - order[::-1].index(kind) for kind in set(order)}
+    return last[tenure_link.Turn] > max(last[tenure_link.Activate], last.get(tenure_link.Deactivate, -1))
 
 
 async def test_a_signal_wakes_it(place: Any) -> None:

@@ -159,6 +159,12 @@ class Turns:
         if (error := self._judge.lost) is not None:
             raise error
 
+    @property
+    def _serves(self) -> bool:
+        """The worker is there, and `serve` has not ended: what it is asked for now it has the agent for."""
+        over = self._over is None or self._over.done()
+        return self.worker is not None and not self.worker.lost and not over
+
     def _end(self, error: BaseException | None = None) -> None:
         if self._over is not None and not self._over.done():
             if error is None:
@@ -201,7 +207,7 @@ class Turns:
 
     def pump(self) -> None:
         """Begin what can begin, write what can be written."""
-        if self._pumping or self.worker is None or self.worker.lost or self._judge.lost is not None:
+        if self._pumping or self.worker is None or not self._serves or self._judge.lost is not None:
             return
         self._pumping = True
         try:
@@ -373,7 +379,7 @@ class Turns:
 
     def _ask(self, job: CallJob) -> None:
         worker = self.worker
-        if worker is None or worker.lost or (self._only is not None and self._only is not job):
+        if worker is None or not self._serves or (self._only is not None and self._only is not job):
             self._queries.wait(job)
         else:
             self._queries.ask(worker, job)
