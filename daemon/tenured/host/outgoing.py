@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -88,11 +89,13 @@ class Outgoing:
         `reply`: the turn waits for the reply of that name.
         """
         entries: list[Entry] = []
+        # Behind one that waits for the same agent to be heard of, others wait too: they must not overtake it.
+        behind = {entry.to for entry in draft.boxes.out.values() if not entry.receiver} if sends else set[str]()
         for one in sends:
             body = one.work
             if reply:
                 body = _encode(msgspec.structs.replace(_work(one.work), reply=reply))
-            for receiver, to in self._receivers(one, draft):
+            for receiver, to in self._receivers(one, behind):
                 entries.append(
                     Entry(
                         receiver=receiver,
@@ -106,11 +109,9 @@ class Outgoing:
                 )
         return entries
 
-    def _receivers(self, one: tenure_link.Outgoing, draft: turns.Draft) -> list[tuple[str, str]]:
+    def _receivers(self, one: tenure_link.Outgoing, behind: AbstractSet[str]) -> list[tuple[str, str]]:
         mirror, namespace = self._site.mirror, self._namespace
         kind, _, name = one.to.partition(":")
-        # Behind one that waits for the same agent to be heard of, others wait too: they must not overtake it.
-        behind = {entry.to for entry in draft.boxes.out.values() if not entry.receiver}
         if not one.to:
             rows = mirror.subscribers(one.type, namespace)
         elif kind == "capability":
@@ -139,8 +140,9 @@ class Outgoing:
                 self._settle(draft, n, verdict, entry, _why(verdict))
         self._in_write = settled
         changed = bool(settled)
-        for n, entry in list(draft.boxes.out.items()):
-            changed |= self._look_at(draft, n, entry)
+        if ripe:  # of old ones, and of those that nobody had heard of: not at each write
+            for n, entry in list(draft.boxes.out.items()):
+                changed |= self._look_at(draft, n, entry)
         return changed
 
     def not_sent(self) -> None:
@@ -196,7 +198,7 @@ class Outgoing:
     def release(self, committed: Boxes) -> None:
         """Hand the courier what is new in the outbox [commit_first], and what is settled."""
         self._boxes = committed
-        gone, self._in_write = list(self._in_write), {}
+        settled, self._in_write = self._in_write, {}
         out = committed.out
         if not out and not self._released:
             return
@@ -205,7 +207,7 @@ class Outgoing:
             for n, entry in out.items()
             if entry.receiver and self._released.get(n) is not entry.void
         ]
-        gone += [n for n in self._released if n not in out and n not in gone]
+        gone = [*settled, *(n for n in self._released if n not in out and n not in settled)]
         for n in gone:
             self._released.pop(n, None)
         if fresh or gone:
