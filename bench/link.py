@@ -25,7 +25,8 @@ from grpc import aio
 from bench.harness import Line, emit, percentile
 from tenure_api import identity
 from tenure_api.identity import Identity, Role
-from tenured.transport.framed import FrameListener, FrameStream, dial
+from tenure_frames import FrameStream
+from tenured.transport.framed import FrameListener, dial
 from tenured.transport.serving import Duplex, Listener, duplex
 from tenured.transport.tls import TlsFiles, open_channel
 

@@ -28,6 +28,7 @@ import uvloop
 from bench.harness import Line, emit, percentile
 from tenure_api import identity
 from tenure_api.identity import Identity, Role
+from tenure_frames import FrameStream
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, HostRow, WatchBatch
 from tenured.core import signalframes
 from tenured.core.signalframes import Batch
@@ -35,7 +36,7 @@ from tenured.core.signals import Answer, Settled, Signal, Verdict
 from tenured.host.courier import Courier, Outbound
 from tenured.host.metrics import SignalMetrics
 from tenured.host.mirror import Mirror
-from tenured.transport.framed import FrameListener, FrameStream, dial
+from tenured.transport.framed import FrameListener, dial
 from tenured.transport.signals import FramedWires
 from tenured.transport.tls import TlsFiles
 

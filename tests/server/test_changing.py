@@ -10,13 +10,13 @@ from grpc import aio
 from local_servers import LocalServers
 
 from tenure_api.identity import Identity, Role
+from tenure_frames import FrameStream
 from tenure_proto.v1 import changes_pb2, registry_pb2
 from tenure_proto.v1.changes_pb2 import Change, ChangeBatch, Changed, ChangedBatch
 from tenure_proto.v1.hostlink_pb2 import HostFrame, ReadMany, ServerFrame
 from tenured.server.changing import UNDER_WAY, Changing
 from tenured.transport import hostframes
 from tenured.transport.changes import STREAM, ChangesLink, open_link
-from tenured.transport.framed import FrameStream
 from tenured.transport.serving import Refusal
 from tenured.transport.tls import open_channel
 

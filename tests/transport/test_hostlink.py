@@ -8,7 +8,9 @@ from typing import TypeVar
 
 import pytest
 
+import tenure_frames
 from tenure_api.identity import Identity, Role
+from tenure_frames import FrameStream
 from tenure_proto.v1.hostlink_pb2 import (
     CommandResult,
     Heartbeat,
@@ -20,7 +22,7 @@ from tenure_proto.v1.hostlink_pb2 import (
 )
 from tenured.transport import hostframes, hostlink, roles
 from tenured.transport.errors import LinkLost, NotConnected, TimedOut
-from tenured.transport.framed import FrameListener, FrameStream
+from tenured.transport.framed import FrameListener
 from tenured.transport.hostlink import HostSession
 from tenured.transport.raft import OPEN
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
@@ -163,7 +165,7 @@ async def test_a_server_that_falls_silent_is_noticed(
     certificates: Callable[..., TlsFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen process keeps its connections open, and TCP acknowledges for it: only its beats are missing."""
-    monkeypatch.setattr(hostframes, "BEAT_S", 0.02)
+    monkeypatch.setattr(tenure_frames, "BEAT_S", 0.02)
     silent: list[FrameStream] = []
 
     def opened(stream: FrameStream) -> None:

@@ -10,9 +10,10 @@ import pytest
 from local_servers import free_ports
 
 from tenure_api.identity import Identity, Role
+from tenure_frames import FRAME_LIMIT, OPEN, REFUSED, FrameStream
 from tenured.transport.errors import NotConnected
-from tenured.transport.framed import FRAME_LIMIT, FrameStream, dial
-from tenured.transport.raft import OPEN, REFUSED, RaftPeers
+from tenured.transport.framed import dial
+from tenured.transport.raft import RaftPeers
 from tenured.transport.tls import TlsFiles
 
 CLUSTER = "demo.shop"

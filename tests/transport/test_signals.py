@@ -10,10 +10,11 @@ from couriers import Host, Sending
 from local_hosts import eventually
 
 from tenure_api.identity import Identity, Role
+from tenure_frames import FRAME_LIMIT, FrameStream
 from tenured.core import signalframes
 from tenured.core.signalframes import Hello, Refused, Welcome
 from tenured.transport.errors import NotConnected, TransportError
-from tenured.transport.framed import FRAME_LIMIT, FrameStream, dial
+from tenured.transport.framed import dial
 from tenured.transport.signals import FramedWires, SignalStream
 from tenured.transport.tls import TlsFiles
 

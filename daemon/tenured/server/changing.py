@@ -11,6 +11,7 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from tenure_api.identity import Identity
+from tenure_frames import FrameStream
 from tenure_proto.v1.changes_pb2 import Change, ChangeBatch, Changed, ChangedBatch
 from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED, Error
 from tenure_proto.v1.registry_pb2 import (
@@ -19,7 +20,6 @@ from tenure_proto.v1.registry_pb2 import (
     DeleteAgentsRequest,
     DeleteAgentsResponse,
 )
-from tenured.transport.framed import FrameStream
 from tenured.transport.outbox import Outbox
 from tenured.transport.serving import Duplex, Refusal
 

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Protocol
 
 from tenure_api.identity import Identity
+from tenure_frames import FrameStream
 from tenure_proto.v1 import common_pb2, hostlink_pb2
 from tenured.clocks import wall_s
 from tenured.core import commands, results
@@ -18,7 +19,6 @@ from tenured.server import rows
 from tenured.server.replica import Replica
 from tenured.server.store import Store, StoreRefused
 from tenured.transport import hostframes
-from tenured.transport.framed import FrameStream
 from tenured.transport.hostlink import HostSession
 
 _log = logging.getLogger(__name__)

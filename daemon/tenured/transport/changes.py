@@ -11,10 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from tenure_api.identity import Identity
+from tenure_frames import FrameStream
 from tenure_proto.v1.changes_pb2 import ChangeBatch, ChangedBatch
-from tenured.transport.errors import NotConnected, PeerRefused
-from tenured.transport.framed import CONNECT_S, FrameStream, dial
-from tenured.transport.raft import OPEN
+from tenured.transport.framed import opened
 from tenured.transport.serving import Duplex, Method, duplex
 from tenured.transport.tls import TlsFiles
 
@@ -55,19 +54,5 @@ async def open_link(
 
     Raises NotConnected, PeerRefused and BadFiles.
     """
-    hello: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def made() -> FrameStream:
-        stream = FrameStream()
-        stream.on_frame = hello.set_result
-        return stream
-
-    stream = await dial(address, expected, files, made)
-    await asyncio.wait((hello, stream.lost), timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED)
-    if not hello.done():
-        stream.cut()
-        raise NotConnected(f"{address} did not open the stream: it ended, or said nothing within {CONNECT_S:.0f} s")
-    if (said := hello.result())[:1] != OPEN:
-        stream.cut()
-        raise PeerRefused(f"{address} refused: {said[1:].decode(errors='replace')}")
+    stream, _ = await opened(address, expected, files)
     return ChangesLink(stream, on_answers)

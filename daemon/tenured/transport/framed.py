@@ -1,8 +1,6 @@
-"""Frames over TLS without gRPC: a length of four bytes, big endian, then the frame. Why: docs/adr/0013.
+"""Framed TLS as the daemon uses it: with its files, and listening (the frames: `tenure_frames`).
 
-For links between processes of the cluster that carry many small messages. Both sides show a certificate; a side learns
-whom the other's names (`peer_names`), and the dialler checks the name that it expects in the handshake. Files are read
-again at each handshake, so that renewed certificates serve new connections without a restart.
+Files are read again at each handshake, so that renewed certificates serve new connections without a restart.
 """
 
 from __future__ import annotations
@@ -13,126 +11,15 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
 
-from tenured.transport.errors import BadFiles, NotConnected, TransportError
+import tenure_frames
+from tenure_frames import CONNECT_S, FrameStream
+from tenured.transport.errors import BadFiles, NotConnected, PeerRefused, TransportError
 from tenured.transport.tls import TlsFiles
 
 _log = logging.getLogger(__name__)
 
-FRAME_LIMIT = 16 << 20
-"""Bytes of the longest frame that is taken, unless a link has another limit. A longer one ends the connection."""
-QUEUE_LIMIT = 64 << 20
-"""Bytes that wait to be sent. Beyond it the connection is cut: its peer does not read."""
-CONNECT_S = 3.0
-"""To connect and shake hands."""
 _HANDSHAKES = 64
-_SILENT_MS = 3000
-"""Unacknowledged bytes for so long end the connection (TCP_USER_TIMEOUT)."""
-
-
-class FrameStream(asyncio.Protocol):
-    """One connection. `on_frame` is called on the loop for each frame in order, `lost` is done when it is over."""
-
-    def __init__(self) -> None:
-        """Set `on_frame` before the first turn of the loop after the connection is made."""
-        self.on_frame: Callable[[bytes], None] = lambda _: None
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.limit = FRAME_LIMIT
-        """Bytes of the longest frame that is taken."""
-        self._buffer = bytearray()
-        self._transport: asyncio.Transport | None = None
-        self._full: asyncio.Future[None] | None = None
-
-    def send(self, frame: bytes) -> bool:
-        """Queue one frame. False: the connection is over, or was cut because its peer does not read."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return False
-        if transport.get_write_buffer_size() > QUEUE_LIMIT:
-            self.cut()
-            return False
-        transport.write(len(frame).to_bytes(4, "big") + frame)
-        return True
-
-    async def drained(self) -> None:
-        """Until little waits to be sent, or the connection is over: for those who have much to send."""
-        while self._full is not None and not self.lost.done():
-            await asyncio.wait((self._full, self.lost), return_when=asyncio.FIRST_COMPLETED)
-
-    def cut(self) -> None:
-        """End the connection at once; what waits is dropped."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def close(self) -> None:
-        """End the connection after what waits was sent."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def pause(self) -> None:
-        """Take nothing more until `resume`: the peer feels it. Frames that have come already are still handed over."""
-        if self._transport is not None and self._transport.is_reading():
-            self._transport.pause_reading()
-
-    def resume(self) -> None:
-        """Take frames again. Does nothing unless paused."""
-        if self._transport is not None and not self._transport.is_closing() and not self._transport.is_reading():
-            self._transport.resume_reading()
-
-    def peer_names(self) -> list[str]:
-        """The identities (URI names) in the peer's certificate, which the handshake has verified."""
-        found = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
-        certificate = cast("ssl.SSLObject", found).getpeercert() if found is not None else None
-        names = cast("tuple[tuple[str, str], ...]", (certificate or {}).get("subjectAltName", ()))
-        return [value for kind, value in names if kind == "URI" and value.startswith("spiffe://")]
-
-    # --- what the loop calls ------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake is done."""
-        self._transport = cast("asyncio.Transport", transport)
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_MS)
-
-    def data_received(self, data: bytes) -> None:
-        """Take whole frames out of what has come so far."""
-        buffer = self._buffer
-        buffer += data
-        at, end = 0, len(buffer)
-        while end - at >= 4:
-            size = int.from_bytes(buffer[at : at + 4], "big")
-            if size > self.limit:
-                _log.warning("a peer sent a frame of %d bytes; the connection is cut", size)
-                self.cut()
-                return
-            if end - at - 4 < size:
-                break
-            frame = bytes(memoryview(buffer)[at + 4 : at + 4 + size])
-            at += 4 + size
-            self.on_frame(frame)
-        if at:
-            del buffer[:at]
-
-    def pause_writing(self) -> None:
-        """Enough waits to be sent."""
-        self._full = asyncio.get_running_loop().create_future()
-
-    def resume_writing(self) -> None:
-        """Most of it is gone."""
-        if self._full is not None:
-            self._full.set_result(None)
-            self._full = None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
-        self.on_frame = lambda _: None
-        if not self.lost.done():
-            self.lost.set_result(None)
 
 
 async def dial(address: str, expected: str, files: TlsFiles, made: Callable[[], FrameStream]) -> FrameStream:
@@ -140,21 +27,20 @@ async def dial(address: str, expected: str, files: TlsFiles, made: Callable[[], 
 
     Raises NotConnected and BadFiles.
     """
-    host, _, port = address.rpartition(":")
-    context = _context(files, ssl.PROTOCOL_TLS_CLIENT)
-    loop, stream = asyncio.get_running_loop(), made()
     try:
-        async with asyncio.timeout(CONNECT_S):
-            await loop.create_connection(
-                lambda: stream, host.strip("[]"), int(port), ssl=context, server_hostname=expected
-            )
-    except ssl.SSLCertVerificationError as error:
-        raise NotConnected(f"Who answers at {address} is not {expected}: {error.verify_message}") from error
-    except TimeoutError as error:
-        raise NotConnected(f"No connection to {address} within {CONNECT_S:.0f} s") from error
-    except (OSError, ssl.SSLError) as error:
-        raise NotConnected(f"No connection to {address}: {error}") from error
-    return stream
+        return await tenure_frames.dial(address, expected, _context(files, ssl.PROTOCOL_TLS_CLIENT), made)
+    except tenure_frames.NotOpened as error:
+        raise NotConnected(str(error)) from error
+
+
+async def opened(address: str, expected: str, files: TlsFiles) -> tuple[FrameStream, list[bytes]]:
+    """`tenure_frames.opened`. Raises NotConnected, PeerRefused and BadFiles."""
+    try:
+        return await tenure_frames.opened(address, expected, _context(files, ssl.PROTOCOL_TLS_CLIENT))
+    except tenure_frames.Refused as error:
+        raise PeerRefused(str(error)) from error
+    except tenure_frames.NotOpened as error:
+        raise NotConnected(str(error)) from error
 
 
 class FrameListener:

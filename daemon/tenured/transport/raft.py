@@ -17,18 +17,16 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tenure_api.identity import Identity, Role
+from tenure_frames import OPEN, REFUSED, FrameStream
 from tenured.transport.backoff import Reconnect
-from tenured.transport.errors import NotConnected, PeerRefused, TransportError
-from tenured.transport.framed import FrameListener, FrameStream, dial
+from tenured.transport.errors import TransportError
+from tenured.transport.framed import FrameListener, opened
 from tenured.transport.serving import judge
 from tenured.transport.tls import TlsFiles
 
 _log = logging.getLogger(__name__)
 
-OPEN, REFUSED = b"\x00", b"\x01"
-"""First byte of the listener's one frame; the rest is its name, or a sentence."""
 _PORT_NAME = "Raft"
-_HELLO_TIMEOUT_S = 3.0
 _SERVERS = frozenset({Role.SERVER})
 _USERS = frozenset({Role.CLIENT, Role.OPERATOR})
 _HOSTS = frozenset({Role.HOST})
@@ -125,36 +123,13 @@ class RaftPeers:
             await reconnect.pause()
 
     async def _session(self, peer: str, reconnect: Reconnect) -> None:
-        hello: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-        def said(frame: bytes) -> None:
-            if not hello.done():
-                hello.set_result(frame)
-
-        def made() -> FrameStream:
-            stream = FrameStream()
-            stream.on_frame = said
-            return stream
-
         expected = Identity(self._cluster, Role.SERVER, peer).dns_name
-        stream = await dial(self._peers[peer], expected, self._files, made)
+        stream, _ = await opened(self._peers[peer], expected, self._files)
         try:
-            await self._welcome(peer, stream, hello)
             reconnect.succeeded()
             await self._keep(peer, stream)
         finally:
             stream.cut()
-
-    async def _welcome(self, peer: str, stream: FrameStream, hello: asyncio.Future[bytes]) -> None:
-        """Wait for the listener's word."""
-        await asyncio.wait((hello, stream.lost), timeout=_HELLO_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-        if not hello.done():
-            # With TLS 1.3 a client's certificate is judged after the client believes itself connected.
-            ended = "closed the connection at once: our certificate is not of its cluster's authority"
-            raise NotConnected(f"{peer} {ended if stream.lost.done() else 'did not open the link in time'}")
-        kind, text = hello.result()[:1], hello.result()[1:].decode(errors="replace")
-        if kind != OPEN:
-            raise PeerRefused(f"{peer} refused: {text}")
 
     async def _keep(self, peer: str, stream: FrameStream) -> None:
         self._open[peer] = stream

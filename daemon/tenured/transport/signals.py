@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tenure_api.identity import Identity, Role
+from tenure_frames import FrameStream
 from tenured.core import signalframes
-from tenured.transport.framed import FrameListener, FrameStream, dial
+from tenured.transport.framed import FrameListener, dial
 from tenured.transport.serving import judge
 from tenured.transport.tls import TlsFiles
 
