@@ -200,7 +200,6 @@ async def test_an_operation_takes_effect_once(local: Local) -> None:
 async def repeated(local: Local, agent: str, method: str) -> list[Any]:
     """What the host answers to one operation that is sent twice under one id."""
     remote = local.remote.remote
-    before = remote._next_key
     first = await remote.control(agent, method, {}, timeout_s=DEADLINE_S)
-    remote._next_key = before
+    remote._ids.streams[agent].last -= 1
     return [first, await remote.control(agent, method, {}, timeout_s=DEADLINE_S)]

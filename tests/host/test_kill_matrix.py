@@ -315,10 +315,10 @@ async def test_a_repeated_call_id_is_answered_from_the_record(story: Story) -> N
     await begin(story)
     await story.remote.call(story.agent, "action", "increment", msgspec.msgpack.encode({}), timeout_s=SOON_S)
     story.acknowledged += 1
-    story.remote._next_key -= 1  # as after a lost reply
+    story.remote._ids.streams[story.agent].last -= 1  # as after a lost reply
     again = await story.remote.call(story.agent, "action", "increment", msgspec.msgpack.encode({}), timeout_s=SOON_S)
     assert (msgspec.msgpack.decode(again.value), again.recorded) == (story.acknowledged, True)
     os.kill(story.holder.daemon(), signal.SIGKILL)
-    story.remote._next_key -= 1
+    story.remote._ids.streams[story.agent].last -= 1
     again = await story.remote.call(story.agent, "action", "increment", msgspec.msgpack.encode({}), timeout_s=LEASE_S)
     assert (msgspec.msgpack.decode(again.value), again.recorded, again.epoch) == (story.acknowledged, True, 2)

@@ -59,6 +59,7 @@ class Calls(calls_pb2_grpc.CallsServicer):
     """End the stream instead of answering, once."""
     came: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""
+    frames_address: str = ""
     lines: list[str] = field(default_factory=list)
 
     async def Session(self, request_iterator, context):  # noqa: ANN001, ANN201, N802 - gRPC's
@@ -184,7 +185,10 @@ class FakeCluster:
         return calls
 
     def route(self, agent: str, host: Calls, epoch: int = 1) -> common_pb2.Route:
-        return common_pb2.Route(agent=agent, uid="7", host=host.name, address=host.address, epoch=epoch, ready=True)
+        return common_pb2.Route(
+            agent=agent, uid="7", host=host.name, address=host.address, frames_address=host.frames_address,
+            epoch=epoch, ready=True,
+        )  # fmt: skip
 
     async def place(self, agent: str, host: Calls, epoch: int = 1) -> None:
         await self.registry.move(self.route(agent, host, epoch))
@@ -195,9 +199,9 @@ class FakeCluster:
             CLUSTER, (self.api,), self.authority.certificate_pem, issued.certificate_pem, issued.key_pem, proxied
         )
 
-    def directory(self, path: Path) -> Path:
+    def directory(self, path: Path, role: Role = Role.CLIENT, holder: str = "alice") -> Path:
         """An identity in files, as TENURE_TLS wants it."""
-        issued = identity.issue_with_key(self.authority, Role.CLIENT, "alice")
+        issued = identity.issue_with_key(self.authority, role, holder)
         for name, pem in (
             ("ca.crt", self.authority.certificate_pem),
             ("tls.crt", issued.certificate_pem),

@@ -19,10 +19,11 @@ CLUSTER = "demo.shop"
 HOST = Identity(CLUSTER, Role.HOST, "h0").dns_name
 
 
-class Handler:
+class Handler(calls.InTasks):
     """Answers with the key and who asked; `wait` answers when told, `fail` raises."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.go = asyncio.Event()
         self.arrived = asyncio.Event()
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 import tenure_link
-from tenure_api.identity import cluster_id_of
+from tenure_api.identity import Identity, cluster_id_of
+from tenure_frames import FrameStream
 from tenure_proto.v1.hostlink_pb2 import (
     Heartbeat,
     HeartbeatAck,
@@ -52,6 +53,7 @@ from tenured.host.watching import Watcher
 from tenured.storage.errors import StoreForeign
 from tenured.storage.keys import KeyFile
 from tenured.transport import calls as calls_service
+from tenured.transport.callframes import CallFrames
 from tenured.transport.errors import TransportError
 from tenured.transport.roles import HOST_CALLS
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
@@ -83,6 +85,7 @@ class Host:
         self._links: ServerLinks
         self._activations: Activations
         self._status: HostStatus
+        self._call_frames: CallFrames
 
     async def run(self) -> bool:
         """Until a drain is done (False) or the incarnation is gone (True). Raises OSError when something cannot be had
@@ -100,7 +103,9 @@ class Host:
         pages = health.pages(self._site, self._activations)
         web = await http.serve(options.listen, options.http_port, pages)
         await self._until_end(enrolling.ensure(options, self._cluster))
-        listener = Listener(files, self._cluster, calls_service.methods(self._calls()), HOST_CALLS)
+        calls = self._calls()
+        self._call_frames = CallFrames(options.name, calls)
+        listener = Listener(files, self._cluster, calls_service.methods(calls), HOST_CALLS)
         try:
             if not self._end.done():
                 await listener.start(options.listen, options.port)
@@ -158,7 +163,11 @@ class Host:
         return ServerLinks(self._cluster, self._options.servers, files, events, self._options.frames)
 
     def _make_wires(self, files: TlsFiles) -> Wires:
-        return FramedWires(self._cluster, files, self._options.listen, self._options.signals_port)
+        here = self._options
+        return FramedWires(self._cluster, files, here.listen, here.signals_port, self._accept_caller)
+
+    def _accept_caller(self, peer: Identity, stream: FrameStream) -> None:
+        self._call_frames.accept(peer, stream)
 
     def _jitter(self) -> Callable[[], float]:
         return random.random

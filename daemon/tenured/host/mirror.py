@@ -93,6 +93,7 @@ class Mirror:
             uid=row.uid,
             host=row.host,
             address=host.address if host is not None else "",
+            frames_address=host.signals_address if host is not None else "",
             epoch=row.epoch,
             ready=row.ready,
             phase=row.phase,

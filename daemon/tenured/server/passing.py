@@ -15,6 +15,7 @@ from tenured.core.lookup import Answer
 from tenured.raft import Applied, Outcome
 from tenured.server import rows
 from tenured.server.replica import Replica, cannot_tell
+from tenured.transport.calls import InTasks
 from tenured.transport.errors import OutcomeUnknown, TransportError
 from tenured.transport.serving import Unserved
 
@@ -59,13 +60,14 @@ class _Attempts:
     last: Error | None = None
 
 
-class Passing:
+class Passing(InTasks):
     """Implements `transport.calls.CallsHandler` for a server."""
 
     def __init__(
         self, cluster: str, replica: Replica, consensus: Barrier, connect: Callable[[str, str], Client]
     ) -> None:
         """`connect(address, expected)` makes a client; see `transport.calls.CallsClient`."""
+        super().__init__()
         self._cluster = cluster
         self._replica = replica
         self._consensus = consensus

@@ -119,6 +119,7 @@ def route(registry: Registry, agent: model.Agent, wall: float) -> common_pb2.Rou
         uid=agent.uid,
         host=agent.host,
         address=host.address if host is not None else "",
+        frames_address=host.signals_address if host is not None else "",
         epoch=agent.epoch,
         ready=agent.ready,
         phase=said.phase,

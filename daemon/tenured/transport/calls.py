@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from grpc import aio
@@ -24,16 +25,45 @@ MAX_UNDER_WAY = 4096
 """Calls of one session that may be unanswered; more are answered `Busy` at once."""
 
 
-class CallsHandler(Protocol):
-    """What a server of `Calls` does."""
+Answered = Callable[[Reply], None]
 
-    async def call(self, peer: Identity, call: Call, /) -> Reply:
-        """Answer one call within `call.timeout_ms`. `seq` of the reply is filled in by the adapter."""
+
+class CallsHandler(Protocol):
+    """What serves `Calls`."""
+
+    def begin(self, peer: Identity, call: Call, answered: Answered, /) -> None:
+        """Have one call answered within `call.timeout_ms`: `answered` is to be called once. `seq` of the reply is
+        filled in by the adapter. What is raised is answered as a defect.
+        """
         ...
 
     def logs(self, peer: Identity, request: LogsRequest, /) -> AsyncIterator[LogBatch]:
         """Lines of one agent's log, until the caller goes or the iterator ends."""
         ...
+
+
+class InTasks:
+    """A base for handlers that answer each call in a coroutine."""
+
+    def __init__(self) -> None:
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def call(self, peer: Identity, call: Call, /) -> Reply:
+        """Answer one call within `call.timeout_ms`."""
+        raise NotImplementedError
+
+    def begin(self, peer: Identity, call: Call, answered: Answered) -> None:
+        """See CallsHandler."""
+        task = asyncio.get_running_loop().create_task(self._answer(peer, call, answered))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _answer(self, peer: Identity, call: Call, answered: Answered) -> None:
+        try:
+            reply = await self.call(peer, call)
+        except Exception as error:  # noqa: BLE001 - a defect in one call must not end the stream of the others
+            reply = defect(error)
+        answered(reply)
 
 
 def methods(handler: CallsHandler) -> list[Method]:
@@ -49,57 +79,77 @@ def methods(handler: CallsHandler) -> list[Method]:
     return [duplex(SESSION, CallBatch, session), server_stream(LOGS, LogsRequest, logs)]
 
 
-class _Session:
-    """One open stream of a caller."""
+class Answering:
+    """The calls of one connection: each is answered on its own, in `outbox`.
+
+    When the connection ends those under way go on: what they commit is kept, and their caller repeats the call id
+    elsewhere.
+    """
 
     def __init__(self, peer: Identity, handler: CallsHandler) -> None:
+        self.outbox: Outbox[Reply] = Outbox(MAX_UNDER_WAY * 2)
+        self.under_way = 0
         self._peer = peer
         self._handler = handler
-        self._outbox: Outbox[Reply] = Outbox(MAX_UNDER_WAY * 2)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: asyncio.Future[None] | None = None
+
+    def take(self, calls: Iterable[Call]) -> None:
+        """Begin what has come."""
+        for call in calls:
+            if self.under_way >= MAX_UNDER_WAY:
+                self.outbox.put(Reply(seq=call.seq, error=_busy()))
+                continue
+            self.under_way += 1
+            answered = partial(self._answered, call.seq)
+            try:
+                self._handler.begin(self._peer, call, answered)
+            except Exception as error:  # noqa: BLE001 - a defect in one call must not end the stream of the others
+                answered(defect(error))
+
+    async def drained(self) -> None:
+        """Until all that was begun is answered, and its answers were taken."""
+        while self.under_way or len(self.outbox):
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle if self.under_way else await asyncio.sleep(0)
+
+    def _answered(self, seq: int, reply: Reply) -> None:
+        reply.seq = seq
+        self.under_way -= 1
+        self.outbox.put(reply)
+        if not self.under_way and self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+
+class _Session:
+    """One open stream of a caller, by gRPC."""
+
+    def __init__(self, peer: Identity, handler: CallsHandler) -> None:
+        self._answering = Answering(peer, handler)
 
     async def run(self, stream: Duplex[CallBatch, ReplyBatch]) -> None:
+        outbox = self._answering.outbox
         reader = asyncio.ensure_future(self._read(stream))
         try:
-            while replies := await self._outbox.take():
+            while replies := await outbox.take():
                 await stream.write(ReplyBatch(replies=replies))
         finally:
-            self._outbox.close()
+            outbox.close()
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
-            # Calls under way go on: what they commit is kept, and their caller repeats the call id elsewhere.
 
     async def _read(self, stream: Duplex[CallBatch, ReplyBatch]) -> None:
-        loop = asyncio.get_running_loop()
         try:
             async for batch in stream:
-                for call in batch.calls:
-                    if len(self._tasks) >= MAX_UNDER_WAY:
-                        self._outbox.put(Reply(seq=call.seq, error=_busy()))
-                        continue
-                    task = loop.create_task(self._answer(call))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
-            await self._drained()
+                self._answering.take(batch.calls)
+            await self._answering.drained()  # the caller sends no more, but still reads
         finally:
-            self._outbox.close()
+            self._answering.outbox.close()
 
-    async def _drained(self) -> None:
-        """The caller sends no more, but still reads: let it have its answers."""
-        while self._tasks or len(self._outbox):
-            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
 
-    async def _answer(self, call: Call) -> None:
-        seq = call.seq
-        try:
-            reply = await self._handler.call(self._peer, call)
-        except Exception as error:  # noqa: BLE001 - a defect in one call must not end the stream of the others
-            reply = Reply(
-                error=Error(code="Internal", message=f"{type(error).__name__}: {error}", outcome=OUTCOME_UNKNOWN)
-            )
-        reply.seq = seq
-        self._outbox.put(reply)
+def defect(error: Exception) -> Reply:
+    """What is said of a call that met a defect of ours."""
+    return Reply(error=Error(code="Internal", message=f"{type(error).__name__}: {error}", outcome=OUTCOME_UNKNOWN))
 
 
 def _busy() -> Error:

@@ -1,6 +1,7 @@
-"""Signals between hosts by framed TLS, on a port of its own (docs/adr/0028): who may connect, and connections as wires.
+"""The framed port of a host (7448): signals of other hosts (docs/adr/0028), and calls of clients (docs/adr/0032).
 
-The sending host dials; answers come back on the same connection. Only the certificate says who a peer is.
+Who may connect, and connections of hosts as wires. The sending host dials; answers come back on the same connection.
+Only the certificate says who a peer is, and with that what the connection is for.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ from typing import Protocol
 from tenure_api.identity import Identity, Role
 from tenure_frames import FrameStream
 from tenured.core import signalframes
+from tenured.transport.calls import SESSION
 from tenured.transport.framed import FrameListener, dial
+from tenured.transport.roles import HOST_CALLS
 from tenured.transport.serving import judge
 from tenured.transport.tls import TlsFiles
 
 _log = logging.getLogger(__name__)
 
-_PORT_NAME = "signals"
+_PORT_NAME = "the framed port"
+_CALLERS = HOST_CALLS[SESSION] - {Role.HOST}
 _HOSTS = frozenset({Role.HOST})
+
+AcceptCaller = Callable[[Identity, FrameStream], None]
 
 
 class Wire(Protocol):
@@ -98,10 +104,12 @@ class SignalStream(FrameStream):
 
     def pause_writing(self) -> None:
         """Enough waits."""
+        super().pause_writing()
         self.writable = False
 
     def resume_writing(self) -> None:
         """Most of it is gone."""
+        super().resume_writing()
         self.writable = True
         self.on_writable()
 
@@ -115,8 +123,11 @@ class SignalStream(FrameStream):
 class FramedWires:
     """`Wires` of a real host."""
 
-    def __init__(self, cluster: str, files: TlsFiles, address: str, port: int) -> None:
-        """`address`, `port`: where to listen; port 0: the system chooses."""
+    def __init__(
+        self, cluster: str, files: TlsFiles, address: str, port: int, callers: AcceptCaller | None = None
+    ) -> None:
+        """`address`, `port`: where to listen; port 0: the system chooses. `callers`: serves clients; None: refused."""
+        self._callers = callers
         self._cluster, self._files = cluster, files
         self._address, self._wanted = address, port
         self._accept: Callable[[str, Wire], None] = _refuse
@@ -145,14 +156,17 @@ class FramedWires:
 
     def _opened(self, stream: FrameStream) -> None:
         """A handshake is done: the peer has a certificate of our authority. Whose?"""
-        identity, reason = judge(stream.peer_names(), self._cluster, _PORT_NAME, _HOSTS)
+        allowed = _HOSTS if self._callers is None else _HOSTS | _CALLERS
+        identity, reason = judge(stream.peer_names(), self._cluster, _PORT_NAME, allowed)
         if identity is None or not isinstance(stream, SignalStream):
-            _log.warning("refused a connection for signals: %s", reason)
+            _log.warning("refused a connection: %s", reason)
             stream.send(signalframes.encode(signalframes.Refused(reason)))
             stream.close()
-            return
-        self._accept(identity.holder, stream)
-        stream.hand_over()
+        elif identity.role is Role.HOST:
+            self._accept(identity.holder, stream)
+            stream.hand_over()
+        elif self._callers is not None:
+            self._callers(identity, stream)
 
 
 def _nothing() -> None:

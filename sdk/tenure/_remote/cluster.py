@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -13,9 +14,12 @@ import msgspec
 from tenure import errors
 from tenure._instruction import Kind
 from tenure._remote import channels
-from tenure._remote.calls import Attempt, Reply
+from tenure._remote.callids import CallIds
+from tenure._remote.calls import Attempt, Peer, Reply
 from tenure._remote.channels import Channel, RpcError
+from tenure._remote.credentials import context_of
 from tenure._remote.endpoint import Endpoint
+from tenure._remote.framed import FramedSession
 from tenure._remote.registry import ATTEMPT_S, DEFAULT_TIMEOUT_S, RegistryClient, Works
 from tenure._remote.resolving import Resolver
 from tenure._remote.routes import Routes
@@ -25,6 +29,8 @@ from tenure_proto.v1 import calls_pb2, calls_pb2_grpc, common_pb2, registry_pb2,
 FRESH_S = 30.0
 """Cluster time that was read longer ago than this is read again: it stamps the birth of call ids."""
 LOG_PAUSE_S = 0.5
+WITHOUT_FRAMES_S = 30.0
+AnySession = Session | FramedSession
 
 _LOOKING = frozenset({"dlq.list", "dlq.show", "state.get", "timers.list"})
 """Operations that change nothing: their outcome is never unknown."""
@@ -40,10 +46,12 @@ class Remote(RegistryClient):
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         super().__init__(endpoint, timeout_s=timeout_s)
-        self._client_id = f"{secrets.randbits(64):016x}"
-        self._next_key = 0
+        self._ids = CallIds(f"{secrets.randbits(64):016x}")
         self._cluster_time = (0.0, float("-inf"))  # as read, and when, on the loop's clock
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, AnySession] = {}
+        self._without_frames: dict[str, float] = {}
+        """Until when, on the loop's clock, by address."""
+        self._tls: ssl.SSLContext | None = None
         self._routes = Routes(Resolver(self._servers, self._resolve_at).resolve)
 
     async def __aenter__(self) -> Self:
@@ -94,14 +102,9 @@ class Remote(RegistryClient):
     ) -> Reply:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
-        self._next_key += 1
+        client_id, key = self._ids.next(agent_id, query=kind == calls_pb2.CALL_KIND_QUERY)
         call = calls_pb2.Call(
-            agent=agent_id,
-            kind=kind,
-            method=method,
-            arguments=arguments,
-            client_id=self._client_id,
-            key=self._next_key,
+            agent=agent_id, kind=kind, method=method, arguments=arguments, client_id=client_id, key=key
         )
         attempt = Attempt(call, self._routes, self._peer, deadline)
         call.born = await self._now(attempt)
@@ -123,23 +126,50 @@ class Remote(RegistryClient):
             time, read_at = self._cluster_time
         return time
 
-    async def _peer(self, route: common_pb2.Route) -> Session:
+    async def _peer(self, route: common_pb2.Route) -> Peer:
         """The session that leads to the holder: to its host, or to a server that passes calls on."""
-        proxied = self.endpoint.proxied or not route.address
-        address = self._servers.first if proxied else route.address
+        if self.endpoint.proxied or not route.address:
+            address = self._servers.first
+            session = await self._open(address, lambda: self._by_grpc(address, self.endpoint.server_name()))
+            return session or await self._peer(route)
+        expected = self.endpoint.host_name(route.host)
+        if self._frames_of(route):
+            framed = await self._open(route.frames_address, lambda: self._by_frames(route.frames_address, expected))
+            return framed or await self._peer(route)
+        session = await self._open(route.address, lambda: self._by_grpc(route.address, expected))
+        return session or await self._peer(route)
+
+    async def _open(self, address: str, make: Callable[[], AnySession]) -> AnySession | None:
+        """The session there. None: it was lost, look again; another call may have opened one meanwhile."""
         session = self._sessions.get(address)
-        if session is not None and not session.lost:
-            return session
-        if session is not None:
+        if session is None:
+            session = self._sessions[address] = make()
+        elif session.lost:
             del self._sessions[address]
             await session.close()
-            if proxied:
-                self._servers.turn(address)
-            return await self._peer(route)  # another call may have opened one meanwhile
-        expected = self.endpoint.server_name() if proxied else self.endpoint.host_name(route.host)
-        session = Session(self._channel(address, expected), address)
-        self._sessions[address] = session
+            self._lost(address, session)
+            return None
         return session
+
+    def _lost(self, address: str, session: AnySession) -> None:
+        if isinstance(session, FramedSession) and not session.opened:
+            self._without_frames[address] = asyncio.get_running_loop().time() + WITHOUT_FRAMES_S
+        self._servers.turn(address)
+
+    def _frames_of(self, route: common_pb2.Route) -> str:
+        """Where to call by framed TLS; empty: by gRPC. Where the former was not to be had the latter is taken a while:
+        a firewall may know only one port, and an older host serves no calls there.
+        """
+        until = self._without_frames.get(route.frames_address, 0.0)
+        return route.frames_address if asyncio.get_running_loop().time() >= until else ""
+
+    def _by_grpc(self, address: str, expected: str) -> AnySession:
+        return Session(self._channel(address, expected), address)
+
+    def _by_frames(self, address: str, expected: str) -> AnySession:
+        if self._tls is None:
+            self._tls = context_of(self.endpoint)
+        return FramedSession(address, expected, self._tls)
 
     # --- agents ---
 

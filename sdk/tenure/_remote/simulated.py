@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tenure._instruction import Kind
+from tenure._remote.callids import CallIds
 from tenure._remote.channels import Channel
 from tenure._remote.cluster import Remote
 from tenure._remote.endpoint import Endpoint
+from tenure_proto.v1 import common_pb2
 
 
 class SimulatedRemote(Remote):
@@ -16,13 +19,16 @@ class SimulatedRemote(Remote):
         self, servers: tuple[str, ...], open_channel: Callable[[str], Channel], client_id: str, timeout_s: float
     ) -> None:
         super().__init__(Endpoint("default/simulation", servers, b"", b"", b""), timeout_s=timeout_s)
-        self._client_id = client_id
+        self._ids = CallIds(client_id)
         self._open_channel = open_channel
 
-    @property
-    def next_call(self) -> str:
+    def next_call(self, agent_id: str, kind: Kind) -> str:
         """Id of the next call."""
-        return f"{self._client_id}/{self._next_key + 1}"
+        client_id, key = self._ids.peek(agent_id, query=kind == "query")
+        return f"{client_id}/{key}"
+
+    def _frames_of(self, route: common_pb2.Route) -> str:  # noqa: ARG002 - there is one way to a machine
+        return ""
 
     def _channel(self, address: str, expected: str) -> Channel:  # noqa: ARG002 - certificates are not simulated
         channel = self._channels.get(address)

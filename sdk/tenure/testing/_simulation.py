@@ -246,7 +246,7 @@ class Simulation(AsyncClient):
 
     async def invoke(self, agent_id: str, kind: Kind, method: str, arguments: bytes, timeout: float | None) -> bytes:  # noqa: ASYNC109
         """Where references lead. Raises CallError."""
-        call = Call(self._simulated.next_call, agent_id, method, _codec.unpack_map(arguments), self.now)
+        call = Call(self._simulated.next_call(agent_id, kind), agent_id, method, _codec.unpack_map(arguments), self.now)
         call.query = kind == "query"
         self.history.calls.append(call)
         before = self._world.acknowledged_before(agent_id)

@@ -116,6 +116,7 @@ class Route(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     STANDING_FIELD_NUMBER: _builtins.int
+    FRAMES_ADDRESS_FIELD_NUMBER: _builtins.int
     agent: _builtins.str
     """namespace/name"""
     uid: _builtins.str
@@ -131,6 +132,8 @@ class Route(_message.Message):
     """of the registry that answered"""
     standing: _builtins.str
     """Empty: found. AgentUnavailable: by a decision or its own fault nobody serves it. NodeUnavailable: its host is silent or was lost."""
+    frames_address: _builtins.str
+    """host:port where it takes calls by framed TLS; empty: only by gRPC, at `address`"""
     def __init__(
         self,
         *,
@@ -144,10 +147,11 @@ class Route(_message.Message):
         summary: _builtins.str = ...,
         revision: _builtins.int = ...,
         standing: _builtins.str = ...,
+        frames_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "epoch", b"epoch", "host", b"host", "phase", b"phase", "ready", b"ready", "revision", b"revision", "standing", b"standing", "summary", b"summary", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "agent", b"agent", "epoch", b"epoch", "frames_address", b"frames_address", "host", b"host", "phase", b"phase", "ready", b"ready", "revision", b"revision", "standing", b"standing", "summary", b"summary", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
