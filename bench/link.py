@@ -2,7 +2,7 @@
 
     python -m bench.link [--json] [--runs 5]
 
-Two processes on uvloop. `ours` is framed TLS (tenured.transport.framed), the peer is a bidirectional stream of grpc.aio
+Two processes on uvloop. `ours` is framed TLS (tenure_frames), the peer is a bidirectional stream of grpc.aio
 with the daemon's own options, one message a frame. They take turns in each round. Lines: the round trip of one frame at
 a time, frames a second there and back with 64 under way, and the processor time of both sides for one such frame.
 """
@@ -10,8 +10,6 @@ a time, frames a second there and back with 64 under way, and the processor time
 import argparse
 import asyncio
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -22,8 +20,8 @@ import uvloop
 from google.protobuf.wrappers_pb2 import BytesValue
 from grpc import aio
 
+from bench import far
 from bench.harness import Line, emit, percentile
-from tenure_api import identity
 from tenure_api.identity import Identity, Role
 from tenure_frames import FrameStream
 from tenured.transport.framed import FrameListener, dial
@@ -67,18 +65,9 @@ async def serve(kind: str, files: TlsFiles) -> None:
         frames = FrameListener(files, FrameStream, opened)
         await frames.start("127.0.0.1", 0)
         port = frames.port
-    print(port, flush=True)
-    loop = asyncio.get_running_loop()
-    while await loop.run_in_executor(None, sys.stdin.readline):
-        print(cpu(), flush=True)
+    await far.tell(port)
     if listener is not None:
         await listener.stop()
-
-
-def cpu() -> float:
-    """Processor seconds of this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 # --- the near side --------------------------------------------------------------------------------------------------
@@ -153,37 +142,21 @@ async def many(echo: Echo) -> int:
 
 async def one_round(kind: str, directory: Path) -> tuple[list[float], float, float]:
     """(round trips in us, frames a second, processor us a frame) of one kind, in a far process of its own."""
-    command = [sys.executable, "-m", "bench.link", "--serve", kind, "--tls", str(directory / "far")]
-    pipe = asyncio.subprocess.PIPE
-    far = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-    if far.stdin is None or far.stdout is None:
-        raise RuntimeError("the far side has no pipes")
-
-    async def far_cpu(stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader) -> float:
-        stdin.write(b"\n")
-        return float(await stdout.readline())
-
-    port = int(await far.stdout.readline())
-    async with connected(kind, port, TlsFiles(directory / "near")) as echo:
+    async with (
+        far.running("bench.link", kind, directory) as side,
+        connected(kind, side.port, TlsFiles(directory / "near")) as echo,
+    ):
         singles = await one_by_one(echo)
-        before, begin = cpu() + await far_cpu(far.stdin, far.stdout), time.perf_counter()
+        before, begin = await side.both_cpu(), time.perf_counter()
         frames = await many(echo)
         rate = frames / (time.perf_counter() - begin)
-        used = cpu() + await far_cpu(far.stdin, far.stdout) - before
-    far.stdin.close()
-    await far.wait()
+        used = await side.both_cpu() - before
     return singles, rate, used / frames * 1e6
 
 
 async def measure(rounds: int, directory: Path) -> list[Line]:
     """All lines."""
-    authority = identity.make_authority(CLUSTER)
-    for name in ("near", "far"):
-        issued = identity.issue_with_key(authority, Role.SERVER, name)
-        (directory / name).mkdir()
-        (directory / name / "ca.crt").write_bytes(authority.certificate_pem)
-        (directory / name / "tls.crt").write_bytes(issued.certificate_pem)
-        (directory / name / "tls.key").write_bytes(issued.key_pem)
+    far.write_identities(directory, CLUSTER, Role.SERVER)
     found: dict[str, list[tuple[list[float], float, float]]] = {kind: [] for kind in KINDS}
     for _ in range(rounds):
         for kind in KINDS:

@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import os
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -25,8 +24,8 @@ from pathlib import Path
 
 import uvloop
 
+from bench import far
 from bench.harness import Line, emit, percentile
-from tenure_api import identity
 from tenure_api.identity import Identity, Role
 from tenure_frames import FrameStream
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, HostRow, WatchBatch
@@ -60,12 +59,6 @@ class Entry:
     body: bytes = BODY
     void: bool = False
     priority: int = 0
-
-
-def cpu() -> float:
-    """Processor seconds of this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def courier(own: str, files: TlsFiles, port: int) -> tuple[Courier, Mirror]:
@@ -133,10 +126,7 @@ async def serve(kind: str, files: TlsFiles) -> None:
         listener = FrameListener(files, FrameStream, opened)
         await listener.start("127.0.0.1", 0)
         port = listener.port
-    print(port, flush=True)
-    loop = asyncio.get_running_loop()
-    while await loop.run_in_executor(None, sys.stdin.readline):
-        print(cpu(), flush=True)
+    await far.tell(port)
 
 
 # --- the near side --------------------------------------------------------------------------------------------------
@@ -235,28 +225,16 @@ async def by_frames(port: int, files: TlsFiles) -> Begun:
 
 async def one_round(kind: str, directory: Path) -> tuple[list[float], float, float]:
     """(us of single signals, signals a second, processor us a signal), in a far process of its own."""
-    command = [sys.executable, "-m", "bench.signals", "--serve", kind, "--tls", str(directory / "far")]
-    pipe = asyncio.subprocess.PIPE
-    far = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-    if far.stdin is None or far.stdout is None:
-        raise RuntimeError("the far side has no pipes")
-
-    async def far_cpu(stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader) -> float:
-        stdin.write(b"\n")
-        return float(await stdout.readline())
-
-    port = int(await far.stdout.readline())
     begin_kind = by_courier if kind == "courier" else by_frames
-    singles, settled, end = await begin_kind(port, TlsFiles(directory / "near"))
-    await asyncio.sleep(0.3)  # until the windows are full
-    before, first, begin = cpu() + await far_cpu(far.stdin, far.stdout), settled(), time.perf_counter()
-    await asyncio.sleep(BURST_S)
-    number = settled() - first
-    rate = number / (time.perf_counter() - begin)
-    used = cpu() + await far_cpu(far.stdin, far.stdout) - before
-    await end()
-    far.stdin.close()
-    await far.wait()
+    async with far.running("bench.signals", kind, directory) as side:
+        singles, settled, end = await begin_kind(side.port, TlsFiles(directory / "near"))
+        await asyncio.sleep(0.3)  # until the windows are full
+        before, first, begin = await side.both_cpu(), settled(), time.perf_counter()
+        await asyncio.sleep(BURST_S)
+        number = settled() - first
+        rate = number / (time.perf_counter() - begin)
+        used = await side.both_cpu() - before
+        await end()
     return singles, rate, used / number * 1e6
 
 
@@ -268,13 +246,7 @@ def near(kind: str, directory: Path) -> None:
 
 async def measure(rounds: int, directory: Path) -> list[Line]:
     """All lines."""
-    authority = identity.make_authority(CLUSTER)
-    for name in ("near", "far"):
-        issued = identity.issue_with_key(authority, Role.HOST, name)
-        (directory / name).mkdir()
-        (directory / name / "ca.crt").write_bytes(authority.certificate_pem)
-        (directory / name / "tls.crt").write_bytes(issued.certificate_pem)
-        (directory / name / "tls.key").write_bytes(issued.key_pem)
+    far.write_identities(directory, CLUSTER, Role.HOST)
     found: dict[str, list[list[float]]] = {"courier": [], "frames": []}
     for _ in range(rounds):
         for kind, values in found.items():
