@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from tenured.core.receiving import Inbound, Shares
 from tenured.core.sending import Sending
 from tenured.core.signalframes import Answers, BadFrame, Batch
 from tenured.core.signals import Again, Answer, Settled, Signal, Verdict
-from tenured.core.streams import Owner, Route
+from tenured.core.streams import Lane, Owner, Route
 
 HOSTS = ("A", "B")
 SENDERS = {"1": 0, "2": 0, "3": 7}
@@ -313,3 +314,31 @@ class World:
                     meant = [n for n, entry in self.released[sender].items() if entry.receiver == uid and n <= upto]
                     missing = [n for n in meant if n not in numbers and (sender, n) not in receiver.voided]
                     assert not missing, f"{missing} were passed over"
+
+
+class Pair:
+    """A sender, and the lane to host A."""
+
+    def __init__(self, epoch: int = 0, granted: int = 1000) -> None:
+        self.routes: dict[str, Route] = dict.fromkeys(RECEIVERS, Route("A", 1))
+        self.sending = Sending(self.routes.__getitem__, lambda: 1.0)
+        self.owner = Owner("1", "t/s", "t", epoch)
+        self.granted = granted
+
+    def release(self, *numbers: int, now: float = 0.0, **more: Any) -> None:
+        self.sending.release(self.owner, [Entry(n, "10", **more) for n in numbers], now)
+
+    def open(self) -> Lane:
+        self.lane.opened(self.granted, 1 << 20)
+        return self.lane
+
+    @property
+    def lane(self) -> Lane:
+        return self.sending.lanes["A"]
+
+    def take(self) -> list[tuple[int, int]]:
+        return [(signal.n, signal.prev) for signal in self.lane.take(1000, 1 << 20, 0.0)]
+
+    def outcomes(self) -> list[tuple[int, str]]:
+        self.sending.refusals(0.0)
+        return [(n, str(answer.verdict)) for _, n, answer in self.sending.take_outcomes()]
