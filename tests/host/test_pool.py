@@ -113,6 +113,23 @@ async def test_activation_and_turn(pool: WorkerPool, worker: Any) -> None:
     assert (await running).reply == b"r"
 
 
+async def test_a_worker_hears_of_a_commit_before_what_it_is_asked_next(pool: WorkerPool, worker: Any) -> None:
+    """Queries read what is committed; and it is not woken for a commit alone at once."""
+    chosen = await pool.pick()
+    chosen.commit(7, "7")
+    running = ask(chosen)
+    assert await worker.hear(tenure_link.Commit) == tenure_link.Commit(turn=7, uid="7")
+    assert (await worker.hear(tenure_link.Turn)).turn == 1
+    assert not running.done()
+
+
+async def test_a_worker_that_is_asked_nothing_more_hears_of_a_commit(pool: WorkerPool, worker: Any) -> None:
+    """What the turn left to be done beside the agent waits for it."""
+    chosen = await pool.pick()
+    chosen.commit(7, "7")
+    assert await worker.hear(tenure_link.Commit) == tenure_link.Commit(turn=7, uid="7")
+
+
 async def test_a_refused_activation_says_why(pool: WorkerPool, worker: Any) -> None:
     """The fault of user code reaches the host."""
     chosen = await pool.pick()

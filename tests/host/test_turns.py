@@ -154,6 +154,8 @@ class PlayedWorker:
         elif isinstance(frame, tenure_link.Turn):
             self.turns.put_nowait(frame)
 
+    send_soon = send
+
     async def turn(self) -> tenure_link.Turn:
         async with asyncio.timeout(5):
             return await self.turns.get()

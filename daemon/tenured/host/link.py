@@ -21,6 +21,7 @@ log = logging.getLogger("tenured.host.link")
 
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred of unix(7): pid, uid, gid."""
+SOON_S = 0.005
 
 
 class Events(Protocol):
@@ -43,6 +44,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.why_closed = ""
         self._unsent: list[bytes] = []
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: checks SO_PEERCRED before a single byte is read."""
@@ -76,11 +79,23 @@ class Connection(asyncio.Protocol):
         sent in one turn of the loop leaves together: a write of its own would cost more than the frame.
         """
         if self._transport is not None:
-            if not self._unsent:
+            if not self._flushing:
+                self._flushing = True
                 asyncio.get_running_loop().call_soon(self._flush)
             self._unsent.append(tenure_link.encode(frame))
 
+    def send_soon(self, frame: tenure_link.Frame) -> None:
+        """As `send`, for what nobody waits for: it leaves with the next frame, or after `SOON_S`."""
+        if self._transport is not None:
+            if not self._flushing and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(SOON_S, self._flush)
+            self._unsent.append(tenure_link.encode(frame))
+
     def _flush(self) -> None:
+        self._flushing = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         unsent, self._unsent = self._unsent, []
         if self._transport is not None and unsent:
             self._transport.write(b"".join(unsent))

@@ -103,8 +103,10 @@ class Worker:
         self.connection.send(frame)
 
     def commit(self, turn: int, uid: str) -> None:
-        """Everything up to this turn is durable."""
-        self.connection.send(tenure_link.Commit(turn=turn, uid=uid))
+        """Everything up to this turn is durable. The worker hears of it before whatever else it is asked; to wake it
+        for this alone would take time from those who wait for the reply.
+        """
+        self.connection.send_soon(tenure_link.Commit(turn=turn, uid=uid))
 
     def progressed(self, turn: int, uid: str) -> None:
         """What the turn has said last is durable."""
