@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import tenure_link
@@ -227,6 +228,18 @@ async def test_a_lost_worker_is_dead_once_pid_1_has_reaped_it(pool: WorkerPool, 
         await chosen.dead.wait()
 
 
+async def test_the_end_of_a_worker_says_what_had_begun_there(pool: WorkerPool, supervisor: Any, worker: Any) -> None:
+    """Protocol 3, poison: PID 1 may say so before the connection is seen to end. One of an older SDK says nothing."""
+    chosen = await pool.pick()
+    supervisor.say(tenure_link.Workers(pids=(12,), ended=11, status="lease lapsed", no_fault=True, begun=(4, 7)))
+    worker.writer.close()
+    async with asyncio.timeout(5):
+        await chosen.dead.wait()
+    assert (chosen.begun, chosen.no_fault) == (frozenset({4, 7}), True)
+    old = msgspec.msgpack.encode({"t": "Workers", "pids": [], "ended": 12, "status": "signal SIGKILL"})
+    assert tenure_link.decode_from_process(old).begun is None
+
+
 async def test_a_worker_without_its_socket_that_lives_on_is_killed(
     pool: WorkerPool, supervisor: Any, worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +358,9 @@ async def test_a_trial_gets_a_worker_of_its_own(
     trial = await asked
     assert trial.pid == 13
     assert (await pool.pick()).pid == 11
+    another = asyncio.ensure_future(pool.trial_worker())
+    assert await supervisor.hear(tenure_link.Spawn) == tenure_link.Spawn(workers=4, keep=(13,))
+    another.cancel()
     pool.end_trial(trial)
     assert (await supervisor.hear(tenure_link.Kill)).pid == 13
     supervisor.say(tenure_link.Workers(pids=(11, 12), ended=13, status="signal SIGKILL"))

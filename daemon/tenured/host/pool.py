@@ -230,7 +230,7 @@ class WorkerPool:
                 supervisor.pids = frozenset(frame.pids)
                 supervisor.fault = frame.fault
                 if frame.ended:
-                    log.info("worker %d ended: %s", frame.ended, frame.status)
+                    self._note_end(frame)
                 self._bury()
                 self._changed()
             case tenure_link.Terminating():
@@ -239,6 +239,14 @@ class WorkerPool:
                 supervisor.pulse.pong(frame.n)
             case _:
                 supervisor.connection.close(f"PID 1 of the workers sent nonsense: {type(frame).__name__}")
+
+    def _note_end(self, frame: tenure_link.Workers) -> None:
+        """It is reaped, and its connection is lost, or about to be."""
+        log.info("worker %d ended: %s", frame.ended, frame.status)
+        for worker in (*self._workers.values(), *self._dying.values()):
+            if worker.pid == frame.ended:
+                worker.no_fault = frame.no_fault
+                worker.begun = None if frame.begun is None else frozenset(frame.begun)
 
     def _learn(self, classes: tuple[tenure_link.AgentClass, ...]) -> None:
         self.classes = classes
@@ -278,7 +286,8 @@ class WorkerPool:
 
     def _ask_for_workers(self) -> None:
         if self._supervisor is not None:
-            self._supervisor.connection.send(tenure_link.Spawn(workers=self._wanted()))
+            on_trial = tuple(worker.pid for worker in self._workers.values() if worker.reserved)
+            self._supervisor.connection.send(tenure_link.Spawn(workers=self._wanted(), keep=on_trial))
 
     def _offer_for_trial(self, worker: Worker) -> None:
         while self._trials:
