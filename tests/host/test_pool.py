@@ -15,7 +15,7 @@ import pytest
 import tenure_link
 from tenured.host import link
 from tenured.host import pool as pool_module
-from tenured.host.pool import WorkerPool
+from tenured.host.pool import TRIALS_AT_ONCE, WorkerPool
 from tenured.host.worker import ActivationRefused, WorkerLost
 
 CLASSES = (tenure_link.AgentClass(name="Counter", methods=(tenure_link.Method(name="value", query=True),)),)
@@ -212,6 +212,15 @@ async def test_a_stranger_is_refused_by_its_credentials(
     allowed.close()
 
 
+async def test_trials_are_bounded(pool: WorkerPool, supervisor: Any) -> None:
+    """After the end of a full worker there may be as many suspects as agents, and each is tried in a process."""
+    asked = [asyncio.ensure_future(pool.trial_worker()) for _ in range(TRIALS_AT_ONCE + 5)]
+    wanted = [(await supervisor.hear(tenure_link.Spawn)).workers for _ in asked]
+    assert wanted == [*range(3, 3 + TRIALS_AT_ONCE), *[2 + TRIALS_AT_ONCE] * 5]
+    for one in asked:
+        one.cancel()
+
+
 async def test_a_lost_worker_is_dead_once_pid_1_has_reaped_it(pool: WorkerPool, supervisor: Any, worker: Any) -> None:
     """Protocol additions 3: the same epoch goes on elsewhere only after PID 1 reported the end."""
     chosen = await pool.pick()
@@ -361,7 +370,9 @@ async def test_a_trial_gets_a_worker_of_its_own(
     another = asyncio.ensure_future(pool.trial_worker())
     assert await supervisor.hear(tenure_link.Spawn) == tenure_link.Spawn(workers=4, keep=(13,))
     another.cancel()
+    await asyncio.sleep(0)
     pool.end_trial(trial)
     assert (await supervisor.hear(tenure_link.Kill)).pid == 13
+    assert await supervisor.hear(tenure_link.Spawn) == tenure_link.Spawn(workers=2)
     supervisor.say(tenure_link.Workers(pids=(11, 12), ended=13, status="signal SIGKILL"))
     assert (await supervisor.hear(tenure_link.Spawn)).workers == 2

@@ -66,6 +66,8 @@ class Worker:
         self.agents: set[str] = set()
         self.reserved = False
         """Kept for the trial of one suspect call (protocol additions 15): no other agent is placed here."""
+        self.leaving = False
+        """Its trial is over: it is being killed, and nobody is to take its place."""
         self.lost = False
         self.dead = asyncio.Event()
         """Set once PID 1 has reaped the process: from then on the same epoch may run elsewhere (protocol additions 3).
