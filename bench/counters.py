@@ -1,5 +1,6 @@
 """The agents that the benches call. Imported by the hosts' workers."""
 
+import asyncio
 import os
 import time
 from collections import Counter as Tally
@@ -26,6 +27,12 @@ class BenchCounter(tenure.Agent[CounterState]):
         """Add; the reply is the count."""
         self.state.count += by
         return self.state.count
+
+    @tenure.action
+    async def increment_at(self, wall: float) -> int:
+        """The same, but not before that time; who is asked again later does not wait again."""
+        await asyncio.sleep(wall - time.time())
+        return await self.increment()
 
     @tenure.query
     def value(self) -> int:

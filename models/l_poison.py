@@ -1,9 +1,10 @@
 """Model L, poison (protocol 3, dead letters; additions 15): one signal kills what runs it, another one is innocent.
 
-Their agents share a worker. After its end both are suspects, and each is run alone in a worker of its own; only an end
-there counts. The count is written down before the signal is run again, since it may take the whole host with it; and so
-a host tries one suspect at a time. An innocent signal whose host dies of something else in `limit` of its trials is
-blamed all the same: nobody can tell.
+Their agents share a worker. After its end both are suspects if they had begun there, and each is run alone in a worker
+of its own; only an end there counts. What had begun is noted before it begins, where the note outlives the worker;
+without notes all that was sent is suspected. The count is written down before the signal is run again, since it may
+take the whole host with it; and so a host tries one suspect at a time. An innocent signal whose host dies of something
+else in `limit` of its trials is blamed all the same: nobody can tell.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from models.explore import Model, Step, put
 class Signal(NamedTuple):
     """One signal."""
 
-    state: str = "waits"  # waits, runs, alone (running in a worker of its own), done, dead
+    state: str = "waits"  # waits, sent (to the worker, not begun), runs, alone (in a worker of its own), done, dead
+    noted: bool = False  # in memory that outlives the worker
     suspect: bool = False  # in the host's memory
     attempts: int = 0  # in the record
     counted: int = 0  # in the host's memory
@@ -36,12 +38,18 @@ POISON = 0
 class Poison(Model[World]):
     """See the module. `power`: what the poison kills, its worker or the whole host."""
 
-    power, limit, crashes = "worker", 2, 1
+    power, limit, crashes, notes = "worker", 2, 1, True
     live = True
-    FAST = ({}, {"power": "host"})
+    FAST = ({}, {"power": "host"}, {"notes": False})
     SMALL = ({"limit": 3, "crashes": 2}, {"limit": 3, "crashes": 2, "power": "host"})
     BIG = {"limit": 9, "crashes": 8, "power": "host"}
-    GUARDS = {"alone": {}, "count_first": {"power": "host"}, "count": {}, "one_trial": {"power": "host"}}
+    GUARDS = {
+        "alone": {},
+        "note_first": {},
+        "count_first": {"power": "host"},
+        "count": {},
+        "one_trial": {"power": "host"},
+    }
 
     def init(self) -> World:
         """Both wait."""
@@ -73,7 +81,9 @@ class Poison(Model[World]):
                     continue
                 yield f"{name} is run alone, attempt written", swap(self.attempt(signal)._replace(state="alone"))
             elif signal.state == "waits":
-                yield f"{name} is run", swap(signal._replace(state="runs"))
+                yield f"{name} is sent", swap(signal._replace(state="sent"))
+            elif signal.state == "sent":
+                yield f"{name} begins", swap(signal._replace(state="runs", noted=self.on("note_first")))
             elif signal.state in ("runs", "alone") and i != POISON:
                 yield f"{name} is applied", swap(signal._replace(state="done"))
             elif signal.state in ("runs", "alone"):
@@ -91,21 +101,25 @@ class Poison(Model[World]):
         """The end of a worker, or of the host with all that it remembers."""
         if self.power == "host":
             return self.fresh(s)
-        hit = tuple(
-            self.suspected(signal) if signal.state == ("alone" if alone and i == POISON else "runs") else signal
-            for i, signal in enumerate(s.signals)
+        if alone:
+            return s._replace(signals=put(s.signals, POISON, self.lost(s.signals[POISON]._replace(noted=True))))
+        return s._replace(
+            signals=tuple(self.lost(signal) if signal.state in ("sent", "runs") else signal for signal in s.signals)
         )
-        return s._replace(signals=hit)
 
-    def suspected(self, signal: Signal) -> Signal:
-        """It was running in the worker that ended. Without [alone] that counts against it."""
-        new = signal._replace(state="waits", suspect=True)
+    def lost(self, signal: Signal) -> Signal:
+        """Its worker has ended. One that had begun there is a suspect; without [alone] that counts against it."""
+        new = signal._replace(state="waits", noted=False)
+        if self.notes and not signal.noted:
+            return new
+        new = new._replace(suspect=True)
         return new if self.on("alone") else self.attempt(new)
 
     def fresh(self, s: World) -> World:
         """Another host goes on; it knows the records only, so each first signal is a suspect."""
-        alive = ("runs", "alone")
+        alive = ("sent", "runs", "alone")
         signals = tuple(
-            v._replace(state="waits" if v.state in alive else v.state, suspect=True, counted=0) for v in s.signals
+            v._replace(state="waits" if v.state in alive else v.state, noted=False, suspect=True, counted=0)
+            for v in s.signals
         )
         return s._replace(signals=signals)

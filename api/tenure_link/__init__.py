@@ -101,6 +101,14 @@ class Workers(Frame, frozen=True):
     """How: `exit status 3`, `signal SIGKILL`, `lease lapsed`."""
     fault: Fault | None = None
     """The modules cannot be imported (again)."""
+    no_fault: bool = False
+    """Of the one that ended: PID 1 killed it for reasons of its own (the lease passed, the modules are imported anew,
+    fewer are wanted); nothing that ran there is to blame.
+    """
+    begun: tuple[int, ...] | None = None
+    """Of the one that ended: the turns that had begun there, and not ended; None: nobody knows. What was sent there,
+    and is not among them, did not run.
+    """
 
 
 class Terminating(Frame, frozen=True):
@@ -289,9 +297,11 @@ class Kill(Frame, frozen=True):
 
 
 class Spawn(Frame, frozen=True):
-    """To the supervisor: keep this many workers. With fewer than live, the youngest are killed."""
+    """To the supervisor: keep this many workers. With fewer than live, the youngest are killed, but those of `keep`."""
 
     workers: int
+    keep: tuple[int, ...] = ()
+    """PIDs: suspects are tried in them."""
 
 
 class Stop(Frame, frozen=True):

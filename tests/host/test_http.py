@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tenure_proto.v1.calls_pb2 import LogBatch
-from tenured.host import http, logs
+from tenured import http
+from tenured.host import logs
 from tenured.host.metrics import Counter, Histogram, gauge
 
 

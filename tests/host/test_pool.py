@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import tenure_link
 from tenured.host import link
 from tenured.host import pool as pool_module
-from tenured.host.pool import WorkerPool
+from tenured.host.pool import TRIALS_AT_ONCE, WorkerPool
 from tenured.host.worker import ActivationRefused, WorkerLost
 
 CLASSES = (tenure_link.AgentClass(name="Counter", methods=(tenure_link.Method(name="value", query=True),)),)
@@ -228,6 +229,15 @@ async def test_a_stranger_is_refused_by_its_credentials(
     allowed.close()
 
 
+async def test_trials_are_bounded(pool: WorkerPool, supervisor: Any) -> None:
+    """After the end of a full worker there may be as many suspects as agents, and each is tried in a process."""
+    asked = [asyncio.ensure_future(pool.trial_worker()) for _ in range(TRIALS_AT_ONCE + 5)]
+    wanted = [(await supervisor.hear(tenure_link.Spawn)).workers for _ in asked]
+    assert wanted == [*range(3, 3 + TRIALS_AT_ONCE), *[2 + TRIALS_AT_ONCE] * 5]
+    for one in asked:
+        one.cancel()
+
+
 async def test_a_lost_worker_is_dead_once_pid_1_has_reaped_it(pool: WorkerPool, supervisor: Any, worker: Any) -> None:
     """Protocol additions 3: the same epoch goes on elsewhere only after PID 1 reported the end."""
     chosen = await pool.pick()
@@ -242,6 +252,18 @@ async def test_a_lost_worker_is_dead_once_pid_1_has_reaped_it(pool: WorkerPool, 
     supervisor.say(tenure_link.Workers(pids=(12,), ended=11, status="signal SIGKILL"))
     async with asyncio.timeout(5):
         await chosen.dead.wait()
+
+
+async def test_the_end_of_a_worker_says_what_had_begun_there(pool: WorkerPool, supervisor: Any, worker: Any) -> None:
+    """Protocol 3, poison: PID 1 may say so before the connection is seen to end. One of an older SDK says nothing."""
+    chosen = await pool.pick()
+    supervisor.say(tenure_link.Workers(pids=(12,), ended=11, status="lease lapsed", no_fault=True, begun=(4, 7)))
+    worker.writer.close()
+    async with asyncio.timeout(5):
+        await chosen.dead.wait()
+    assert (chosen.begun, chosen.no_fault) == (frozenset({4, 7}), True)
+    old = msgspec.msgpack.encode({"t": "Workers", "pids": [], "ended": 12, "status": "signal SIGKILL"})
+    assert tenure_link.decode_from_process(old).begun is None
 
 
 async def test_a_worker_without_its_socket_that_lives_on_is_killed(
@@ -362,7 +384,12 @@ async def test_a_trial_gets_a_worker_of_its_own(
     trial = await asked
     assert trial.pid == 13
     assert (await pool.pick()).pid == 11
+    another = asyncio.ensure_future(pool.trial_worker())
+    assert await supervisor.hear(tenure_link.Spawn) == tenure_link.Spawn(workers=4, keep=(13,))
+    another.cancel()
+    await asyncio.sleep(0)
     pool.end_trial(trial)
     assert (await supervisor.hear(tenure_link.Kill)).pid == 13
+    assert await supervisor.hear(tenure_link.Spawn) == tenure_link.Spawn(workers=2)
     supervisor.say(tenure_link.Workers(pids=(11, 12), ended=13, status="signal SIGKILL"))
     assert (await supervisor.hear(tenure_link.Spawn)).workers == 2

@@ -9,6 +9,7 @@ import pytest
 from playing import FAIL, STATE, Scene, answer_of, named, sends
 
 import tenure_link
+from tenure_proto.v1.calls_pb2 import CALL_KIND_QUERY
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery
 from tenured.core import boxes
 from tenured.core.signals import Again, Settled, Verdict
@@ -136,6 +137,57 @@ async def test_a_lost_worker_loses_no_signal_and_blames_the_one_that_ran(play: S
     await play.end()
     assert await answer_of(second) == APPLIED
     assert not play.book().boxes.tries
+
+
+async def test_a_signal_that_had_not_begun_when_its_worker_ended_is_no_suspect(play: Scene) -> None:
+    """Protocol 3, poison [note_first]: it was on its way to a worker that something else ended, and keeps its place."""
+    await play.start()
+    first, second = play.send(1), play.send(2, prev=1)
+    await play.turn()
+    play.lose_worker(begun=())
+    for answer, name in ((first, "do1"), (second, "do2")):
+        again = await play.end()
+        assert named(again) == name
+        assert await answer_of(answer) == APPLIED
+    assert play.pool.trials == 0
+    assert not play.book().boxes.tries
+
+
+async def test_what_had_begun_is_a_suspect_and_a_query_beside_it_that_had_not_is_none(play: Scene) -> None:
+    """Protocol 3, poison [alone, note_first]: each by the number of its own turn."""
+    await play.start()
+    call, query = play.call(), play.call(key=2, kind=CALL_KIND_QUERY)
+    ran, asked = await play.turn(), await play.turn()
+    assert (ran.kind, asked.kind) == ("action", "query")
+    play.lose_worker(begun=(ran.turn,))
+    await play.end()
+    assert (await answer_of(call)).value == pack(None)
+    assert play.pool.trials == 1
+    await play.end(state=None)
+    assert (await answer_of(query)).value == pack(None)
+    assert play.pool.trials == 1
+
+
+async def test_a_trial_that_was_ended_for_no_fault_of_its_suspect_is_made_again(play: Scene) -> None:
+    """PID 1 ends a worker when the lease passes, or the modules are imported anew: it blames nobody, and is no try."""
+    await play.start()
+    call = play.call()
+    await play.turn()
+    play.lose_worker()
+    await play.turn()
+    play.lose_worker(no_fault=True)
+    await play.end()
+    assert (await answer_of(call)).value == pack(None)
+    signal = play.send(1)
+    await play.turn()
+    play.lose_worker()
+    for _ in range(4):  # more than the tries that it has
+        await play.turn()
+        assert play.book().boxes.tries == {"5/1": 1}
+        play.lose_worker(no_fault=True)
+    await play.end()
+    assert await answer_of(signal) == APPLIED
+    assert not play.book().boxes.letters
 
 
 async def test_a_suspect_of_the_last_holder_is_tried_alone(play: Scene) -> None:

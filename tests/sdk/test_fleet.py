@@ -60,6 +60,34 @@ def test_the_youngest_is_surplus() -> None:
     assert fleet.surplus(3) == [12]
 
 
+def test_who_is_being_killed_is_not_counted() -> None:
+    """A trial is over, its worker killed and not reaped yet; fewer are wanted: that one is not one too many besides."""
+    fleet = ready(3)
+    for pid in (11, 12, 13):
+        fleet.started(pid, pid)
+    fleet.killed(12)
+    fleet.wanted = 2
+    assert fleet.surplus(20) == []
+    assert fleet.missing(20) == 0
+    fleet.ended(12, 21, by_us=True)
+    assert fleet.surplus(22) == []
+    fleet.wanted = 1
+    assert fleet.surplus(23) == [13]
+
+
+def test_who_is_on_trial_is_never_surplus() -> None:
+    """The daemon names who stays: the worker of a suspect may be the youngest (protocol 3, poison)."""
+    fleet = ready(3)
+    for pid in (11, 12, 13):
+        fleet.started(pid, pid)
+    fleet.wanted, fleet.kept = 2, frozenset({13})
+    assert fleet.surplus(20) == [12]
+    fleet.killed(12)
+    assert fleet.surplus(20) == []
+    fleet.renew(30)
+    assert fleet.surplus(31) == [11, 13]
+
+
 def test_quick_deaths_wait_longer_each_time() -> None:
     """A worker that cannot live is not started in a busy loop; one that lived resets the wait."""
     fleet = ready(1)

@@ -24,6 +24,7 @@ from tenure_link import (
     Terminating,
     TurnDone,
     Workers,
+    encode,
 )
 
 
@@ -31,6 +32,12 @@ def fork_server(daemon: Daemon, workers: set[int]) -> int:
     children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text().split()
     (found,) = {int(pid) for pid in children} - workers
     return found
+
+
+async def answered(worker: sdk_daemon.Conversation) -> None:
+    """Whatever it was doing in this turn of its loop is done."""
+    worker.send(Ping(99))
+    await worker.next(Pong)
 
 
 async def test_a_turn_and_its_commit(tmp_path: Path) -> None:
@@ -187,6 +194,56 @@ async def test_kill_and_spawn(tmp_path: Path) -> None:
         report = await supervisor.next(Workers, sdk_daemon.ended)
         assert report.ended == third.hello.pid
         assert report.pids == (second.hello.pid,)
+
+
+async def test_a_trial_that_ends_takes_no_other_trial_with_it(tmp_path: Path) -> None:
+    """The daemon ends one and wants one fewer while PID 1 has not reaped it: the youngest is not one too many."""
+    async with running(tmp_path) as daemon:
+        supervisor, _ = await daemon.welcome()
+        supervisor.send(Spawn(2))
+        over = await daemon.worker()
+        supervisor.send(Spawn(3))
+        other = await daemon.worker()
+        os.kill(over.hello.pid, signal.SIGSTOP)
+        supervisor.writer.write(encode(Kill(over.hello.pid, "its trial is over")) + encode(Spawn(2)))
+        report = await supervisor.next(Workers, sdk_daemon.ended)
+        assert (report.ended, report.no_fault) == (over.hello.pid, False)
+        supervisor.send(Ping(1))
+        await supervisor.next(Pong)
+        assert other.hello.pid in report.pids
+        assert await other.activate()
+        supervisor.send(Spawn(1, keep=(other.hello.pid,)))
+        report = await supervisor.next(Workers, sdk_daemon.ended)
+        assert (report.pids, report.no_fault) == ((other.hello.pid,), True)
+
+
+async def test_the_end_of_a_worker_says_which_turns_had_begun(tmp_path: Path) -> None:
+    """Protocol 3, poison [note_first]: not those that had ended, not those that waited. Nothing is left of the worker
+    before.
+    """
+    async with running(tmp_path) as daemon:
+        supervisor, worker = await daemon.welcome()
+        await worker.activate()
+        await worker.do("increment")
+        ran = worker.turn("forever")
+        worker.turn("increment")
+        asked = worker.turn("value")
+        assert (await worker.next(TurnDone)).turn == asked  # the loop has gone round since `forever` was sent
+        await answered(worker)
+        kill(worker.hello.pid)
+        report = await supervisor.next(Workers, sdk_daemon.ended)
+        assert (report.begun, report.no_fault) == ((ran,), False)
+        second = await daemon.worker()
+        await second.activate()
+        second.turn("value")
+        await second.next(TurnDone)
+        await answered(second)
+        kill(second.hello.pid)
+        assert (await supervisor.next(Workers, sdk_daemon.ended)).begun == ()
+        third = await daemon.worker()
+        await third.activate()
+        last = third.turn("leave", status=3)
+        assert (await supervisor.next(Workers, sdk_daemon.ended)).begun == (last,)
 
 
 async def test_a_worker_that_comes_when_it_is_wanted_no_more_is_ended(tmp_path: Path) -> None:

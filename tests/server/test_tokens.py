@@ -9,7 +9,8 @@ from aiohttp import web
 
 from tenure_api.identity import Role
 from tenure_proto.v1.enrolment_pb2 import EnrolRequest
-from tenured.server.tokens import Bearer, EnrolmentRefused, ReviewStatus, TokenReviews, bearer_of
+from tenured.server.reviews import TokenReviews
+from tenured.server.tokens import Bearer, EnrolmentRefused, ReviewStatus, bearer_of
 
 AUDIENCE = "tenure.dev/shop/demo"
 POD = "authentication.kubernetes.io/pod-name"

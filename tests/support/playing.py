@@ -152,10 +152,8 @@ class Scene(SimpleNamespace):
         )
         return found[1]
 
-    def call(self, key: int = 1, client: str = "c", within_s: float = 5.0) -> Any:
-        call = Call(
-            agent="shop/a", kind=CALL_KIND_ACTION, method="m", arguments=b"\x80", client_id=client, key=key, born=99.0
-        )
+    def call(self, key: int = 1, client: str = "c", within_s: float = 5.0, kind: Any = CALL_KIND_ACTION) -> Any:
+        call = Call(agent="shop/a", kind=kind, method="m", arguments=b"\x80", client_id=client, key=key, born=99.0)
         return self.holder.submit(call, "spiffe://x", boot_ns() + int(within_s * 1e9))
 
     def control(self, method: str, **arguments: Any) -> Any:
@@ -208,7 +206,10 @@ class Scene(SimpleNamespace):
     def no_turn(self) -> bool:
         return self.played.turns.empty()
 
-    def lose_worker(self) -> None:
+    def lose_worker(self, begun: Any = None, *, no_fault: bool = False) -> None:
+        """`begun`: turns that had begun there; None: nobody knows. `no_fault`: PID 1 had reasons of its own."""
+        self.played.worker.begun = None if begun is None else frozenset(begun)
+        self.played.worker.no_fault = no_fault
         self.pool.kill(self.played.worker, "gone")
 
 

@@ -28,11 +28,11 @@ from tenure_proto.v1.hostlink_pb2 import (
     ServerHello,
 )
 from tenure_proto.v1.registry_pb2 import WatchBatch
-from tenured import clocks
+from tenured import clocks, http
 from tenured.core.frames import MAX_STORED
 from tenured.core.lease import HostLease
 from tenured.core.profile import NS
-from tenured.host import enrolling, health, http, leasing, link
+from tenured.host import enrolling, health, leasing, link
 from tenured.host.activations import Activations
 from tenured.host.calls import HostCalls
 from tenured.host.courier import Courier

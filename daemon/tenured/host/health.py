@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 
 from tenured.host.activations import Activations
-from tenured.host.http import Page
 from tenured.host.metrics import Metrics, gauge
 from tenured.host.site import Site
+from tenured.http import Page
 
 LAG_EVERY_S = 0.1
 LAG_MEMORY = 0.95

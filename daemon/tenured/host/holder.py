@@ -259,7 +259,10 @@ class Holder:
             self.phase = Phase.STARTING
             # The same epoch goes on elsewhere only once this process is provably dead (protocol additions 3).
             await worker.dead.wait()
-            return parts.trials.ended_its_worker(trial, str(error))
+            if trial is None:
+                parts.runner.acquit(worker.begun)
+                return None
+            return parts.trials.ended_its_worker(trial, str(error), blamed=not worker.no_fault)
         finally:
             parts.alarms.stop()
             if self._idle is not None:

@@ -44,6 +44,8 @@ class Job:
     """For messages: the action, or the type of the signal."""
     caller = ""
     stage = Stage.QUEUED
+    sent_as = 0
+    """Number of its turn on the worker link; 0: it was sent to none."""
     attempts = 0
     """Failed turns so far."""
     key = ""
@@ -52,6 +54,8 @@ class Job:
     """To be run in a worker of its own."""
     on_trial = False
     """It is run so now, and that is written down."""
+    try_noted = False
+    """A try is written down that did not come about."""
     needs_worker = True
     ends_in_letter = False
     """A failure is tried again, and is a dead letter in the end; else the caller is told."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tenure_proto.v1.hostlink_pb2 import HeartbeatAck, HostFrame, RegisterHost
 from tenured.clocks import boot_ns
+from tenured.core.clustertime import ClusterClock
 from tenured.core.lease import Ack, HostLease
 from tenured.host.locks import DeadLocks
 from tenured.host.reports import FIRST_PAUSE_S, LONGEST_PAUSE_S, ask_leader
@@ -33,11 +34,7 @@ class Lease:
         self._on_renewed = on_renewed
         self._on_gone = on_gone
         self._renewed = asyncio.Event()
-        self.cluster_time = 0.0
-        """Cluster seconds as last read from an ack; never extrapolated, for marks are judged by it (protocol additions
-        12).
-        """
-        self._read_ns = 0
+        self._clock = ClusterClock()
 
     @property
     def held(self) -> bool:
@@ -45,10 +42,16 @@ class Lease:
         return self._lease.held(boot_ns())
 
     @property
+    def cluster_time(self) -> float:
+        """Cluster seconds as last read from an ack; never extrapolated, for marks are judged by it (protocol additions
+        12).
+        """
+        return self._clock.read
+
+    @property
     def cluster_now(self) -> float:
         """Cluster seconds, extrapolated by the boot clock while the lease holds: timers go by it (protocol 1)."""
-        until = min(boot_ns(), self._lease.until_ns)
-        return self.cluster_time + max(0, until - self._read_ns) / 1e9 if self._read_ns else self.cluster_time
+        return self._clock.at(min(boot_ns(), self._lease.until_ns))
 
     @property
     def gone(self) -> bool:
@@ -62,8 +65,7 @@ class Lease:
 
     def ack(self, ack: HeartbeatAck) -> None:
         """An acknowledgement from whichever server leads."""
-        if ack.cluster_time > self.cluster_time:
-            self.cluster_time, self._read_ns = ack.cluster_time, boot_ns()
+        self._clock.heard(ack.cluster_time, boot_ns())
         if self._lease.ack(Ack(ack.incarnation, ack.sent_at_ns, ack.index, ack.gone)):
             self._on_renewed(self._lease.until_ns)
             self._renewed.set()

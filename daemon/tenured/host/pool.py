@@ -20,6 +20,10 @@ PING_EVERY_S = 1.0
 AWAY_LIMIT_S = 2.0
 """Without PID 1 or without importable code, and without a worker, for this long: somebody else should hold the agents.
 """
+TRIALS_AT_ONCE = 16
+"""Workers of their own that suspects may have at one time; more of them wait. Each is a process, and after the end of a
+full worker there may be as many suspects as agents.
+"""
 REAP_LIMIT_S = 1.0
 """A worker that lost its socket ends within 1 s; one that PID 1 still lists then is killed."""
 
@@ -111,8 +115,12 @@ class WorkerPool:
             raise
 
     def end_trial(self, worker: Worker) -> None:
-        """The trial is over and its agent has left: the process goes, and once it is dead nobody takes its place."""
+        """The trial is over and its agent has left: the process goes, and nobody takes its place."""
+        if worker.lost:
+            return
+        worker.leaving = True
         self.kill(worker, "the trial of a suspect call is over")
+        self._ask_for_workers()  # after the kill: PID 1 is to find neither one too many nor one missing
 
     def kill(self, worker: Worker, reason: str) -> None:
         """SIGKILL by PID 1; the worker counts as lost from now on."""
@@ -230,7 +238,7 @@ class WorkerPool:
                 supervisor.pids = frozenset(frame.pids)
                 supervisor.fault = frame.fault
                 if frame.ended:
-                    log.info("worker %d ended: %s", frame.ended, frame.status)
+                    self._note_end(frame)
                 self._bury()
                 self._changed()
             case tenure_link.Terminating():
@@ -239,6 +247,14 @@ class WorkerPool:
                 supervisor.pulse.pong(frame.n)
             case _:
                 supervisor.connection.close(f"PID 1 of the workers sent nonsense: {type(frame).__name__}")
+
+    def _note_end(self, frame: tenure_link.Workers) -> None:
+        """It is reaped, and its connection is lost, or about to be."""
+        log.info("worker %d ended: %s", frame.ended, frame.status)
+        for worker in (*self._workers.values(), *self._dying.values()):
+            if worker.pid == frame.ended:
+                worker.no_fault = frame.no_fault
+                worker.begun = None if frame.begun is None else frozenset(frame.begun)
 
     def _learn(self, classes: tuple[tenure_link.AgentClass, ...]) -> None:
         self.classes = classes
@@ -274,11 +290,13 @@ class WorkerPool:
     # --- how many, and whether that is enough ---------------------------------------------------------------------
 
     def _wanted(self) -> int:
-        return self.size + len(self._trials) + sum(worker.reserved for worker in self._workers.values())
+        trying = sum(worker.reserved and not worker.leaving for worker in self._workers.values())
+        return self.size + min(len(self._trials) + trying, TRIALS_AT_ONCE)
 
     def _ask_for_workers(self) -> None:
         if self._supervisor is not None:
-            self._supervisor.connection.send(tenure_link.Spawn(workers=self._wanted()))
+            on_trial = tuple(worker.pid for worker in self._workers.values() if worker.reserved and not worker.leaving)
+            self._supervisor.connection.send(tenure_link.Spawn(workers=self._wanted(), keep=on_trial))
 
     def _offer_for_trial(self, worker: Worker) -> None:
         while self._trials:

@@ -58,7 +58,7 @@ class Queries:
             job.refuse("Fenced", "the lease of this host has lapsed")
             return
         number = next(self._site.turns)
-        job.stage = Stage.RUNNING
+        job.stage, job.sent_as = Stage.RUNNING, number
         self._asked[number] = job
         self._judge.confirm(job)
         worker.ask(

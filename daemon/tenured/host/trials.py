@@ -36,33 +36,44 @@ class Trials:
             job = suspects.popleft()
             if job.answered:
                 continue
-            if not isinstance(job, CallJob):
+            if not isinstance(job, CallJob) and not job.try_noted:
                 if self._ledger.book.boxes.tries.get(job.key, 0) >= TRIES:
                     self._runner.requeue(job)  # it is judged there, and is a dead letter
                     continue
-                draft = turns.Draft(self._ledger.book, self._lease.cluster_time)
-                draft.boxes.count_try(job.key)
-                try:
-                    await self._ledger.commit(draft.turn())
-                except RecordTooLarge as error:  # a try that is not written down must not be made [count_first]
-                    self._runner.park(job, NO_ROOM_S)
-                    log.warning("%s waits: its try cannot be noted: %s", job.label, error)
+                if not await self._note(job):
                     continue
             job.alone = job.on_trial = True
             return job
         return None
 
+    async def _note(self, job: Job) -> bool:
+        """Write the try down; whether there was room. Raises RecordLost."""
+        draft = turns.Draft(self._ledger.book, self._lease.cluster_time)
+        draft.boxes.count_try(job.key)
+        try:
+            await self._ledger.commit(draft.turn())
+        except RecordTooLarge as error:  # a try that is not written down must not be made [count_first]
+            self._runner.park(job, NO_ROOM_S)
+            log.warning("%s waits: its try cannot be noted: %s", job.label, error)
+            return False
+        job.try_noted = True
+        return True
+
     def over(self, job: Job) -> None:
         """It has ended without ending its worker: it is no suspect any more."""
-        job.alone = job.on_trial = False
+        job.alone = job.on_trial = job.try_noted = False
 
-    def ended_its_worker(self, job: Job | None, how: str) -> tuple[str, str] | None:
-        """A worker is lost; `job` was on trial in it. (reason, message) of what asks for a pause."""
-        if job is None:
-            return None
+    def ended_its_worker(self, job: Job, how: str, *, blamed: bool) -> tuple[str, str] | None:
+        """The worker is lost in which it was on trial; not `blamed`: for something else, and it is to be tried again.
+        (reason, message) of what asks for a pause.
+        """
         job.on_trial = False
         if job in self._runner.suspects:
             self._runner.suspects.remove(job)
+        if not blamed:
+            self._runner.suspects.appendleft(job)
+            return None
+        job.try_noted = False
         text = f"{job.label} ended its worker process, also alone: {how}"
         if isinstance(job, CallJob):
             job.cut_off("WorkerCrashed", text)

@@ -62,6 +62,8 @@ class Turns:
         self._queue: deque[Job] = deque()
         self._over: asyncio.Future[None] | None = None
         self._only: Job | None = None
+        self._in_doubt: list[Job] = []
+        """The suspects of a worker that is lost, until it is known what had begun there."""
         self._pumping = self._stopping = False
 
     # --- what is asked ------------------------------------------------------------------------------------------------
@@ -173,21 +175,40 @@ class Turns:
                 self._over.set_exception(error)
 
     def _lost(self) -> None:
-        """The worker is gone, with every draft: what was running first is a suspect, the rest begins anew."""
+        """The worker is gone, with every draft: what was sent first is a suspect, the rest begins anew."""
         worker, running = self.worker, self._running()
         flights, self.flights = list(self.flights), deque()
         self.accepting = False
         again: list[Job] = []
+        self._in_doubt = []
         for flight in flights:
             flight.cut = True
             if flight is running and not flight.job.answered:
                 self.ended(flight.job)
-                self.suspects.append(flight.job)
+                self._in_doubt.append(flight.job)
             else:
                 again.append(flight.job)
         self.requeue(*again)
-        self.suspects += self._queries.lost()
+        self._in_doubt += self._queries.lost()
+        self.suspects += self._in_doubt
         self._end(WorkerLost(f"worker {worker.pid if worker is not None else 0} is gone"))
+
+    def acquit(self, begun: frozenset[int] | None) -> None:
+        """The worker is dead, and this had begun there (None: all of it, maybe): the rest of what it was sent did not
+        end it, and begins anew, as if it had not been sent (protocol 3, poison [note_first]).
+        """
+        doubted, self._in_doubt = self._in_doubt, []
+        if begun is None:
+            return
+        for job in doubted:
+            if job.sent_as in begun or job not in self.suspects:
+                continue
+            self.suspects.remove(job)
+            if isinstance(job, CallJob) and job.kind == "query":
+                job.stage = Stage.QUEUED
+                self._queries.wait(job)
+            else:
+                self.requeue(job)
 
     def lost(self, error: BaseException) -> None:
         """Nothing can be written any more: another holder has taken over, or a defect of ours."""
@@ -267,6 +288,7 @@ class Turns:
             (self._commits.asides if aside else self.flights).append(flight)
         else:
             number = next(self._site.turns)
+            job.sent_as = number
             flight = Flight(job, number, boot_ns(), letter=job.poisoned)
             frame = job.frame(number, self._telling.uid, self._site.lease.cluster_now)
             done, progress = self._guard(self._done), self._guard(self._progress)

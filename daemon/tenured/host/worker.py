@@ -66,10 +66,16 @@ class Worker:
         self.agents: set[str] = set()
         self.reserved = False
         """Kept for the trial of one suspect call (protocol additions 15): no other agent is placed here."""
+        self.leaving = False
+        """Its trial is over: it is being killed, and nobody is to take its place."""
         self.lost = False
         self.dead = asyncio.Event()
         """Set once PID 1 has reaped the process: from then on the same epoch may run elsewhere (protocol additions 3).
         """
+        self.begun: frozenset[int] | None = None
+        """Once it is dead: the turns that had begun there, and not ended; None: any may have."""
+        self.no_fault = False
+        """PID 1 ended it for reasons of its own: nothing that ran here is to blame."""
         self.pulse = Pulse()
         self.on_lost: dict[Callable[[], None], None] = {}
         """Called once, when the connection is gone, in the order in which they asked."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tenured import http
 from tenured.raft import Consensus
 from tenured.server.census import Census
 from tenured.server.losses import Losses
@@ -84,7 +84,7 @@ class Health:
         self._worst_s = 0.0
         self._expected = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
         self.port = 0
 
     def committed(self, seconds: float, requests: int) -> None:
@@ -94,23 +94,17 @@ class Health:
 
     async def start(self, address: str, port: int) -> None:
         """Listen. Port 0: the system chooses one, see `port`. Raises OSError."""
-        app = web.Application()
-        app.add_routes(
-            [web.get("/livez", self._livez), web.get("/readyz", self._readyz), web.get("/metrics", self._metrics)]
-        )
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, address, port)
-        await site.start()
-        self.port = int(self._runner.addresses[0][1])
+        pages = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
+        self._server = await http.serve(address, port, pages)
+        self.port = int(self._server.sockets[0].getsockname()[1])
         self._schedule()
 
     async def stop(self) -> None:
         """Close the listener."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._server is not None:
+            self._server.close()
 
     def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
@@ -124,13 +118,12 @@ class Health:
         self._lag_max.set(self._worst_s)
         self._schedule()
 
-    async def _livez(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")  # that this runs is the proof
+    def _livez(self) -> tuple[int, str]:
+        return 200, "ok\n"  # that this runs is the proof
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    def _readyz(self) -> tuple[int, str]:
         reason = self._why_not_ready()
-        return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
+        return 503 if reason else 200, f"{reason or 'ok'}\n"
 
-    async def _metrics(self, _: web.Request) -> web.Response:
-        data = generate_latest(self._registry)
-        return web.Response(body=data, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    def _metrics(self) -> tuple[int, str]:
+        return 200, generate_latest(self._registry).decode()

@@ -28,7 +28,7 @@ from tenured.server.placing import Placing
 from tenured.server.replica import Replica
 from tenured.server.store import Store
 from tenured.server.sweeping import Sweeper
-from tenured.server.tokens import SharedSecret, TokenReviews, Verifier
+from tenured.server.tokens import SharedSecret, Verifier
 from tenured.server.watching import WatchHub
 from tenured.storage import Register
 from tenured.transport import calls, enrolment, hostlink, registry, roles, storelink
@@ -238,6 +238,8 @@ class Server:
 def _verifier(config: ServerConfig) -> Verifier:
     if isinstance(config.enrolment, SecretFile):
         return SharedSecret(config.enrolment.path)
+    from tenured.server.reviews import TokenReviews  # noqa: PLC0415 - see there
+
     return TokenReviews(config.cluster, config.enrolment.url, config.enrolment.account)
 
 

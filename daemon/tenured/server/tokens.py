@@ -1,20 +1,17 @@
-"""Who a bearer of a token is: by a shared secret (`tenure dev`), or by the Kubernetes API (TokenReview)."""
+"""Who a bearer of a token is: by a shared secret (`tenure dev`), or by what the Kubernetes API says (`reviews`)."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import ssl
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import aiohttp
 import msgspec
 
-from tenure_api.identity import Role, slashed
+from tenure_api.identity import Role
 from tenure_proto.v1.enrolment_pb2 import EnrolRequest
 
-_TIMEOUT_S = 4.0
 _ROLES = frozenset({Role.HOST, Role.CLIENT})
 
 
@@ -46,7 +43,8 @@ class Verifier(Protocol):
         ...
 
 
-def _asked_role(request: EnrolRequest) -> Role:
+def asked_role(request: EnrolRequest) -> Role:
+    """The role that it asks for. Raises EnrolmentRefused when nobody enrols so."""
     if request.role not in _ROLES:
         raise EnrolmentRefused(f"Nobody enrols as {request.role!r}: the roles are host and client.")
     return Role(request.role)
@@ -60,7 +58,7 @@ class SharedSecret:
 
     async def verify(self, request: EnrolRequest) -> Bearer:
         """Compare in constant time."""
-        role = _asked_role(request)
+        role = asked_role(request)
         try:
             secret = (await asyncio.to_thread(self._path.read_text)).strip()
         except OSError as error:
@@ -73,57 +71,6 @@ class SharedSecret:
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-class TokenReviews:
-    """ServiceAccount tokens, checked by the Kubernetes API for this cluster's audience (API.md section 4)."""
-
-    def __init__(self, cluster: str, url: str, account: Path) -> None:
-        self._name, _, self._namespace = cluster.partition(".")
-        self.audience = f"tenure.dev/{slashed(cluster)}"
-        self._url = f"{url}/apis/authentication.k8s.io/v1/tokenreviews"
-        self._account = account
-        self._session: aiohttp.ClientSession | None = None
-
-    async def verify(self, request: EnrolRequest) -> Bearer:
-        """Ask the API who the token is of, and take role and name from the answer."""
-        role = _asked_role(request)
-        status = await self._review(request.token)
-        return bearer_of(status, role, request.name, self._name, self._namespace, self.audience)
-
-    async def close(self) -> None:
-        """Close connections to the API."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    async def _review(self, token: str) -> ReviewStatus:
-        body = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenReview",
-            "spec": {"token": token, "audiences": [self.audience]},
-        }
-        try:
-            session = await self._open()
-            own = (await asyncio.to_thread((self._account / "token").read_text)).strip()
-            headers = {"Authorization": f"Bearer {own}"}
-            async with session.post(self._url, json=body, headers=headers) as response:
-                text = await response.read()
-                if response.status not in (200, 201):
-                    raise _unreachable(f"it answered {response.status}: {text[:200].decode(errors='replace')}")
-            return msgspec.json.decode(text, type=_Review).status
-        except (aiohttp.ClientError, OSError, TimeoutError, msgspec.DecodeError) as error:
-            raise _unreachable(str(error) or type(error).__name__) from error
-
-    async def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            context: Any = False
-            if self._url.startswith("https:"):
-                context = await asyncio.to_thread(ssl.create_default_context, cafile=str(self._account / "ca.crt"))
-            connector = aiohttp.TCPConnector(ssl=context)
-            timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
-        return self._session
 
 
 class _User(msgspec.Struct, frozen=True):
@@ -140,7 +87,9 @@ class ReviewStatus(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class _Review(msgspec.Struct, frozen=True):
+class Review(msgspec.Struct, frozen=True):
+    """The part of a TokenReview that counts."""
+
     status: ReviewStatus = ReviewStatus()
 
 
@@ -167,7 +116,3 @@ def bearer_of(status: ReviewStatus, role: Role, asked_name: str, name: str, name
     if asked_name and asked_name != pods[0]:
         raise EnrolmentRefused(f"The token is of pod {pods[0]}; it cannot enrol as {asked_name}.")
     return Bearer(role, pods[0])
-
-
-def _unreachable(why: str) -> EnrolmentRefused:
-    return EnrolmentRefused(f"The Kubernetes API could not check the token: {why}.", retryable=True)

@@ -116,6 +116,11 @@ class SimWorker:
             lambda: container.later(LINK_NS, lambda: container.reap(self, "its daemon hung up")),
         )
 
+    @property
+    def begun(self) -> tuple[int, ...] | None:
+        """Turns that have begun and not ended; None: nobody notes them."""
+        return None
+
     def end(self) -> None:
         """The process is gone."""
         self.alive = False
@@ -131,6 +136,11 @@ class _Worker(SimWorker):
     def __init__(self, container: WorkerContainer, pid: int, life: int) -> None:
         super().__init__(container, pid, life)
         self.agents: dict[str, _Memory] = {}
+
+    @property
+    def begun(self) -> tuple[int, ...]:
+        """See SimWorker: the first of each agent."""
+        return tuple(memory.waiting[0].turn for memory in self.agents.values() if memory.waiting)
 
     def _received(self, frame: Any) -> None:
         if not self.alive:
@@ -297,7 +307,8 @@ class WorkerContainer:
         if self._pool is not None and self._boss is not None and worker.life == self._life:
             at = self.setting.timeline.now + LINK_NS
             self._loop.deliver(at, self._pool.lost, cast("Connection", worker.socket))
-            self.say(self._boss, tenure_link.Workers(pids=tuple(self._workers), ended=worker.pid, status=why))
+            end = tenure_link.Workers(tuple(self._workers), worker.pid, why, begun=worker.begun)
+            self.say(self._boss, end)
             self._start_workers()
 
     def _to_boss(self, life: int, frame: Any) -> None:

@@ -14,6 +14,7 @@ from tenure._agent import Agent
 from tenure._definition import collect, describe
 from tenure.errors import DefinitionError
 from tenure.testing._afresh import can_be_imported, imported_afresh
+from tenure.worker.begun import NO_PAGE, Notebook
 from tenure.worker.process import Worker
 from tenure_link import AgentClass, Welcome
 
@@ -37,7 +38,7 @@ class Image:
 
     def start(self, send: Callable[[bytes], None]) -> Callable[[bytes], None]:
         """Start a worker on the running loop."""
-        worker = _SimulatedWorker(self.imported(), self.classes)
+        worker = _SimulatedWorker(self.imported(), self.classes, Notebook().notes(NO_PAGE))
         worker.connection_made(_Wire(send))
         return worker.data_received
 

@@ -20,10 +20,13 @@ class Fleet:
         self.connected = False
         self.importable = False
         self.wanted = 0
+        self.kept: frozenset[int] = frozenset()
+        """PIDs that are never one too many: the daemon tries suspects in them."""
         self.lease_until: int | None = None
         self.starting = 0
         self.alive: dict[int, int] = {}
         """PID -> when it started."""
+        self._dying: set[int] = set()
         self._delay = 0
         self._not_before = 0
 
@@ -54,18 +57,28 @@ class Fleet:
         return max(0, self.wanted - len(self.alive) - self.starting)
 
     def surplus(self, now: int) -> list[int]:
-        """Which workers to kill now: all when they may not live, else the youngest beyond what is wanted."""
+        """Which workers to kill now: all when they may not live, else the youngest beyond what is wanted. Those that
+        are being killed are neither counted nor named.
+        """
+        living = [pid for pid in self.alive if pid not in self._dying]
         if not self.allowed(now):
-            return list(self.alive)
-        return sorted(self.alive, key=lambda pid: self.alive[pid])[self.wanted :]
+            return living
+        many = max(0, len(living) - self.wanted)
+        spare = [pid for pid in living if pid not in self.kept]
+        return sorted(spare, key=lambda pid: self.alive[pid], reverse=True)[:many]
 
     def started(self, pid: int, now: int) -> None:
         """A worker that was asked for exists."""
         self.starting = max(0, self.starting - 1)
         self.alive[pid] = now
 
+    def killed(self, pid: int) -> None:
+        """It was sent SIGKILL, and is not reaped yet."""
+        self._dying.add(pid)
+
     def ended(self, pid: int, now: int, *, by_us: bool) -> bool:
         """A process ended; True if it was a worker. One that ends by itself right after its start delays the next."""
+        self._dying.discard(pid)
         born = self.alive.pop(pid, None)
         if born is None:
             return False

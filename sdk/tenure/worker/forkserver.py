@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -27,8 +28,6 @@ from tenure.worker import linux
 from tenure.worker.config import Config
 from tenure_link import AgentClass, Fault
 
-FORK = b"f"
-"""What the supervisor sends for each worker that it wants."""
 Classes = dict[str, type[Agent[Any]]]
 
 
@@ -48,6 +47,8 @@ class Forked(msgspec.Struct, frozen=True, tag=True):
     """A worker exists; the supervisor is its parent."""
 
     pid: int
+    page: int
+    """Of its notes."""
 
 
 Report = Imported | Broken | Forked
@@ -110,9 +111,14 @@ def _short(filename: str) -> str:
 
 
 def serve(
-    control: socket.socket, config: Config, supervisor: int, run: Callable[[Classes, tuple[AgentClass, ...]], NoReturn]
+    control: socket.socket,
+    config: Config,
+    supervisor: int,
+    run: Callable[[Classes, tuple[AgentClass, ...], int], NoReturn],
 ) -> NoReturn:
-    """Import, report, and fork until the supervisor closes `control`. `run` is what a worker does."""
+    """Import, report, and fork until the supervisor closes `control`, which sends a byte for each worker that it wants:
+    the page of its notes. `run` is what a worker does.
+    """
     try:
         classes, described = load(config)
     except ImportProblem as problem:
@@ -125,9 +131,9 @@ def serve(
     gc.collect()
     gc.freeze()  # the imported modules stay shared with the workers
     while asked := control.recv(64):
-        for _ in asked:
-            pid = _fork_worker(control, supervisor, lambda: run(classes, described))
-            _report(control, Forked(pid))
+        for page in asked:
+            pid = _fork_worker(control, supervisor, partial(run, classes, described, page))
+            _report(control, Forked(pid, page))
     os._exit(0)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from tenure.worker.begun import Notes
 from tenure.worker.resident import Resident
 from tenure_link import Fault, FrameTooLarge, Turn, TurnDone
 
@@ -13,10 +14,11 @@ from tenure_link import Fault, FrameTooLarge, Turn, TurnDone
 class Line:
     """See the module. Queries run beside it."""
 
-    def __init__(self, resident: Resident, send: Callable[[TurnDone], None]) -> None:
+    def __init__(self, resident: Resident, send: Callable[[TurnDone], None], notes: Notes) -> None:
         """`send` raises FrameTooLarge."""
         self.resident = resident
         self._send = send
+        self._notes = notes
         self._waiting: deque[Turn] = deque()
         self._task: asyncio.Task[None] | None = None
         self._running: Turn | None = None
@@ -67,6 +69,13 @@ class Line:
             self._running = None
 
     async def _answer(self, turn: Turn) -> None:
+        place = self._notes.begin(turn.turn)  # [note_first]
+        try:
+            await self._run_and_tell(turn)
+        finally:
+            self._notes.end(place)
+
+    async def _run_and_tell(self, turn: Turn) -> None:
         done = await self.resident.run(turn)
         if not self._open:
             return  # deactivated meanwhile: nobody waits for this

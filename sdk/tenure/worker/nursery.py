@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tenure.worker import forkserver, linux
+from tenure.worker.begun import Notebook, Notes
 from tenure.worker.config import Config
 from tenure.worker.forkserver import Broken, Classes, Forked, Imported, Report
 from tenure.worker.linux import boot_ns
@@ -17,15 +18,16 @@ from tenure_link import AgentClass, Fault, Splitter
 RETRY_NS = (1_000_000_000, 2_000_000_000, 5_000_000_000, 10_000_000_000)
 """Waits between imports that fail; the last one repeats."""
 
-Run = Callable[[Config, Classes, tuple[AgentClass, ...]], NoReturn]
+Run = Callable[[Config, Classes, tuple[AgentClass, ...], Notes], NoReturn]
 
 
 class Nursery:
     """Starts the fork server and asks it for workers. Its socket is for the supervisor's selector."""
 
-    def __init__(self, config: Config, run: Run) -> None:
+    def __init__(self, config: Config, run: Run, notebook: Notebook) -> None:
         self._config = config
         self._run = run
+        self._notebook = notebook
         self._splitter = Splitter()
         self._failures = 0
         self._was_ready = False
@@ -76,31 +78,34 @@ class Nursery:
         self.control = None
         self.ready = self.threaded
 
-    def spawn(self) -> int:
-        """Start one worker. Its PID if it is there at once, 0 if a `Forked` will follow. Raises OSError."""
+    def spawn(self, page: int) -> int:
+        """Start one worker, its notes on that page. Its PID if it is there at once, 0 if a `Forked` will follow. Raises
+        OSError.
+        """
         if self.threaded:
-            return self._spawn_alone()
+            return self._spawn_alone(page)
         if self.control is None:
             raise BrokenPipeError("there is no fork server")
-        self.control.send(forkserver.FORK)
+        self.control.send(bytes((page,)))
         return 0
 
-    def _spawn_alone(self) -> int:
+    def _spawn_alone(self, page: int) -> int:
         supervisor = os.getpid()
         pid = os.fork()
         if pid == 0:
-            forkserver.child(lambda: self._work_alone(supervisor))
+            forkserver.child(lambda: self._work_alone(supervisor, page))
         return pid
 
-    def _work_alone(self, supervisor: int) -> NoReturn:
+    def _work_alone(self, supervisor: int, page: int) -> NoReturn:
         _become_child(-1)
         forkserver.follow(supervisor)
-        self._run(self._config, *forkserver.load(self._config))
+        self._run(self._config, *forkserver.load(self._config), self._notebook.notes(page))
 
     def _serve(self, control: socket.socket, supervisor: int) -> NoReturn:
         _become_child(control.fileno())
         forkserver.follow(supervisor)
-        forkserver.serve(control, self._config, supervisor, lambda c, d: self._run(self._config, c, d))
+        notes = self._notebook.notes
+        forkserver.serve(control, self._config, supervisor, lambda c, d, p: self._run(self._config, c, d, notes(p)))
 
     def read(self) -> list[Report] | None:
         """What the fork server reports; None: it has closed."""

@@ -19,6 +19,7 @@ from tenure._faults import fault_of
 from tenure._methods import near
 from tenure.errors import ClassNotFound
 from tenure.worker import linux, output
+from tenure.worker.begun import Notes
 from tenure.worker.config import Config
 from tenure.worker.line import Line
 from tenure.worker.resident import BEGIN, Resident
@@ -57,8 +58,9 @@ EXIT_LOST, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_LOCKED = 0, 77, 75, 76
 class Worker(asyncio.Protocol):
     """The connection, and the agents behind it. All on one event loop: a loop that user code blocks answers no ping."""
 
-    def __init__(self, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...]) -> None:
+    def __init__(self, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...], notes: Notes) -> None:
         self._classes = classes
+        self._notes = notes
         self._described = described
         self._splitter = Splitter()
         self._transport: asyncio.WriteTransport | None = None
@@ -143,7 +145,7 @@ class Worker(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - validators of the state are user code
             self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
             return
-        line = self._lines[order.uid] = Line(resident, self._send)
+        line = self._lines[order.uid] = Line(resident, self._send, self._notes)
         task = self._loop.create_task(self._begin(line))
         self._beginning[order.uid] = task
         task.add_done_callback(lambda _: self._beginning.pop(order.uid, None))
@@ -196,7 +198,9 @@ class Worker(asyncio.Protocol):
         os._exit(status)
 
 
-def run_worker(config: Config, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...]) -> NoReturn:
+def run_worker(
+    config: Config, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...], notes: Notes
+) -> NoReturn:
     """The life of a worker process. Never returns."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # Only the supervisor decides; a handler, since children of user code would inherit an ignored signal.
@@ -207,13 +211,15 @@ def run_worker(config: Config, classes: dict[str, type[Agent[Any]]], described: 
     except OSError as error:
         print(f"tenure.worker: cannot reach the daemon: {error}", file=sys.stderr, flush=True)  # noqa: T201
         os._exit(EXIT_UNREACHABLE)
-    asyncio.run(_serve(link, classes, described))
+    asyncio.run(_serve(link, classes, described, notes))
     os._exit(EXIT_LOST)
 
 
-async def _serve(link: socket.socket, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...]) -> None:
+async def _serve(
+    link: socket.socket, classes: dict[str, type[Agent[Any]]], described: tuple[AgentClass, ...], notes: Notes
+) -> None:
     loop = asyncio.get_running_loop()
-    worker = Worker(classes, described)
+    worker = Worker(classes, described, notes)
     output.capture(worker.log)
     await loop.create_unix_connection(lambda: worker, sock=link)
     await worker.lost

@@ -13,6 +13,7 @@ import socket
 import sys
 
 from tenure.worker import linux
+from tenure.worker.begun import NO_PAGE, Notebook
 from tenure.worker.config import Config
 from tenure.worker.daemon_link import REFUSED_NS, DaemonLink
 from tenure.worker.fleet import MS, Fleet
@@ -33,10 +34,15 @@ class Supervisor:
         self._config = config
         self._fleet = Fleet()
         self._link = DaemonLink(config.socket)
-        self._nursery = Nursery(config, run_worker)
+        self._notebook = Notebook()
+        self._nursery = Nursery(config, run_worker, self._notebook)
         self._selector = selectors.DefaultSelector()
         self._wake, self._wake_write = socket.socketpair()
         self._killed: dict[int, str] = {}
+        self._for_no_fault: set[int] = set()
+        """Of these: whom nobody asked us to kill."""
+        self._pages: dict[int, int] = {}
+        """PID -> page of its notes."""
         self._orphan_ends: dict[int, str] = {}
         self._leave_at: int | None = None
         self._terminating = False
@@ -116,12 +122,12 @@ class Supervisor:
                 self._report(fault=self._nursery.fault)
                 if self._terminating:
                     self._link.send(Terminating())
-            case Spawn(workers):
-                self._fleet.wanted = workers
+            case Spawn(workers, keep):
+                self._fleet.wanted, self._fleet.kept = workers, frozenset(keep)
                 self._kill_surplus("fewer workers are wanted")
             case Kill(pid, reason):
                 if pid in self._fleet.alive:
-                    self._kill(pid, f"killed: {reason}")
+                    self._kill(pid, f"killed: {reason}", asked=True)
             case Ping(n):
                 self._link.send(Pong(n))
             case Stop():
@@ -132,9 +138,16 @@ class Supervisor:
             case _:
                 pass  # for workers
 
-    def _report(self, ended: int = 0, status: str = "", fault: Fault | None = None) -> None:
+    def _report(self, fault: Fault | None = None) -> None:
+        self._tell(Workers(tuple(self._fleet.alive), fault=fault))
+
+    def _report_end(self, pid: int, status: str, *, no_fault: bool = False) -> None:
+        begun = self._notebook.read(self._pages.pop(pid, NO_PAGE))
+        self._tell(Workers(tuple(self._fleet.alive), pid, status, no_fault=no_fault, begun=begun))
+
+    def _tell(self, workers: Workers) -> None:
         if self._fleet.connected:
-            self._link.send(Workers(tuple(self._fleet.alive), ended, status, fault))
+            self._link.send(workers)
             self._watch_link()
 
     # --- children ---
@@ -151,8 +164,8 @@ class Supervisor:
             return
         for report in reports:
             match report:
-                case Forked(pid):
-                    self._add_worker(pid)
+                case Forked(pid, page):
+                    self._add_worker(pid, page)
                 case Broken(fault):
                     _say(fault.message)
                     self._report(fault=fault)
@@ -168,14 +181,15 @@ class Supervisor:
         self._fleet.starting = 0
         self._fleet.importable = self._nursery.ready
 
-    def _add_worker(self, pid: int) -> None:
+    def _add_worker(self, pid: int, page: int) -> None:
         self._fleet.started(pid, boot_ns())
+        self._pages[pid] = page
         early = self._orphan_ends.pop(pid, None)
         if not self._fleet.starting:
             self._orphan_ends.clear()
         if early is not None:
             self._fleet.ended(pid, boot_ns(), by_us=False)
-            self._report(pid, early)
+            self._report_end(pid, early)
         else:
             self._report()
 
@@ -189,24 +203,29 @@ class Supervisor:
         if self._nursery.retry_at is not None and now >= self._nursery.retry_at and self._nursery.pid == 0:
             self._begin_import()
         for _ in range(self._fleet.missing(now)):
+            page = self._notebook.take()
             try:
-                pid = self._nursery.spawn()
+                pid = self._nursery.spawn(page)
             except OSError as error:
+                self._notebook.read(page)
                 _say(f"cannot start a worker: {error}")
                 return
             self._fleet.starting += 1
             if pid:
-                self._add_worker(pid)
+                self._add_worker(pid, page)
 
     def _kill_surplus(self, why: str) -> None:
         for pid in self._fleet.surplus(boot_ns()):
-            if pid not in self._killed:
-                self._kill(pid, why)
+            self._kill(pid, why)
         self._kill_strangers()
 
-    def _kill(self, pid: int, why: str) -> None:
+    def _kill(self, pid: int, why: str, *, asked: bool = False) -> None:
         """Ours to kill by number: nobody else reaps it, so the number is not another process's."""
-        self._killed[pid] = why
+        if pid not in self._killed:
+            self._killed[pid] = why
+            if not asked:
+                self._for_no_fault.add(pid)
+        self._fleet.killed(pid)
         os.kill(pid, signal.SIGKILL)
 
     def _kill_strangers(self) -> None:
@@ -230,11 +249,12 @@ class Supervisor:
         if pid == self._nursery.pid:
             self._on_fork_server_end(how)
             return
-        why = self._killed.pop(pid, None)
+        why, no_fault = self._killed.pop(pid, None), pid in self._for_no_fault
+        self._for_no_fault.discard(pid)
         if self._fleet.ended(pid, boot_ns(), by_us=why is not None):
             if why is None:
                 _say(f"worker {pid} ended: {how}")
-            self._report(pid, why or how)
+            self._report_end(pid, why or how, no_fault=no_fault)
             self._kill_strangers()
         elif self._fleet.starting:
             self._orphan_ends[pid] = how
@@ -243,7 +263,7 @@ class Supervisor:
         while (reports := self._nursery.read()) is not None and reports:
             for report in reports:  # what it said before it ended
                 if isinstance(report, Forked):
-                    self._add_worker(report.pid)
+                    self._add_worker(report.pid, report.page)
                 elif isinstance(report, Broken):
                     _say(report.fault.message)
                     self._report(fault=report.fault)
