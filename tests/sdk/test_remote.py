@@ -338,6 +338,19 @@ async def test_an_apply_is_repeated_under_one_command_id(cluster: FakeCluster) -
             await remote.create(AGENT, "Counter", pool="default", state=b"\x80", config=b"\x80")
 
 
+async def test_a_new_agent_is_called_without_asking_where_it_is(cluster: FakeCluster) -> None:
+    """The answer to the apply has said it."""
+    host = await cluster.host("host-0", value(3))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        await call(remote)  # reads the cluster's time
+        await cluster.place("shop/new", host)
+        asked = cluster.registry.resolved
+        await remote.apply_agents([registry_pb2.AgentSpec(id="shop/new")])
+        assert await call(remote, agent="shop/new") == 3
+    assert cluster.registry.resolved == asked
+
+
 async def test_a_watch_goes_on_where_it_was(cluster: FakeCluster) -> None:
     """After a loss it resumes at the revision it has, but a snapshot that broke off begins anew."""
     half = registry_pb2.WatchBatch(revision=7, snapshot=True)
