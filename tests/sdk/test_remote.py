@@ -260,6 +260,17 @@ async def test_no_agent(cluster: FakeCluster) -> None:
         assert caught.value.outcome == "unknown"
 
 
+async def test_an_agent_that_is_gone_is_not_found_though_its_host_cannot_tell(cluster: FakeCluster) -> None:
+    """A host's copy of the registry may be old: a server's word ends the call."""
+    host = await cluster.host("host-0", value(3), error("NotReady", retryable=True))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        await call(remote)
+        await cluster.registry.delete(AGENT)
+        with pytest.raises(errors.NotFound):
+            await call(remote)
+
+
 async def test_closing_ends_the_calls_that_wait(cluster: FakeCluster) -> None:
     """With Unavailable; the fate of a call that was sent is unknown."""
     await cluster.registry.move(common_pb2.Route(agent=AGENT, uid="7", summary="Waiting for a host"))
