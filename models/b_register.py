@@ -6,7 +6,7 @@ that gave it and used by the owner at any later time, or never. Servers are kept
 
 Additions: `reads` (5, quorum reads by Check), `sleep` (6, a bulk take-over reads `wake_at` from its seals; an owner
 whose agent slept reads its version again), `lose` (7, `Ready`), `delta` (8), `replace` (disks replaced one at a time;
-rejoin 1 to 4).
+rejoin 1 to 4), `first` (the first epoch of a uid is not sealed).
 """
 
 from __future__ import annotations
@@ -95,8 +95,14 @@ class Register(Model[World]):
     begin = World()
 
     epochs, writes, pipeline, replace, reads = 3, 1, 1, 0, 0
-    recreate = reuse = delta = sleep = lose = False
-    FAST = ({"epochs": 2}, {"epochs": 2, "delta": True}, {"epochs": 2, "sleep": True}, {"epochs": 2, "lose": True})
+    recreate = reuse = delta = sleep = lose = first = False
+    FAST = (
+        {"epochs": 2},
+        {"epochs": 2, "delta": True},
+        {"epochs": 2, "sleep": True},
+        {"epochs": 2, "lose": True},
+        {"epochs": 2, "first": True, "lose": True},
+    )
     SMALL = (
         {"writes": 2},
         {"epochs": 2, "writes": 3, "pipeline": 2},
@@ -107,6 +113,11 @@ class Register(Model[World]):
         {"epochs": 2, "reads": 1},
         {"epochs": 3, "reads": 1},
         {"epochs": 3, "sleep": True},
+        {"epochs": 3, "first": True},
+        {"epochs": 2, "first": True, "writes": 2, "pipeline": 2, "delta": True},
+        {"epochs": 2, "first": True, "replace": 1},
+        {"epochs": 2, "first": True, "reads": 1},
+        {"epochs": 2, "first": True, "recreate": True},
     )
     BIG = {"epochs": 6, "writes": 3, "pipeline": 2, "replace": 3, "recreate": True, "delta": True, "reads": 3}
     GUARDS = {
@@ -133,6 +144,8 @@ class Register(Model[World]):
         "wake_highest": {"epochs": 2, "sleep": True},
         "sleep_settled": {"sleep": True},
         "nothing": {"epochs": 2, "lose": True},
+        "first_epoch": {"epochs": 2, "first": True},
+        "ready_written": {"epochs": 2, "first": True, "lose": True},
         "check_equal": {"epochs": 2, "reads": 1},
         "write_raises": {"epochs": 2},
         "unanimous": {"epochs": 2},
@@ -161,7 +174,7 @@ class Register(Model[World]):
     def raw(self, s: World) -> Iterator[Step[World]]:
         """Everything that can happen."""
         if len(s.owners) < self.epochs:
-            yield f"epoch {len(s.owners) + 1} assigned", s._replace(owners=(*s.owners, Owner(view=s.view)))
+            yield f"epoch {len(s.owners) + 1} assigned", self.assigned(s)
         for e, owner in enumerate(s.owners, 1):
             yield from self.own(s, e, owner)
             for n, op in enumerate(owner.ops):
@@ -175,7 +188,8 @@ class Register(Model[World]):
             yield "agent deleted and created again", World(servers=clean, uid=2)
         if self.lose and not s.lost and s.visible:
             yield "!every disk is lost", s._replace(servers=(Server(),) * 3, lost=True)
-        if self.lose and s.visible and not s.ready and not s.lost:
+        written = s.visible if self.on("ready_written") else s.adopted[0]
+        if self.lose and written and not s.ready and not s.lost:
             yield "Ready is committed", s._replace(ready=True)
 
     # --- disks ------------------------------------------------------------------------------------------------------
@@ -216,6 +230,13 @@ class Register(Model[World]):
             yield "joining server answers again", s._replace(servers=servers)
 
     # --- owners -----------------------------------------------------------------------------------------------------
+
+    def assigned(self, s: World) -> World:
+        """The next epoch: before the first there was none, so that there is nobody to silence and nothing to adopt."""
+        bare = self.first and (not s.owners or not self.on("first_epoch"))
+        owner = Owner(phase="ready" if bare else "seal", view=s.view)
+        new = s._replace(owners=(*s.owners, owner))
+        return self.see(new, len(new.owners), (), adopt=True) if bare else new
 
     def own(self, s: World, e: int, me: Owner) -> Iterator[Step[World]]:
         """What the owner of epoch e does, but for its open writes."""
@@ -278,7 +299,10 @@ class Register(Model[World]):
             bad = "a wake-up time that was committed is not known to the new holder" if missed else None
             yield f"owner {e} leaves the agent asleep, notes the time of {noted[-1:]}", s._replace(bad=bad)
         if self.lose and not value and s.ready and self.on("nothing"):
-            yield f"owner {e} finds nothing where there was something: down", owner(me._replace(phase="down"))
+            down = owner(me._replace(phase="down"))
+            late = s.lost or e < s.adopted[0]  # an owner that is late serves nobody
+            bad = None if late else "an agent of which nothing was ever written stays down"
+            yield f"owner {e} finds nothing where there was something: down", down._replace(bad=bad)
         elif not self.on("repair") or (same and self.on("unanimous")):
             ready = me._replace(phase="ready", value=value, seq=version[1], shown=value if self.reads else ())
             yield f"owner {e} adopts {version}, ready", self.see(owner(ready), e, value, adopt=True)

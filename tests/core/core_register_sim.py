@@ -149,7 +149,8 @@ class StoreSim:
     def do_assign(self) -> None:
         """A new epoch; the old owner is not told."""
         epoch = len(self.owners) + 1
-        owner = self.owner_class("7", epoch, self.names, view=self.view, expect_state=self.acknowledged)
+        first = epoch == r.FIRST_EPOCH and self.seed % 2 == 1  # PostgreSQL's first epochs are sealed
+        owner = self.owner_class("7", epoch, self.names, view=self.view, expect_state=self.acknowledged, first=first)
         self.owners[epoch] = owner
         self.writes[epoch] = {}
         self.note(f"owner {epoch} starts")

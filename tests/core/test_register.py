@@ -1,6 +1,7 @@
 """The quorum register under a simulated store (protocol 2). Each guard that is switched off is caught."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import core_register_sim as sim
 import msgspec
@@ -66,6 +67,13 @@ def any_view(view: int, own_view: int, *, joining: bool) -> r.Verdict:
     return r.Verdict.JOINING if joining else r.Verdict.OK
 
 
+class NobodySeals(r.Owner):
+    """Every epoch is taken for the first."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **{**named, "first": True, "expect_state": False})
+
+
 class OldAnswersCount(r.Owner):
     """An owner keeps what it collected under the old view."""
 
@@ -100,6 +108,7 @@ def baseless_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> 
     [
         pytest.param({"owner": NoRepair}, id="repair"),
         pytest.param({"owner": AnyOneSeal}, id="majority"),
+        pytest.param({"owner": NobodySeals}, id="first-epoch"),
         pytest.param({"guards": sim.Guards(view=answers_at_once)}, id="rejoin"),
         pytest.param({"guards": sim.Guards(merge=one_other_is_enough)}, id="rejoin-majority"),
         pytest.param({"guards": sim.Guards(one_at_a_time=False)}, id="rejoin-one-at-a-time"),
@@ -198,6 +207,32 @@ def ready_owner() -> r.Owner:
     own.answered(0, "a", asked["a"], sealed())
     assert kinds(own.answered(0, "b", asked["b"], sealed())) == ["Adopted"]
     return own
+
+
+def test_a_first_epoch_is_ready_at_once_and_its_first_write_is_whole() -> None:
+    """Protocol 2 [first_epoch]: nobody held the agent before, so nobody is asked; a server without it needs no base."""
+    own = r.Owner("7", r.FIRST_EPOCH, SERVERS, view=1, expect_state=False, first=True)
+    output = own.start(0)
+    assert (kinds(output), output.sends, own.phase) == (["Adopted"], [], r.Phase.READY)
+    assert not own.busy
+    _, output = own.write(0, {"s": b"1"})
+    write = output.sends[0].request
+    assert [(send.server, send.request.version, send.request.base) for send in output.sends] == [
+        (name, r.Version(1, 1), None) for name in SERVERS
+    ]
+    done = r.Written(verdict=r.Verdict.OK, version=write.version)
+    assert own.answered(0, "a", write, done).outcomes == []
+    assert kinds(own.answered(0, "b", write, done)) == ["Committed"]
+
+
+def test_a_first_epoch_that_was_taken_over_is_fenced_by_its_first_write() -> None:
+    """Protocol 2 [seal]: it promised nothing to itself, and is refused by what was promised to the next one."""
+    own = r.Owner("7", r.FIRST_EPOCH, SERVERS, view=1, expect_state=False, first=True)
+    own.start(0)
+    _, output = own.write(0, {"s": b"1"})
+    assert r.guard_write(r.Cell(sealed=2), r.Version(1, 1), None).verdict is r.Verdict.FENCED
+    fenced = r.Written(verdict=r.Verdict.FENCED, sealed=2)
+    assert kinds(own.answered(0, "a", output.sends[0].request, fenced)) == ["Fenced"]
 
 
 def test_answers_of_an_old_view_do_not_complete_a_majority() -> None:

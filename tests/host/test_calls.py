@@ -27,9 +27,9 @@ def host() -> HostCalls:
 @pytest.mark.parametrize(
     ("role", "code"),
     [
-        (Role.CLIENT, "NotFound"),
-        (Role.SERVER, "NotFound"),
-        (Role.OPERATOR, "NotFound"),
+        (Role.CLIENT, "NotReady"),
+        (Role.SERVER, "NotReady"),
+        (Role.OPERATOR, "NotReady"),
         (Role.HOST, "PermissionDenied"),
     ],
 )
@@ -38,3 +38,10 @@ async def test_a_host_does_not_operate_on_agents_of_another(role: Role, code: st
     call = Call(agent="shop/none", kind=CALL_KIND_CONTROL, method="state.get", timeout_ms=1)
     reply = await host().call(Identity("main.shop", role, "x"), call)
     assert (reply.error.code, reply.error.outcome) == (code, OUTCOME_NOT_APPLIED)
+
+
+async def test_a_host_that_has_not_read_of_an_agent_does_not_say_that_there_is_none() -> None:
+    """Its copy of the registry may be behind the one that told the caller: a server says whether there is one."""
+    call = Call(agent="shop/new", timeout_ms=1)
+    error = (await host().call(Identity("main.shop", Role.CLIENT, "x"), call)).error
+    assert (error.code, error.outcome, error.retryable) == ("NotReady", OUTCOME_NOT_APPLIED, True)

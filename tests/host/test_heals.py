@@ -49,7 +49,7 @@ async def test_an_agent_that_begins_while_no_server_is_reached_asks_under_the_pr
     links.connected, links.view = frozenset(), 0  # nobody is connected: the links know of no view
     for server in SERVERS:
         store.disconnected(server)
-    store.open("7", 1, expect_state=False)
+    store.open("7", 2, expect_state=False)
     links.connected, links.view = SERVERS, 1
     for server in SERVERS:
         store.connected(server)

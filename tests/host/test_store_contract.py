@@ -127,7 +127,7 @@ async def test_many_records_at_once(place: Place) -> None:
     """Each on its own: one that is fenced does not hold up the others (SealMany, WriteMany)."""
     await opened(place, 9, expect_state=False, uid="3")
     host = await place.host()
-    records = {uid: host.store.open(uid, 1, expect_state=False) for uid in ("1", "2", "3", "4")}
+    records = {uid: host.store.open(uid, 2, expect_state=False) for uid in ("1", "2", "3", "4")}
     await asyncio.gather(*(records[uid].adopted() for uid in ("1", "2", "4")))
     with pytest.raises(RecordFenced, match="epoch 9"):
         await records["3"].adopted()

@@ -163,3 +163,29 @@ async def test_one_server_founds_by_itself(make_servers: type[Servers], tmp_path
     await single.write("only", b"y")
     assert single.machines["only"].commands == [b"x", b"y"]
     await single.kill("only")
+
+
+async def test_the_leader_completes_each_command_once_whoever_sent_it(servers: Servers) -> None:
+    """Before it has a place in the log: all servers apply what the leader made of it."""
+    await servers.start()
+    leader = await servers.elected()
+    for name, server in servers.running.items():
+        server.on_place = lambda command, name=name: command + b" by " + name.encode()
+    for name in servers.names:
+        await servers.write(name, name.encode())
+    assert servers.machines[leader].commands == [f"{name} by {leader}".encode() for name in servers.names]
+
+
+async def test_a_command_that_cannot_be_completed_is_placed_as_it_came(servers: Servers) -> None:
+    """A defect in what completes commands stops no server and loses no command."""
+    await servers.start()
+    leader = await servers.elected()
+
+    def broken(command: bytes) -> bytes:
+        raise ValueError("a defect")
+
+    servers.running[leader].on_place = broken
+    await servers.write(leader, b"x")
+    servers.running[leader].on_place = lambda command: command + bytes(1 << 20)  # larger than a command may be
+    await servers.write(leader, b"y")
+    assert servers.machines[leader].commands == [b"x", b"y"]

@@ -96,6 +96,8 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
     batches: list[registry_pb2.WatchBatch] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody long-polls."""
+    resolved: int = 0
+    """How often somebody asked where an agent is."""
     polls: list[int] = field(default_factory=list)
     """How long each asked to wait, in ms."""
     watched_from: list[int] = field(default_factory=list)
@@ -120,6 +122,7 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
             return route is None or route.epoch != request.known_epoch or standing() != before
 
         before = standing()
+        self.resolved += 1
         if request.wait_ms:
             self.polls.append(request.wait_ms)
             self.asked.set()
@@ -143,6 +146,8 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
         result = registry_pb2.RowResult(id=request.agents[0].id, outcome="created")
         if self.refuse:
             result = registry_pb2.RowResult(id=request.agents[0].id, outcome="refused", error=self.refuse.pop(0))
+        elif (route := self.routes.get(request.agents[0].id)) is not None:
+            result.route.CopyFrom(route)
         return registry_pb2.ApplyAgentsResponse(results=[result])
 
     async def Watch(self, request, context):  # noqa: ANN001, ANN201, N802 - gRPC's

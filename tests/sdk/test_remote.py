@@ -260,6 +260,17 @@ async def test_no_agent(cluster: FakeCluster) -> None:
         assert caught.value.outcome == "unknown"
 
 
+async def test_an_agent_that_is_gone_is_not_found_though_its_host_cannot_tell(cluster: FakeCluster) -> None:
+    """A host's copy of the registry may be old: a server's word ends the call."""
+    host = await cluster.host("host-0", value(3), error("NotReady", retryable=True))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        await call(remote)
+        await cluster.registry.delete(AGENT)
+        with pytest.raises(errors.NotFound):
+            await call(remote)
+
+
 async def test_closing_ends_the_calls_that_wait(cluster: FakeCluster) -> None:
     """With Unavailable; the fate of a call that was sent is unknown."""
     await cluster.registry.move(common_pb2.Route(agent=AGENT, uid="7", summary="Waiting for a host"))
@@ -336,6 +347,19 @@ async def test_an_apply_is_repeated_under_one_command_id(cluster: FakeCluster) -
         cluster.registry.refuse = [conflict]
         with pytest.raises(errors.Conflict, match="use kubectl"):
             await remote.create(AGENT, "Counter", pool="default", state=b"\x80", config=b"\x80")
+
+
+async def test_a_new_agent_is_called_without_asking_where_it_is(cluster: FakeCluster) -> None:
+    """The answer to the apply has said it."""
+    host = await cluster.host("host-0", value(3))
+    await cluster.place(AGENT, host)
+    async with client(cluster) as remote:
+        await call(remote)  # reads the cluster's time
+        await cluster.place("shop/new", host)
+        asked = cluster.registry.resolved
+        await remote.apply_agents([registry_pb2.AgentSpec(id="shop/new")])
+        assert await call(remote, agent="shop/new") == 3
+    assert cluster.registry.resolved == asked
 
 
 async def test_a_watch_goes_on_where_it_was(cluster: FakeCluster) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tenured.core import commands
 from tenured.core.lease import Ack, Load
+from tenured.core.model import AgentClass, AgentSpec, Pool
 from tenured.core.profile import FAST
 from tenured.raft import Applied, NotApplied, Outcome, Role
 from tenured.server.leading import Leader
@@ -304,3 +305,30 @@ async def test_a_first_entry_that_is_refused_at_once_does_not_hold_the_loop(
     for _ in range(10):
         await asyncio.sleep(0)
     assert refused == 1
+
+
+async def test_a_new_agent_is_assigned_by_the_entry_that_creates_it(world: World) -> None:
+    """One commit, and no entry of the leader's own."""
+    world.log.place(commands.ApplyPools(pools=(Pool(name="default"),)))
+    world.log.place(
+        commands.ReportHost(incarnation="i0", ready=True, classes=(AgentClass(name="Counter"),)),
+    )
+    await world.lead(1)
+    world.leader.heartbeat("i0", 0, Load())
+    create = commands.ApplyAgents(agents=(AgentSpec(id="shop/a", class_name="Counter"),), managed_by="API")
+    completed = world.leader.complete(commands.encode(create))
+    world.log.place(commands.decode(completed))
+    await world.settle()
+    agent = world.replica.registry.agent("shop/a")
+    assert agent is not None
+    assert (agent.host, agent.epoch) == ("h0", 1)
+    assert "Assign" not in world.log.kinds()
+
+
+async def test_other_entries_and_those_of_a_server_that_does_not_lead_stay_as_they_are(world: World) -> None:
+    """Consensus asks for each entry that it places."""
+    create = commands.encode(commands.ApplyAgents(agents=(AgentSpec(id="shop/a", class_name="C"),), managed_by="API"))
+    assert world.leader.complete(create) == create
+    await world.lead(1)
+    tick = commands.encode(commands.Tick(step_ns=1))
+    assert world.leader.complete(tick) == tick

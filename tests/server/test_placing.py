@@ -139,3 +139,29 @@ async def test_a_host_that_is_not_there_cannot_be_quarantined(servers: LocalServ
             await registry.Quarantine(registry_pb2.QuarantineRequest(host="neighbuor", reason="x"))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "There is no host 'neighbuor' (did you mean 'neighbour'?)." in (caught.value.details() or "")
+
+
+async def test_who_creates_an_agent_hears_where_calls_go(
+    servers: LocalServers, registry: RegistryStub, fresh: Callable[[], str]
+) -> None:
+    """From every server, the leader or not: row and assignment are one entry, and the answer has the route."""
+    async with FakeHost(servers, "routed"):
+        for server in servers.servers:
+            name = fresh()
+            request = registry_pb2.ApplyAgentsRequest(agents=[spec(name)], managed_by=registry_pb2.MANAGED_BY_API)
+            result = (await servers.registry(name=server).ApplyAgents(request)).results[0]
+            row = (await registry.Lookup(registry_pb2.LookupRequest(agent=name))).agents[0]
+            assert (result.route.agent, result.route.uid, result.route.epoch) == (name, row.uid, 1)
+            assert (result.route.host, row.epoch) == (row.host, 1)
+            assert result.route.address
+            await remove(registry, name)
+
+
+async def test_an_agent_that_waits_has_no_route_in_the_answer(registry: RegistryStub, fresh: Callable[[], str]) -> None:
+    """Whoever calls it asks, and waits."""
+    name = fresh()
+    request = registry_pb2.ApplyAgentsRequest(
+        agents=[spec(name, requires=["unheard-of"])], managed_by=registry_pb2.MANAGED_BY_API
+    )
+    assert not (await registry.ApplyAgents(request)).results[0].HasField("route")
+    await remove(registry, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import msgspec
 
 from tenure_api.reasons import Reason
@@ -43,13 +45,30 @@ def apply_agents(registry: Registry, command: commands.ApplyAgents) -> Result:
     """Create or change rows, each on its own: one bad item disturbs no other."""
     seen: set[str] = set()
     rows: list[RowResult] = []
-    for spec in command.agents:
+    for spec, place in zip_longest(command.agents, command.places[: len(command.agents)]):
         if spec.id in seen:
             rows.append(_refuse_row(spec.id, Reason.NAME_TAKEN, f"{spec.id} appears twice in one request"))
             continue
         seen.add(spec.id)
-        rows.append(_apply_agent(registry, spec, command))
+        found = _apply_agent(registry, spec, command)
+        if found.outcome == "created" and place is not None and place.incarnation:
+            _place(registry, found.uid, place)
+        rows.append(found)
     return Result(rows=tuple(rows))
+
+
+def _place(registry: Registry, uid: str, place: commands.Place) -> None:
+    """Assign a row in the entry that creates it, under the same rules; one that they refuse waits for the planner."""
+    _assign_one(
+        registry,
+        commands.Assignment(
+            uid=uid,
+            epoch=0,
+            incarnation=place.incarnation,
+            reason=Reason.SCHEDULED,
+            explanation=place.explanation,
+        ),
+    )
 
 
 def _apply_agent(registry: Registry, spec: AgentSpec, command: commands.ApplyAgents) -> RowResult:

@@ -94,6 +94,13 @@ class SetNodes(Entry, frozen=True, kw_only=True):
     nodes: tuple[Node, ...]
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a new agent goes, as the leader plans it with the row; no incarnation: nowhere yet."""
+
+    incarnation: str = ""
+    explanation: str = ""
+
+
 class ApplyAgents(Entry, frozen=True, kw_only=True):
     """Create or change agents; the result has one `RowResult` an agent, in order."""
 
@@ -101,6 +108,10 @@ class ApplyAgents(Entry, frozen=True, kw_only=True):
     managed_by: ManagedBy
     expected_revision: int = 0
     """If given: rows for which something else was asked since are refused (`Conflict`)."""
+    places: tuple[Place, ...] = ()
+    """Of the rows that it creates, in the order of `agents`: each is assigned in this entry, if the rules of an
+    assignment allow it, else its row waits as any other. Empty: all wait. Only a leader fills it in.
+    """
 
 
 class DeleteAgents(Entry, frozen=True, kw_only=True):
@@ -307,6 +318,15 @@ class Undecodable(ValueError):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+
+
+_APPLY_AGENTS = b"\xa1k\xabApplyAgents"
+"""How the map of an ApplyAgents begins, after its first byte: the tag."""
+
+
+def applies_agents(data: bytes) -> bool:
+    """Tell whether encoded bytes are an ApplyAgents, without reading them."""
+    return data.startswith(_APPLY_AGENTS, 2)
 
 
 def encode(command: Command) -> bytes:

@@ -84,6 +84,8 @@ RETRY_NS = 300_000_000
 RETRY_MAX_NS = 2_400_000_000
 """The pause doubles up to this."""
 
+FIRST_EPOCH = 1
+"""Of a uid: before it nobody held its agent."""
 WAKE = "w"
 """The clear field of a record (`core.turns`): when its agent must be awake."""
 _FINAL = frozenset({Verdict.FENCED, Verdict.DELETED})
@@ -133,9 +135,12 @@ class Owner:
         expect_state: bool,
         bare: bool = False,
         known: Version | None = None,
+        first: bool = False,
     ) -> None:
         """`bare`: seal, and do not adopt: the agent sleeps. `known`: the version that an owner of this epoch, made by
-        the same process, had committed when its agent went to sleep: the epoch is sealed, and only read again.
+        the same process, had committed when its agent went to sleep: the epoch is sealed, and only read again. `first`:
+        the epoch is the first of its uid: nobody is to be silenced, nothing to be adopted, so it is not sealed
+        [first_epoch]; its first write raises `sealed` where it is taken.
         """
         self.uid = uid
         self.epoch = epoch
@@ -154,6 +159,7 @@ class Owner:
         self._log: dict[int, Write] = {}
         """Writes that are not committed, by seq."""
         self._bare = bare
+        self._first = first
         if known is not None:  # nobody else writes under a sealed epoch: what a majority had, it has
             self.phase, self.version = Phase.READING, known
             for peer in self._peers.values():
@@ -172,8 +178,8 @@ class Owner:
     # --- events -----------------------------------------------------------------------------------------------
 
     def start(self, now: int) -> Output:
-        """Seal at every server."""
-        return self._ask_all(now)
+        """Seal at every server; a first epoch is ready at once."""
+        return self._ready({}) if self._first else self._ask_all(now)
 
     def answered(self, now: int, server: str, request: Request, answer: Answer) -> Output:
         """Take an answer, in any order, as often as it comes."""

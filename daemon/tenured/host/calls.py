@@ -127,10 +127,8 @@ class HostCalls:
         """Why it is not answered here, and where it is."""
         if not self._site.lease.held:
             return not_applied("Fenced", "the lease of this host has lapsed")
-        if row is None:
-            if not self._site.mirror.synced:
-                return not_applied("NotReady", "this host has not read the registry yet")
-            return not_applied("NotFound", f"there is no agent {agent}", next_step="tenure get agents")
+        if row is None:  # whether there is none, a server says: what this host has read of the registry may be old
+            return not_applied("NotReady", f"this host has not read of an agent {agent}")
         route = self._site.mirror.route(row)
         if row.host and row.incarnation != self._site.mirror.incarnation:
             return not_applied("Moved", f"{agent} is held by {row.host}", moved_to=route)

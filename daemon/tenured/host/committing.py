@@ -59,6 +59,10 @@ class Runner(Protocol):
         """It is tried again in a while."""
         ...
 
+    def ask_waiting(self) -> None:
+        """Queries that waited for the first state to be durable."""
+        ...
+
     def pump(self) -> None:
         """Begin what can begin, write what can be written."""
         ...
@@ -84,6 +88,8 @@ class Commits:
         self.writing: list[Flight] = []
         self.landing: asyncio.Future[None] | None = None
         """The write under way."""
+        self.first_due = False
+        """The first state is to be written now, with a turn or by itself."""
         self.asides: list[Flight] = []
         """Of jobs that are no turns, while a turn is owed: they wait for no draft."""
         self._site = site
@@ -133,7 +139,8 @@ class Commits:
         except Exception:
             self._take_back(write)  # whoever answers for them finds them there
             raise
-        some = bool(write.ready) or write.stepping is not None
+        first = self.first_due and self._ledger.first is not None
+        some = bool(write.ready) or write.stepping is not None or first
         write.settled = limit > 1 and self._outgoing.settle_into(write.draft, writing=some)
         if not some and not write.settled:
             return None
@@ -261,6 +268,7 @@ class Commits:
             self._no_asides()
         self._owing.look()
         runner.on_committed(write.due)
+        runner.ask_waiting()
         runner.pump()
 
     def _no_asides(self) -> None:

@@ -30,7 +30,7 @@ class Composer:
 
     def draft(self) -> turns.Draft:
         """On what is committed, while nothing is being written."""
-        return turns.Draft(self._ledger.book, self._site.lease.cluster_time)
+        return self._ledger.draft(self._site.lease.cluster_time)
 
     def end_into(self, draft: turns.Draft, flight: Flight, done: tenure_link.TurnDone) -> tenure_link.Fault | None:
         """The end of a turn; why it cannot be kept."""

@@ -25,7 +25,8 @@ from tenured.core import boxes, turns
 from tenured.core.backoff import Backoff
 from tenured.core.cells import Version
 from tenured.core.signals import Answer, Signal
-from tenured.host.alarms import Alarms, wake_of
+from tenured.host.alarms import Alarms
+from tenured.host.beginning import Beginning
 from tenured.host.controls import Controls, Refused, refusal
 from tenured.host.failures import not_applied
 from tenured.host.jobs import CallJob, Job, Kind
@@ -35,7 +36,7 @@ from tenured.host.outgoing import Outgoing
 from tenured.host.policy import policy_of
 from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
-from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordTooLarge, RecordUnreadable
+from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordUnreadable
 from tenured.host.telling import Telling
 from tenured.host.trials import Trials
 from tenured.host.turning import Turns
@@ -161,7 +162,9 @@ class Holder:
 
     def _control(self, job: CallJob) -> CallJob:
         """An operation by this host, on what is committed."""
-        if self._parts is None:
+        if self._parts is None or self._parts.ledger.first is not None:
+            if self._parts is not None:
+                self._parts.runner.write_first()
             job.fail(not_applied("NotReady", f"{self._agent} is starting"))
             return job
         try:
@@ -240,8 +243,7 @@ class Holder:
         try:
             await self._activate(worker, parts, alarms=trial is None)
             if trial is None:
-                self._report_ready(parts.ledger.book.boxes)
-                self._look_idle(parts)
+                self._serves(parts)
                 await parts.runner.serve(worker)
             else:
                 await parts.runner.serve(worker, trial)
@@ -265,6 +267,7 @@ class Holder:
             return parts.trials.ended_its_worker(trial, str(error), blamed=not worker.no_fault)
         finally:
             parts.alarms.stop()
+            parts.beginning.stop()
             if self._idle is not None:
                 self._idle.cancel()
                 self._idle = None
@@ -297,30 +300,16 @@ class Holder:
             raise ActivationRefused(tenure_link.Fault(code="ActivationFailed", message=slow)) from None
         if ledger.state is None and activated.state is None:
             raise ActivationRefused(tenure_link.Fault(code="StateInvalid", message="the worker made no first state"))
-        await self._begin(parts, activated)
+        await parts.beginning.commit(activated)
         parts.alarms.due = activated.due
         if alarms:
             parts.alarms.begin()
 
-    async def _begin(self, parts: _Parts, activated: tenure_link.Activated) -> None:
-        """Commits the state that an activation begins with: the first one, or what its hook made of the stored one.
-
-        Raises RecordLost.
-        """
-        wake = wake_of(activated.due)
-        if activated.state is None and not activated.sends and wake == parts.ledger.book.planned:
-            return
-        draft = turns.Draft(parts.ledger.book, self._site.lease.cluster_time)
-        draft.state(activated.state)
-        draft.due(wake)
-        for entry in parts.outgoing.entries_of(activated.sends, draft):
-            draft.boxes.send(entry)
-        turn = draft.turn()
-        try:
-            await parts.ledger.commit(turn)
-        except RecordTooLarge as error:  # nothing was sent
-            raise ActivationRefused(tenure_link.Fault(code=Reason.STATE_INVALID, message=str(error))) from error
-        parts.outgoing.release(turn.book.boxes)
+    def _serves(self, parts: _Parts) -> None:
+        """It is in a worker's memory, and Ready as soon as what it begins with is durable [ready_written]."""
+        if parts.beginning.serves():
+            self._report_ready(parts.ledger.book.boxes)
+        self._look_idle(parts)
 
     def _report_ready(self, found: boxes.Boxes) -> None:
         self._trouble = ""
@@ -332,7 +321,9 @@ class Holder:
     def _committed(self, due: tuple[tenure_link.Due, ...] | None) -> None:
         if self._parts is not None:
             self._parts.alarms.committed(due)
-            if self.phase in (Phase.READY, Phase.PAUSED):
+            if self._parts.beginning.is_over():
+                self._report_ready(self._parts.ledger.book.boxes)
+            elif self.phase in (Phase.READY, Phase.PAUSED):
                 self._tell_boxes(self._parts.ledger.book.boxes)
 
     def _tell_boxes(self, found: boxes.Boxes) -> None:
@@ -439,6 +430,7 @@ class _Parts:
         self.runner = Turns(site, telling, ledger, judge, self.outgoing)
         self.outgoing.on_due = judge.guard(self.runner.pump)
         self.alarms = Alarms(site.lease, self.runner.add, lambda: ledger.book.boxes.held is not None, judge.guard)
+        self.beginning = Beginning(site, ledger, self.outgoing, self.runner.write_first)
         self.trials = Trials(self.runner, ledger, site.lease)
         self.controls = Controls(
             row.spec.id,

@@ -25,6 +25,10 @@ class Ledger:
         """Raises turns.Damaged."""
         self._record = record
         self._volatile = None if durable else dict(entries)
+        self.first: bytes | None = None
+        """A first state that no write carries yet, so that nothing of the agent is durable: the next write has it. What
+        it shows may be seen by nobody before that, since another holder may make another one.
+        """
         self._unwritten = 0
         """Commits of a volatile agent."""
         self.book = turns.load(entries)
@@ -86,6 +90,16 @@ class Ledger:
     def landed(self, turn: turns.Turn) -> None:
         """The write is durable."""
         self.book = turn.book
+        if turns.STATE in turn.puts:
+            self.first = None
+
+    def draft(self, now: float) -> turns.Draft:
+        """On what is committed, while nothing is being written, with the first state if it is not. `now`: cluster
+        time.
+        """
+        draft = turns.Draft(self.book, now)
+        draft.state(self.first)
+        return draft
 
     async def commit(self, turn: turns.Turn) -> None:
         """Write it and wait. Raises RecordLost."""

@@ -54,11 +54,16 @@ class Store(OwnedRecords):
     def open(
         self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Version | None = None
     ) -> OwnedRecord:
-        """Starts to seal the epoch; many opened in one loop turn share a frame (protocol additions 6)."""
+        """Starts to seal the epoch, if it is not the first of its uid; many opened in one loop turn share a frame
+        (protocol additions 6).
+        """
         # While no server is connected the links know no view; one that asks under an older one asks for ever.
         self.view_may_have_changed()
         names = self._links.names
-        owner = self.owner(uid, epoch, names, view=self._view, expect_state=expect_state, bare=bare, known=known)
+        first = epoch == register.FIRST_EPOCH and not (expect_state or bare or known)  # [first_epoch]
+        owner = self.owner(
+            uid, epoch, names, view=self._view, expect_state=expect_state, bare=bare, known=known, first=first
+        )
         return self._begin(owner, set(names) - self._links.connected)
 
     async def keep_repeating(self) -> None:

@@ -133,8 +133,8 @@ class Turns:
         try:
             if worker.lost:
                 raise WorkerLost(f"worker {worker.pid} is gone")
-            for query in self._queries.waited():
-                self._ask(query)
+            self._commits.first_due = False
+            self.ask_waiting()
             if only is not None:
                 self.add(only, first=True)
             else:
@@ -399,9 +399,22 @@ class Turns:
 
     # --- queries ------------------------------------------------------------------------------------------------------
 
+    def write_first(self) -> None:
+        """Write the first state now, if no write carries it yet: nobody has asked for a turn, or somebody reads."""
+        self._commits.first_due = True
+        self._guard(self.pump)()
+
+    def ask_waiting(self) -> None:
+        """Ask what waited for a worker, or for the first state to be durable."""
+        for query in self._queries.waited():
+            self._ask(query)
+
     def _ask(self, job: CallJob) -> None:
         worker = self.worker
-        if worker is None or not self._serves or (self._only is not None and self._only is not job):
+        if self.ledger.first is not None:
+            self._queries.wait(job)
+            self.write_first()
+        elif worker is None or not self._serves or (self._only is not None and self._only is not job):
             self._queries.wait(job)
         else:
             self._queries.ask(worker, job)

@@ -80,7 +80,9 @@ class Commands(Core):
                 self.refuse(caller, "no leader is known" if self.leader is None else "this server is not the leader")
 
     def place(self, command: bytes, caller: Answer | Origin) -> None:
-        """Append to the leader's log."""
+        """Append to the leader's log. What it completes, it completes once: here the command is not in any log yet."""
+        if command[0] == REGULAR:
+            command = command[:1] + self.complete(command[1:])
         index, term = self.log.last.index + 1, self.current_term
         self.log.add(command, index, term)
         if isinstance(caller, Origin):

@@ -91,6 +91,8 @@ class Consensus:
         check_version()
         self.on_role: Callable[[Role], None] | None = None
         self.on_fatal: Callable[[BaseException], None] | None = None
+        self.on_place: Callable[[bytes], bytes] | None = None
+        """Set before `start`: what this server, as the leader, makes of a command before it appends it to the log."""
         self._config = config
         self._machine = machine
         self._link = link
@@ -170,6 +172,7 @@ class Consensus:
             clock=self._clock,
             rng=self._rng,
             birth=time.time_ns,
+            complete=self._completed,
         )
         self._engine = Engine(self._config, seams)
         self._engine.patient = True
@@ -341,6 +344,17 @@ class Consensus:
         if timed or not self._ready or engine.stance != self._stance:
             self._stance = engine.stance
             self._tell_role(engine)
+
+    def _completed(self, command: bytes) -> bytes:
+        """A failure to complete is no reason to lose a command: it is placed as it came."""
+        if self.on_place is None:
+            return command
+        try:
+            completed = self.on_place(command)
+        except Exception:
+            logger.exception("a command could not be completed by the leader")
+            return command
+        return completed if len(completed) <= COMMAND_LIMIT else command
 
     def _puts_off(self, engine: Engine) -> bool:
         """Whether what is committed is applied a turn later, because a leader waits for this disk: the thread that

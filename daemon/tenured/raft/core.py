@@ -148,6 +148,8 @@ class Seams:
     clock: Callable[[], float]
     rng: random.Random
     birth: Callable[[], int]
+    complete: Callable[[bytes], bytes] = lambda command: command
+    """What a leader makes of a command when it gives it its place in the log; must not raise."""
 
 
 def settings(config: RaftConfig) -> Any:
@@ -195,6 +197,7 @@ class Core(pysyncobj.SyncObj):  # type: ignore[misc]
         self.config, self.parameters = config, conf
         self.machine, self.snapshots, self.outbox = seams.machine, seams.snapshots, seams.outbox
         self.now, self.rng, self.birth = seams.clock, seams.rng, seams.birth
+        self.complete = seams.complete
         self.voters = len(config.peers) + 1
         self.peers = {name: Peer(name) for name in sorted(config.peers)}
         self.heard_leader_at = float("-inf")  # when a leader of the current term last spoke

@@ -25,6 +25,7 @@ _BARRIER_S = 1.0
 _MAX_WAIT_S = 60.0
 _ROWS_A_COMMAND = 200
 """Agents in one log entry: it is applied in one turn of every server's loop."""
+_ROUTES_A_TURN = 200
 
 
 class Consensus(Protocol):
@@ -84,7 +85,18 @@ class Api:
             )
 
         answers, revision = await self._in_parts(specs, request.command_id, command, lambda spec: spec.id)
+        for start in range(0, len(answers), _ROUTES_A_TURN):
+            self._add_routes(answers[start : start + _ROUTES_A_TURN])
+            await asyncio.sleep(0)
         return registry_pb2.ApplyAgentsResponse(results=answers, revision=revision)
+
+    def _add_routes(self, answers: Sequence[registry_pb2.RowResult]) -> None:
+        """So that who has created an agent need not ask where it is."""
+        registry = self._replica.registry
+        for answer in answers:
+            agent = registry.agents.get(answer.uid)
+            if agent is not None and agent.held and not agent.deleting:
+                answer.route.CopyFrom(rows.held_route(registry, agent))
 
     async def delete_agents(
         self, peer: Identity, request: registry_pb2.DeleteAgentsRequest

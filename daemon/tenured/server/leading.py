@@ -119,6 +119,20 @@ class Leader:
         """The registry was replaced."""
         self._plan_soon()
 
+    def complete(self, entry: bytes) -> bytes:
+        """Return what consensus is to append, as the leader, in place of an entry: new rows with their places.
+
+        So that a new agent costs one commit, not one for its row and one for its assignment.
+        """
+        hosts = self._replica.registry.hosts
+        if not hosts or not self.leading or not commands.applies_agents(entry):
+            return entry
+        command = commands.decode(entry)
+        if not isinstance(command, commands.ApplyAgents):
+            return entry
+        completed = self._planner.complete(self._replica.registry, self.leases, command, self._clock())
+        return entry if completed is command else commands.encode(completed)
+
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def _begin(self, term: int) -> None:

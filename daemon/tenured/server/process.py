@@ -112,6 +112,7 @@ class Server:
         await self.register.open()
         self.consensus.on_role = self._role_changed
         self.consensus.on_fatal = self._fail
+        self.consensus.on_place = self.leader.complete
         await self.consensus.start()
         await self._listen()
         await self.peers.start()

@@ -129,6 +129,20 @@ def route(registry: Registry, agent: model.Agent, wall: float) -> common_pb2.Rou
     )
 
 
+def held_route(registry: Registry, agent: model.Agent) -> common_pb2.Route:
+    """Where calls to an agent that is held go: for whoever has just applied it. Without the sentences."""
+    host = registry.hosts.get(agent.incarnation)
+    return common_pb2.Route(
+        agent=agent.id,
+        uid=agent.uid,
+        host=agent.host,
+        address=host.address if host is not None else "",
+        epoch=agent.epoch,
+        ready=agent.ready,
+        revision=registry.revision,
+    )
+
+
 def failover_row(record: model.FailoverRecord) -> registry_pb2.FailoverRecord:
     """One loss of a host."""
     return registry_pb2.FailoverRecord(

@@ -215,6 +215,7 @@ class SimServer:
     async def _main(self) -> None:
         self.consensus.on_role = self._role_changed
         self.consensus.on_fatal = self._fail
+        self.consensus.on_place = self.leader.complete
         await self.consensus.start()
         net = self.setting.net
         net.listen(self.process.loop, self.name, HOSTLINK, self._host_connected)

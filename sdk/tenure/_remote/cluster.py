@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -172,6 +172,20 @@ class Remote(RegistryClient):
         return FramedSession(address, expected, self._tls)
 
     # --- agents ---
+
+    async def apply_agents(
+        self,
+        specs: Sequence[registry_pb2.AgentSpec],
+        *,
+        managed_by: registry_pb2.ManagedBy.ValueType = registry_pb2.MANAGED_BY_API,
+        timeout_s: float | None = None,
+    ) -> Sequence[registry_pb2.RowResult]:
+        """Create or change agents; one result each, in their order. Raises CallError."""
+        results = await super().apply_agents(specs, managed_by=managed_by, timeout_s=timeout_s)
+        for result in results:
+            if result.HasField("route"):  # the next call need not ask
+                self._routes.learn(result.route)
+        return results
 
     async def create(
         self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes, works: Works | None = None

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tenure_api.reasons import Reason
 from tenured.core.commands import (
+    ApplyAgents,
     Assign,
     Assignment,
     ClassifyHosts,
@@ -25,6 +26,7 @@ from tenured.core.commands import (
 from tenured.core.failover.classes import Classes
 from tenured.core.failover.guard import DEFAULT_SHARE, NOTHING_HELD, Held, grace_ns, hosts_seen, look, waiting
 from tenured.core.failover.marks import takes_agents, to_free, to_mark
+from tenured.core.failover.newcomers import Newcomers
 from tenured.core.failover.pacing import free_places
 from tenured.core.failover.queue import HELD_BACK_NS, Queue
 from tenured.core.lease import LeaderLeases
@@ -56,6 +58,7 @@ class Planner:
         self._share = share
         self._classes = Classes()
         self._queue = Queue()
+        self._newcomers = Newcomers()
         self._open: dict[int, tuple[Command, int]] = {}
         self._seen: object = None
         self._told_at = 0
@@ -66,6 +69,7 @@ class Planner:
         self._open.clear()
         self._classes.reset()
         self._queue.clear()
+        self._newcomers.clear()
         self.held = NOTHING_HELD
         self.waits_for_places = False
         self._seen = None
@@ -90,6 +94,17 @@ class Planner:
         for command in new:
             self._open[id(command)] = (command, now)
         return new
+
+    def complete(self, registry: Registry, leases: LeaderLeases, command: ApplyAgents, now: int) -> ApplyAgents:
+        """Return the command as this leader puts it into the log: rows that it creates get their places with it.
+
+        Not while agents of a lost host wait their turn, or assignments are under way: new rows wait behind them.
+        """
+        if not leases.leading or command.places or self._under_way(Assign) or self._queue.lost(registry):
+            return command
+        loads = {incarnation: load.cpu for incarnation, load in leases.loads().items()}
+        avoid = leases.suspects(now, registry)
+        return self._newcomers.placed(registry, command, now, avoid=avoid, loads=loads, seed=self.seed)
 
     def settled(self, command: Command) -> None:
         """Note that the fate of a proposed command is known (applied, not applied, or unknown)."""

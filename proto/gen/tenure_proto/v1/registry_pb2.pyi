@@ -418,6 +418,7 @@ class RowResult(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     uid: _builtins.str
     outcome: _builtins.str
@@ -426,6 +427,10 @@ class RowResult(_message.Message):
     def error(self) -> _common_pb2.Error:
         """when refused"""
 
+    @_builtins.property
+    def route(self) -> _common_pb2.Route:
+        """of ApplyAgents: where calls go, if a host holds it already; without phase, summary and standing"""
+
     def __init__(
         self,
         *,
@@ -433,10 +438,11 @@ class RowResult(_message.Message):
         uid: _builtins.str = ...,
         outcome: _builtins.str = ...,
         error: _common_pb2.Error | None = ...,
+        route: _common_pb2.Route | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "outcome", b"outcome", "route", b"route", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
