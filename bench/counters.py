@@ -1,5 +1,6 @@
 """The agents that the benches call. Imported by the hosts' workers."""
 
+import gc
 import os
 import time
 from collections import Counter as Tally
@@ -36,6 +37,11 @@ class BenchCounter(tenure.Agent[CounterState]):
     def process(self) -> int:
         """The worker that this agent is in."""
         return os.getpid()
+
+    @tenure.query
+    def collect(self) -> int:
+        """Collect the worker's garbage; how much there was."""
+        return gc.collect()
 
 
 class BenchReceiver(tenure.Agent[CounterState]):

@@ -99,6 +99,24 @@ def test_each_survivor_starts_a_bounded_number_at_a_time(leader: Leader) -> None
     assert not leader.planner.waits_for_places
 
 
+def test_those_that_sleep_are_moved_asleep_and_take_no_places(leader: Leader) -> None:
+    """They are sealed, and not started: many at a time, while others wait until there is room."""
+    awake = leader.hold(*(f"a-{n}" for n in range(3 * PLACES)))
+    asleep = leader.hold(*(f"s-{n}" for n in range(2 * planner.ASLEEP)))
+    for uid in asleep:
+        leader.world.report(uid, hibernated=c.HibernationReport())
+    leader.lose()
+    assert leader.assigned() == awake[: 2 * PLACES], "whoever was awake goes first"
+    assert leader.assigned() == asleep[: planner.ASLEEP]
+    assert leader.assigned() == asleep[planner.ASLEEP :]
+    assert leader.assigned() == []
+    assert leader.planner.waits_for_places
+    leader.ready()
+    assert leader.assigned() == awake[2 * PLACES :]
+    spread = Counter(leader.world.agent(uid).host for uid in asleep)
+    assert spread["h1"] == pytest.approx(spread["h2"], abs=2 * PLACES)
+
+
 def test_critical_agents_go_first_and_then_the_older_ones(leader: Leader) -> None:
     """An agent that is not critical and was just created waits behind all that are."""
     leader.hold(*(f"a-{n}" for n in range(2 * PLACES)))

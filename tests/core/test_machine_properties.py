@@ -165,7 +165,7 @@ def check_indexes(registry: Registry) -> None:
         assert agent.held == bool(agent.host) == bool(agent.incarnation)
         assert agent.ready_epoch <= agent.epoch
         assert not agent.ready or agent.held
-        assert agent.hibernation is None or agent.ready
+        assert agent.hibernation is None or agent.ready_epoch > 0, "whoever sleeps has a state"
         assert agent.held or agent.unheld_reason
         assert agent.held or not agent.deleting, "a deleting row that nobody holds goes at once"
         if agent.held:

@@ -13,7 +13,6 @@ import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, HostRow, WatchBatch
 from tenured.core.signals import Settled, Signal, Verdict
-from tenured.core.turns import Wake
 from tenured.host.activations import Activations
 from tenured.host.leasing import boot_ns
 from tenured.host.mirror import Mirror
@@ -42,7 +41,7 @@ async def place(scene: SimpleNamespace) -> Any:  # noqa: F811
 
     def assign(one: AgentRow) -> None:
         batch = WatchBatch(revision=9, snapshot=True, synced=True, agents=[one], hosts=[HostRow(incarnation="h.1")])
-        scene.activations.rows_changed(touched=mirror.apply(batch))
+        scene.activations.rows_changed(mirror.apply(batch))
 
     scene.assign = assign
     running = asyncio.ensure_future(scene.activations.run())
@@ -148,7 +147,7 @@ async def test_a_plan_wakes_it(place: Any) -> None:
     assert place.reports.said[-1][3] > 0
     place.played.due = (due,)
     place.lease.cluster_now += 3601
-    place.activations.sleepers._wait(place.activations.sleepers._all["7"], msgspec.convert([due.at, None], type=Wake))
+    place.activations.sleepers.look()
     fired = await place.played.turn()
     assert (fired.kind, fired.method, fired.at) == ("timer", "later", due.at)
 
@@ -182,7 +181,7 @@ async def test_one_that_is_taken_over_asleep_is_sealed_and_sleeps_on(place: Any)
     await asleep(place)
     place.assign(row(epoch=2, ready_epoch=1, hibernated=True))
     await asleep(place)
-    assert place.activations.sleepers.epochs() == {"7": 2}
+    assert place.activations.sleepers.get("7").epoch == 2
     assert {cells["7"][0].sealed for cells in place.servers.cells.values()} == {2}
     async with asyncio.timeout(5):
         assert (await call(place, 1).reply).recorded

@@ -200,7 +200,6 @@ def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
             ready=False,
             trouble=None,
             waiting=None,
-            hibernation=None,
             restarts=agent.restarts + lost,
             last_failover=failover,
             explanation=explanation,

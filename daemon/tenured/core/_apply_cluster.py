@@ -180,7 +180,6 @@ def unhold(registry: Registry, agent: Agent, reason: str, *, lost_wall: float | 
             ready=False,
             trouble=None,
             waiting=None,
-            hibernation=None,
             last_failover=failover,
             recovered_from=agent.recovered_from if lost_wall is None else f"{agent.host}/{agent.node}",
             failover_id=agent.failover_id if lost_wall is None else record,

@@ -31,6 +31,7 @@ from tenured.core.frames import (
     Committed,
     Deleted,
     Fenced,
+    Known,
     Outcome,
     Output,
     Phase,
@@ -56,6 +57,7 @@ __all__ = [
     "Committed",
     "Deleted",
     "Fenced",
+    "Known",
     "NotReady",
     "Outcome",
     "Output",
@@ -132,10 +134,11 @@ class Owner:
         view: int,
         expect_state: bool,
         bare: bool = False,
-        known: Version | None = None,
+        known: Known | None = None,
     ) -> None:
-        """`bare`: seal, and do not adopt: the agent sleeps. `known`: the version that an owner of this epoch, made by
-        the same process, had committed when its agent went to sleep: the epoch is sealed, and only read again.
+        """`bare`: seal, and do not adopt: the agent sleeps. `known`: what an owner of this epoch, made by the same
+        process, had committed when its agent went to sleep: the epoch is sealed, and the record is read again, or,
+        with its entries, owned as if that owner had gone on.
         """
         self.uid = uid
         self.epoch = epoch
@@ -155,9 +158,9 @@ class Owner:
         """Writes that are not committed, by seq."""
         self._bare = bare
         if known is not None:  # nobody else writes under a sealed epoch: what a majority had, it has
-            self.phase, self.version = Phase.READING, known
+            self.phase, self.version, self.entries = Phase.READING, known.version, dict(known.entries or {})
             for peer in self._peers.values():
-                peer.seal = Sealed(verdict=Verdict.OK, sealed=epoch, version=known)
+                peer.seal = Sealed(verdict=Verdict.OK, sealed=epoch, version=known.version)
 
     @property
     def quorum(self) -> int:
@@ -172,8 +175,8 @@ class Owner:
     # --- events -----------------------------------------------------------------------------------------------
 
     def start(self, now: int) -> Output:
-        """Seal at every server."""
-        return self._ask_all(now)
+        """Seal at every server; of what is known nothing, or a version, is to be asked for."""
+        return self._ready(self.entries) if self.entries else self._ask_all(now)
 
     def answered(self, now: int, server: str, request: Request, answer: Answer) -> Output:
         """Take an answer, in any order, as often as it comes."""

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 BATCH = 1000
 """Items of one entry at most."""
+ASLEEP = 400
+"""Agents that sleep and are placed at a time: some 5 ms of the leader's loop."""
 UNSETTLED_NS = 5 * NS
 """After so long a command whose fate nobody told counts as settled."""
 HOST_ROWS_KEPT_NS = 600 * NS
@@ -171,10 +173,13 @@ class Planner:
         if seen == self._seen:
             return self._told(registry, [], now, wall)
         self._seen = seen
-        full: frozenset[str] = frozenset(name for name, places in (free or {}).items() if not places)
         most = sum(free.values()) if free is not None else len(registry.unheld)
-        batch = queue.first(registry, most + 1)
-        more, batch = len(batch) > most, batch[:most]
+        batch, more = queue.first(registry, most, asleep=False)
+        asleep = not batch
+        if asleep:  # those that are left asleep take no places, and wait for nobody who does
+            batch, others = queue.first(registry, ASLEEP, asleep=True)
+            more, free = more or others, None
+        full: frozenset[str] = frozenset(name for name, places in (free or {}).items() if not places)
         loads = {incarnation: load.cpu for incarnation, load in leases.loads().items()}
         placed = place(registry, batch, avoid=avoid, seed=self.seed, loads=loads, busy=full)
         chosen = _within(placed, free)
