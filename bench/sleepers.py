@@ -1,6 +1,7 @@
 """Agents that sleep: how fast they wake, what they cost in memory, and a host that has a hundred thousand of them.
 
     python -m bench.sleepers [--json] [--runs 500] [--part wake,memory,size] [--agents 100000] [--resident 5000]
+                             [--profile Balanced]
 
 * wake: a call, and a query, to an agent that has fallen asleep, one after the other; beside them the same to agents
   that stay in memory, in turns.
@@ -40,8 +41,8 @@ WAKERS = 60
 IDLE_S = 0.25
 SHORT_S = 0.05
 """Of agents that are made to sleep and nothing else."""
-BATCH = 500
-UNDER_WAY = 2000
+BATCH = 250
+UNDER_WAY = 500
 """Agents that may be made and not asleep yet."""
 CALLED = 200
 CHANGES = 400
@@ -153,7 +154,7 @@ async def make(cluster: Cluster, names: Sequence[str], idle_s: float, hosts: Seq
             await asyncio.gather(*(ask(cluster, name, "value", _none) for name in part))
             continue
         await until_asleep(hosts, before + at + len(part) - UNDER_WAY, MADE_S)
-        if at % (20 * BATCH) == 0:
+        if at % (40 * BATCH) == 0:
             say(f"{at + len(part)} of {len(names)} agents, {time.perf_counter() - began:.0f} s{_load()}")
     if idle_s:
         await until_asleep(hosts, before + len(names), MADE_S)
@@ -172,7 +173,7 @@ async def wake(given: argparse.Namespace) -> list[Line]:
     times: dict[tuple[str, str], list[float]] = {}
     names = {"asleep": [f"sleeper-{n}" for n in range(WAKERS)], "in memory": [f"awake-{n}" for n in range(WAKERS)]}
     specs = [spec_of(name, IDLE_S if kind == "asleep" else 0) for kind, all_ in names.items() for name in all_]
-    async with local_cluster(specs, log=given.log, hosts=2) as (running, cluster):
+    async with local_cluster(specs, log=given.log, profile=given.profile, hosts=2) as (running, cluster):
         for name in names["asleep"] + names["in memory"]:
             await ask(cluster, name, "increment", _one)  # the client knows where they are
         while sum(map(len, times.values())) < 4 * given.runs:
@@ -194,7 +195,7 @@ async def wake(given: argparse.Namespace) -> list[Line]:
 async def memory(given: argparse.Namespace) -> list[Line]:
     """First those that sleep: the processes have not grown then."""
     count, lines = given.resident, list[Line]()
-    async with local_cluster([], log=given.log, hosts=2) as (running, cluster):
+    async with local_cluster([], log=given.log, profile=given.profile, hosts=2) as (running, cluster):
         await make(cluster, [f"warm-{n}" for n in range(BATCH)], SHORT_S, running.plan.hosts)
         for title, idle_s in (("that sleeps", SHORT_S), ("in memory, idle", 0.0)):
             collected = await collect(cluster, running)
@@ -222,7 +223,7 @@ async def collect(cluster: Cluster, running: DevCluster) -> dict[str, dict[str, 
 
 async def size(given: argparse.Namespace) -> list[Line]:
     """All on one host, which is killed in the end."""
-    async with local_cluster([], log=given.log, hosts=2) as (running, cluster):
+    async with local_cluster([], log=given.log, profile=given.profile, hosts=2) as (running, cluster):
         full, empty = running.plan.hosts
         await cluster.quarantine(empty.name, "bench: all agents are to be on the other host")
         before = {kind: private_bytes(running, kind) for kind in ("worker", "host")}
@@ -243,7 +244,12 @@ async def size(given: argparse.Namespace) -> list[Line]:
             await change(cluster, names)
         say(f"loop delays {max(quiet):.1f} ms at rest, {max(changing):.1f} ms while rows change{_load()}")
         await cluster.quarantine(empty.name, "")
+        roots = [process.pid for process in (*running.servers, running.process(empty.name))]
+        used = usage.by_kind(roots)
         away, everyone, lag = await take_over(running, cluster, (full, empty), (names, chosen))
+        spent = usage.spent(used, usage.by_kind(roots))
+        spent = {kind: seconds * 1e6 / len(names) for kind, seconds in spent.items()}
+        say(f"processor time of one that is taken over, us: { {kind: round(us) for kind, us in spent.items()} }")
     title = f"{len(names)} agents asleep on one host"
     return [
         *(Line(f"{title}: memory of one, {kind} of {name}", each, "B", [each]) for (kind, name), each in grown.items()),
@@ -251,6 +257,7 @@ async def size(given: argparse.Namespace) -> list[Line]:
         Line(f"{title}: the loop's worst delay while rows of them change", max(changing), "ms", changing),
         Line(f"{title}, it is killed: until {len(chosen)} have answered, the slowest", max(away), "s", away),
         Line(f"{title}, it is killed: until they sleep at the other one", everyone, "s", [everyone]),
+        Line(f"{title}, it is killed: processor time of each", sum(spent.values()), "us", list(spent.values())),
         Line(f"{title}, it is killed: the other loop's worst delay", max(lag), "ms", lag),
         Line(f"{title}, it is killed: agents of {len(chosen)} that lost an acknowledged call", 0, "", []),
     ]
@@ -302,6 +309,7 @@ def main() -> None:
     options.add_argument("--part", default=",".join(PARTS), help=f"some of {', '.join(PARTS)} (default: all)")
     options.add_argument("--agents", type=int, default=100_000, help="asleep on one host (default: 100000)")
     options.add_argument("--resident", type=int, default=5000, help="in memory, of `memory` (default: 5000)")
+    options.add_argument("--profile", default="Balanced", help="of leases (default: Balanced)")
     given = options.parse_args()
     emit(uvloop.run(measure(given)), as_json=given.json)
 

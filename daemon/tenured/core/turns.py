@@ -91,7 +91,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     boxes: Boxes = Boxes()
     journal: Journal = Journal()
     planned: Wake = Wake()
-    """Of the state's plans; of a record that was read just now: of everything."""
+    """Of the state's plans; of a record that was read just now: of everything that does not ask for it at once."""
     wake: Wake = Wake()
     """What is written: of the plans, and of a turn that is owed."""
 
@@ -170,7 +170,7 @@ def load(entries: Mapping[str, bytes]) -> Book:
         spans=sum(map(len, marks.values())),
         boxes=of_signals,
         journal=of_steps,
-        planned=wake,
+        planned=Wake() if wake == AT_ONCE else wake,
         wake=wake,
     )
 
