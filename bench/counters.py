@@ -1,6 +1,7 @@
 """The agents that the benches call. Imported by the hosts' workers."""
 
 import asyncio
+import gc
 import os
 import time
 from collections import Counter as Tally
@@ -43,6 +44,11 @@ class BenchCounter(tenure.Agent[CounterState]):
     def process(self) -> int:
         """The worker that this agent is in."""
         return os.getpid()
+
+    @tenure.query
+    def collect(self) -> int:
+        """Collect the worker's garbage; how much there was."""
+        return gc.collect()
 
 
 class BenchReceiver(tenure.Agent[CounterState]):

@@ -5,7 +5,7 @@ import pytest
 from core_world import World
 
 from tenured.core import commands as c
-from tenured.core.model import Delivery, Spread
+from tenured.core.model import Delivery, Hibernation, Spread
 from tenured.core.results import RowResult
 
 
@@ -240,9 +240,20 @@ def test_a_hibernated_agent_stays_ready(held: tuple[World, str]) -> None:
     assert (agent.ready, agent.ready_epoch, agent.hibernation.wake_wall, agent.dead_letters) == (True, 1, 70.0, 2)
     world.report(uid, ready=True)
     assert (world.agent(uid).hibernation, world.agent(uid).dead_letters) == (None, 2)
-    world.report(uid, hibernated=c.HibernationReport())
+
+
+def test_a_hibernated_agent_moves_asleep(held: tuple[World, str]) -> None:
+    """Its next holder is told, to leave it asleep (protocol 2, bulk take-over), and starts nothing."""
+    world, uid = held
+    world.report(uid, hibernated=c.HibernationReport(wake_wall=70.0))
     world.report(uid, released=True)
-    assert (world.agent(uid).hibernation, world.agent(uid).ready) == (None, False)
+    asleep = world.agent(uid)
+    assert (asleep.hibernation, asleep.ready, asleep.ready_epoch) == (Hibernation(wake_wall=70.0), False, 1)
+    world.assign(uid, "h1.1")
+    taken = world.agent(uid)
+    assert (taken.hibernation, taken.ready, taken.starting) == (Hibernation(wake_wall=70.0), False, False)
+    world.report(uid, trouble=c.TroubleReport(phase="Backoff", reason="ActivationFailed", message="it failed"))
+    assert world.agent(uid).hibernation is None
 
 
 def test_a_paused_agent_is_not_ready_and_was_not_restarted(held: tuple[World, str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from core_world import World
 
 from tenured.core import commands as c
+from tenured.core._apply_cluster import AT_ONCE
 from tenured.core.describe import describe
 from tenured.core.failover import Planner, planner
 from tenured.core.failover.pacing import BUSY_SHARE, STARTING_PER_CORE, free_places, places
@@ -61,6 +62,14 @@ class Leader:
         """What one round assigned, in order."""
         return [item.uid for command in self.round() if isinstance(command, c.Assign) for item in command.items]
 
+    def finish(self) -> list[str]:
+        """What is assigned until there is nothing left to do; each is Ready at once."""
+        found: list[str] = []
+        while commands := self.round():
+            found += [item.uid for each in commands if isinstance(each, c.Assign) for item in each.items]
+            self.ready()
+        return found
+
     def later(self, ns: int) -> None:
         for _ in range(ns // FAST.tick_ns):
             self.now += FAST.tick_ns
@@ -97,6 +106,62 @@ def test_each_survivor_starts_a_bounded_number_at_a_time(leader: Leader) -> None
     assert spread["h1"] == pytest.approx(spread["h2"], abs=2)
     assert leader.world.registry.starting == {}
     assert not leader.planner.waits_for_places
+
+
+def test_the_agents_of_a_large_host_leave_it_in_parts(leader: Leader) -> None:
+    """Its end is one small entry: one that moved them all would hold up every server's loop at the same moment, and
+    with it elections and leases (protocol 4, rule R).
+    """
+    registry = leader.world.registry
+    plain = leader.hold(*(f"p-{n}" for n in range(AT_ONCE)), critical=False)
+    uids = leader.hold(*(f"a-{n}" for n in range(AT_ONCE + 100)))
+    leader.lose()
+    assert (registry.ended("h0.1"), len(registry.held_by["h0.1"])) == (True, 2 * AT_ONCE + 100)
+    assert leader.world.assign(uids[0], "h1.1").outcome == "refused", "it has not left its holder"
+    assert leader.summary(uids[0]) == "Failing over from node-h0"
+    assert registry.lookup("shop/a-0").answer == "NodeUnavailable"
+    leader.world.apply(c.DeleteAgents(ids=("shop/a-0", "shop/p-0"), managed_by="API"))
+    assert {uids[0], plain[0]}.isdisjoint(registry.agents), "its holder is gone, nobody is waited for"
+    assert leader.assigned() == []
+    assert set(uids[1:]).intersection(registry.held_by["h0.1"]) == set(uids[AT_ONCE + 1 :]), "the critical ones first"
+    leader.planner.reset()  # another leader goes on
+    assert sorted(leader.finish()) == sorted(uids[1:])
+    assert "h0.1" not in registry.held_by
+    (record,) = registry.failovers.values()
+    assert (record.agents, record.ready, record.left) == (2 * AT_ONCE + 100, AT_ONCE + 99, 2)
+
+
+def test_the_row_of_a_large_host_stays_while_agents_leave_it(leader: Leader) -> None:
+    """Its successor, and the time for which rows are kept, find it there."""
+    world = leader.world
+    leader.hold(*(f"a-{n}" for n in range(AT_ONCE + 1)))
+    leader.lose()
+    world.host("h0", incarnation="h0.2")
+    world.apply(c.ForgetHosts(incarnations=("h0.1",)))
+    assert "h0.1" in world.registry.hosts
+    leader.hosts.append("h0.2")
+    leader.beat()
+    leader.finish()
+    world.apply(c.ForgetHosts(incarnations=("h0.1",)))
+    assert "h0.1" not in world.registry.hosts
+
+
+def test_those_that_sleep_are_moved_asleep_and_take_no_places(leader: Leader) -> None:
+    """They are sealed, and not started: many at a time, while others wait until there is room."""
+    awake = leader.hold(*(f"a-{n}" for n in range(3 * PLACES)))
+    asleep = leader.hold(*(f"s-{n}" for n in range(2 * planner.ASLEEP)))
+    for uid in asleep:
+        leader.world.report(uid, hibernated=c.HibernationReport())
+    leader.lose()
+    assert leader.assigned() == awake[: 2 * PLACES], "whoever was awake goes first"
+    assert leader.assigned() == asleep[: planner.ASLEEP]
+    assert leader.assigned() == asleep[planner.ASLEEP :]
+    assert leader.assigned() == []
+    assert leader.planner.waits_for_places
+    leader.ready()
+    assert leader.assigned() == awake[2 * PLACES :]
+    spread = Counter(leader.world.agent(uid).host for uid in asleep)
+    assert spread["h1"] == pytest.approx(spread["h2"], abs=2 * PLACES)
 
 
 def test_critical_agents_go_first_and_then_the_older_ones(leader: Leader) -> None:
@@ -224,6 +289,7 @@ def test_a_round_of_a_mass_failover_looks_at_no_more_than_has_a_place(
         looked.append(len(agents))
         return place(registry, agents, **options)
 
+    assert [type(command) for command in leader.round()] == [c.FreeAgents]
     monkeypatch.setattr(planner, "place", counting)
     for _ in range(5):
         leader.round()

@@ -54,7 +54,7 @@ async def host(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     task = asyncio.ensure_future(runs.run())
 
     async def take(batch: WatchBatch) -> None:
-        runs.rows_changed(touched=site.mirror.apply(batch))
+        runs.rows_changed(site.mirror.apply(batch))
         for _ in range(20):  # rounds of the loop: more than a reconciliation and an end take
             await asyncio.sleep(0)
 

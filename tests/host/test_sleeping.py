@@ -8,15 +8,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from playing import sends
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, HostRow, WatchBatch
+from tenured.core.cells import Version
+from tenured.core.frames import Known
 from tenured.core.signals import Settled, Signal, Verdict
 from tenured.core.turns import Wake
 from tenured.host.activations import Activations
 from tenured.host.leasing import boot_ns
 from tenured.host.mirror import Mirror
+from tenured.host.sleeping import Sleeper, Sleepers
 from tests.host.test_turns import pack, scene  # noqa: F401 - a fixture
 
 IDLE_S = 0.05
@@ -42,7 +46,7 @@ async def place(scene: SimpleNamespace) -> Any:  # noqa: F811
 
     def assign(one: AgentRow) -> None:
         batch = WatchBatch(revision=9, snapshot=True, synced=True, agents=[one], hosts=[HostRow(incarnation="h.1")])
-        scene.activations.rows_changed(touched=mirror.apply(batch))
+        scene.activations.rows_changed(mirror.apply(batch))
 
     scene.assign = assign
     running = asyncio.ensure_future(scene.activations.run())
@@ -68,12 +72,29 @@ async def answered(place: Any, job: Any, state: Any) -> Any:
         return await job.reply
 
 
-def seals(place: Any) -> int:
-    return sum(frame.WhichOneof("body") == "seal" for _, frame in place.servers.frames)
+def asked(place: Any, *kinds: str) -> int:
+    """Frames to the servers of these kinds: seal, read, write."""
+    return sum(frame.WhichOneof("body") in kinds for _, frame in place.servers.frames)
+
+
+def said(place: Any) -> list[str]:
+    """What the registry was told."""
+    return [one[0] for one in place.reports.said]
+
+
+async def fall_asleep(place: Any, state: Any, key: int = 1) -> None:
+    """Assigned, one call answered, and asleep."""
+    place.assign(row())
+    async with asyncio.timeout(5):
+        await place.reports.first.wait()
+    await answered(place, call(place, key), state)
+    await asleep(place)
 
 
 async def test_an_idle_agent_leaves_memory_and_a_call_brings_it_back(place: Any) -> None:
-    """State, marks and epoch are as they were; its epoch is not sealed again: what was committed is read."""
+    """State, marks and epoch are as they were. Nobody is asked for them: what was committed is kept for a while, as if
+    its owner had never been away [sleep_settled].
+    """
     place.assign(row())
     async with asyncio.timeout(5):
         await place.reports.first.wait()
@@ -81,13 +102,76 @@ async def test_an_idle_agent_leaves_memory_and_a_call_brings_it_back(place: Any)
     await asleep(place)
     assert len(place.played.heard(tenure_link.Deactivate)) == 1
     assert (place.activations.holders, len(place.activations.sleepers)) == ({}, 1)
-    before = seals(place)
+    before = asked(place, "seal", "read")
     async with asyncio.timeout(5):
         assert (await call(place, 1).reply).recorded, "the mark of before is known"
     assert place.played.heard(tenure_link.Activate)[-1].state == pack({"n": 1})
-    assert seals(place) == before
+    assert asked(place, "seal", "read") == before
     assert (await answered(place, call(place, 2), {"n": 2})).value == pack(1)
     assert len(place.servers.stored("7", "s")) >= 2
+
+
+async def test_a_record_that_is_not_kept_is_read_again(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a bound; the epoch is not sealed again."""
+    monkeypatch.setattr("tenured.host.sleeping.KEPT_BYTES", 0)
+    await fall_asleep(place, {"n": 1})
+    seals, reads = asked(place, "seal"), asked(place, "read")
+    async with asyncio.timeout(5):
+        assert (await call(place, 1).reply).recorded
+    assert place.played.heard(tenure_link.Activate)[-1].state == pack({"n": 1})
+    assert (asked(place, "seal"), asked(place, "read") > reads) == (seals, True)
+
+
+def test_the_last_to_sleep_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large record does not push out all others; one that wakes gives its room back."""
+    monkeypatch.setattr("tenured.host.sleeping.ENTRY_BYTES", 0)
+    monkeypatch.setattr("tenured.host.sleeping.KEPT_BYTES", 64)
+    monkeypatch.setattr("tenured.host.sleeping.KEPT_SHARE", 2)
+    site: Any = SimpleNamespace(reports=SimpleNamespace(hibernated=lambda *_: None), lease=None)
+    sleepers = Sleepers(site, print)
+    all_ = [Sleeper(str(n), 1, Known(Version(1, n), {"s": bytes(size)})) for n, size in enumerate((33, 30, 30, 30))]
+    for one in all_[:3]:
+        sleepers.lay(one, Wake())
+    assert [one.known.entries is not None for one in all_] == [False, True, True, True]
+    sleepers.take("2")
+    sleepers.lay(all_[3], Wake())
+    assert all_[1].known.entries is not None
+    sleepers.lay(all_[2], Wake())
+    assert [one.known for one in all_[:2]] == [Known(Version(1, 0)), Known(Version(1, 1))]
+    assert all_[2].known.entries is not None
+
+
+async def test_the_registry_is_not_told_of_a_short_wake(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit of the registry for each call would cost more than the call."""
+    monkeypatch.setattr("tenured.host.holder.WOKEN_S", 60.0)
+    await fall_asleep(place, {"n": 1})
+    assert said(place) == ["ready", "hibernated"]
+    await answered(place, call(place, 2), {"n": 2})
+    while place.activations.holders:  # noqa: ASYNC110 - of the loop
+        await asyncio.sleep(0)
+    assert said(place) == ["ready", "hibernated"]
+
+
+async def test_the_registry_is_told_of_one_that_stays_awake(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again when it has gone to sleep."""
+    monkeypatch.setattr("tenured.host.holder.WOKEN_S", 0.0)
+    await fall_asleep(place, {"n": 1})
+    await answered(place, call(place, 2), {"n": 2})
+    await asleep(place)
+    assert said(place) == ["ready", "hibernated"] * 2
+
+
+async def test_the_registry_is_told_of_another_time_to_wake(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short it was awake: its row says when."""
+    monkeypatch.setattr("tenured.host.holder.WOKEN_S", 60.0)
+    await fall_asleep(place, {"n": 1})
+    due = tenure_link.Due("later", place.lease.cluster_now + 3600)
+    job = call(place, 2)
+    place.played.done(await place.played.turn(), reply=pack(1), state=pack({"n": 1}), due=(due,))
+    await asyncio.wait_for(job.reply, 5)
+    await asleep(place)
+    assert said(place) == ["ready", "hibernated", "hibernated"]
+    assert place.reports.said[-1][3] > 0
 
 
 async def test_one_that_took_long_to_begin_sleeps_too(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +232,7 @@ async def test_a_plan_wakes_it(place: Any) -> None:
     assert place.reports.said[-1][3] > 0
     place.played.due = (due,)
     place.lease.cluster_now += 3601
-    place.activations.sleepers._wait(place.activations.sleepers._all["7"], msgspec.convert([due.at, None], type=Wake))
+    place.activations.sleepers.look()
     fired = await place.played.turn()
     assert (fired.kind, fired.method, fired.at) == ("timer", "later", due.at)
 
@@ -182,10 +266,39 @@ async def test_one_that_is_taken_over_asleep_is_sealed_and_sleeps_on(place: Any)
     await asleep(place)
     place.assign(row(epoch=2, ready_epoch=1, hibernated=True))
     await asleep(place)
-    assert place.activations.sleepers.epochs() == {"7": 2}
+    assert place.activations.sleepers.get("7").epoch == 2
     assert {cells["7"][0].sealed for cells in place.servers.cells.values()} == {2}
     async with asyncio.timeout(5):
         assert (await call(place, 1).reply).recorded
+
+
+async def test_what_is_taken_over_asleep_and_owes_a_signal_is_woken(place: Any) -> None:
+    """The registry has not heard that it was awake again before its host was lost; the record says so [wake_owing]."""
+    place.assign(row())
+    async with asyncio.timeout(5):
+        await place.reports.first.wait()
+    job = call(place, 1)
+    place.played.done(await place.played.turn(), reply=pack(1), state=pack({"n": 1}), sends=sends("shop/b"))
+    await asyncio.wait_for(job.reply, 5)
+    before = len(place.played.heard(tenure_link.Activate))
+    place.assign(row(epoch=2, ready_epoch=1, hibernated=True))
+    async with asyncio.timeout(5):
+        while len(place.played.heard(tenure_link.Activate)) == before:  # noqa: ASYNC110 - of the loop
+            await asyncio.sleep(0)
+    assert place.activations.holders["7"].epoch == 2
+
+
+async def test_many_are_sealed_a_part_at_a_time(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call does not wait for its agent's turn; whoever leaves meanwhile is not sealed."""
+    monkeypatch.setattr("tenured.host.sleeping.SEALING", 1)
+    rows = [AgentRow(uid=str(n), epoch=1, ready_epoch=0, spec=row().spec, hibernated=True) for n in range(1, 5)]
+    for one in rows:
+        place.activations.sleepers.take_over(one)
+    assert len(place.activations.sleepers._sealing) == 1
+    place.activations.sleepers.take("3")
+    for _ in range(3):
+        await asleep(place)
+    assert [one[1] for one in place.reports.said] == ["1", "2", "4"]
 
 
 async def test_one_that_sleeps_leaves_at_once(place: Any) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from tenure_api.reasons import Reason
 from tenured.core import commands
-from tenured.core._apply_cluster import unhold
+from tenured.core._apply_cluster import free_agents, unhold
 from tenured.core._apply_failovers import note_left, note_moved, note_ready, note_returned
 from tenured.core._apply_room import shortage, use_reservation
 from tenured.core._refusing import refused
@@ -115,6 +115,9 @@ def delete_agents(registry: Registry, command: commands.DeleteAgents) -> Result:
         if agent is None or (command.object_uid and agent.spec.object_uid != command.object_uid):
             rows.append(RowResult(agent_id, "", "gone"))
             continue
+        if agent.held and registry.ended(agent.incarnation):
+            free_agents(registry, commands.FreeAgents(incarnation=agent.incarnation, uids=(agent.uid,)))
+            agent = registry.agents[agent.uid]
         problem = _door_error(agent, command.managed_by, "delete") or _stale_error(agent, command.expected_revision)
         if problem:
             rows.append(_refuse_row(agent_id, *problem, uid=agent.uid))
@@ -219,7 +222,6 @@ def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
             ready=False,
             trouble=None,
             waiting=None,
-            hibernation=None,
             restarts=agent.restarts + lost,
             last_failover=failover,
             explanation=explanation,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from tenure_api.reasons import Reason
@@ -11,6 +13,11 @@ from tenured.core._refusing import refused
 from tenured.core.model import Agent, Failover, Host, Pool, RowKey, Server
 from tenured.core.registry import Registry
 from tenured.core.results import Result
+
+AT_ONCE = 1000
+"""Agents that the end of their holder takes along: some 10 ms of each server's loop, all at the same moment. More
+would hold up elections and leases.
+"""
 
 replace = msgspec.structs.replace
 
@@ -40,7 +47,7 @@ def register_host(registry: Registry, command: commands.RegisterHost) -> Result:
         if proven is not None and proven.alive and proven.name == command.name and dead != command.incarnation:
             end_host(registry, proven, Reason.HOST_LOST, command.wall)
     for incarnation in sorted(registry.incarnations.get(command.name, ())):
-        if not registry.hosts[incarnation].alive:
+        if not registry.hosts[incarnation].alive and incarnation not in registry.held_by:
             registry.drop(RowKey("host", incarnation))
     row = _host_row(registry, command, old)
     if row != old:
@@ -131,10 +138,10 @@ def release_host(registry: Registry, command: commands.ReleaseHost) -> Result:
 
 
 def forget_hosts(registry: Registry, command: commands.ForgetHosts) -> Result:
-    """Drop rows of ended incarnations; the tombstones stay."""
+    """Drop rows of ended incarnations that hold nothing; the tombstones stay."""
     for incarnation in command.incarnations:
         host = registry.hosts.get(incarnation)
-        if host is not None and not host.alive:
+        if host is not None and not host.alive and incarnation not in registry.held_by:
             registry.drop(RowKey("host", incarnation))
     return Result()
 
@@ -144,15 +151,32 @@ def end_host(registry: Registry, host: Host, reason: str, wall: float) -> None:
     registry.put(replace(host, ended=reason, ended_wall=wall, ended_ns=registry.cluster_ns, ready=False))
     for reservation in sorted(registry.reserved.get(host.incarnation, ())):
         registry.drop(RowKey("reservation", reservation))
-    lost = reason != Reason.RELEASED
-    why = Reason.DRAINING if host.draining and not lost else reason
-    agents = registry.agents_of(host.incarnation)
-    record = 0
-    if lost:
+    agents = [registry.agents[uid] for uid in registry.held_by.get(host.incarnation, ())]
+    if reason != Reason.RELEASED:
         staying = [agent for agent in agents if not agent.deleting]
-        record = open_record(registry, host, reason, wall, registry.wall, staying)
+        open_record(registry, host, reason, wall, registry.wall, staying)
+    if len(agents) > AT_ONCE:  # the leader names the others, a part at a time; those that go for good are not counted
+        agents = [agent for agent in agents if agent.deleting]
+    _free(registry, registry.hosts[host.incarnation], sorted(agents, key=lambda agent: int(agent.uid)))
+
+
+def free_agents(registry: Registry, command: commands.FreeAgents) -> Result:
+    """Take agents from an incarnation that has ended; repeated: nothing."""
+    host = registry.hosts.get(command.incarnation)
+    if host is not None and not host.alive:
+        agents = [agent for uid in command.uids if (agent := registry.agents.get(uid)) is not None]
+        _free(registry, host, [agent for agent in agents if agent.incarnation == command.incarnation])
+    return Result()
+
+
+def _free(registry: Registry, host: Host, agents: Iterable[Agent]) -> None:
+    """Of an incarnation that has ended: only its end makes this right (rule R, b)."""
+    lost = host.ended != Reason.RELEASED
+    why = Reason.DRAINING if host.draining and not lost else host.ended
+    found = (record.id for record in registry.failovers.values() if lost and record.incarnation == host.incarnation)
+    record = next(found, 0)
     for agent in agents:
-        unhold(registry, agent, why, lost_wall=wall if lost else None, record=record)
+        unhold(registry, agent, why, lost_wall=host.ended_wall if lost else None, record=record)
 
 
 def unhold(registry: Registry, agent: Agent, reason: str, *, lost_wall: float | None, record: int = 0) -> None:
@@ -180,7 +204,6 @@ def unhold(registry: Registry, agent: Agent, reason: str, *, lost_wall: float | 
             ready=False,
             trouble=None,
             waiting=None,
-            hibernation=None,
             last_failover=failover,
             recovered_from=agent.recovered_from if lost_wall is None else f"{agent.host}/{agent.node}",
             failover_id=agent.failover_id if lost_wall is None else record,

@@ -7,6 +7,7 @@ before they were Ready). It is done when every agent is ready, marked, or has le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import nsmallest
 
 import msgspec
 
@@ -29,10 +30,8 @@ def open_record(
 ) -> int:
     """Note the end of an incarnation that nobody asked for; return the record's id."""
     number = registry.revision + 1
-    ordered = sorted(agents, key=lambda agent: (not agent.spec.critical, int(agent.uid)))
-    items = tuple(
-        FailoverItem(uid=agent.uid, id=agent.id, critical=agent.spec.critical) for agent in ordered[:ITEMS_LIMIT]
-    )
+    first = nsmallest(ITEMS_LIMIT, agents, key=lambda agent: (not agent.spec.critical, int(agent.uid)))
+    items = tuple(FailoverItem(uid=agent.uid, id=agent.id, critical=agent.spec.critical) for agent in first)
     registry.put(
         FailoverRecord(
             id=number,

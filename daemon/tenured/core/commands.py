@@ -76,6 +76,14 @@ class ReleaseHost(Entry, frozen=True, kw_only=True):
     incarnation: str
 
 
+class FreeAgents(Entry, frozen=True, kw_only=True):
+    """Take agents from an incarnation that has ended and held too many for the entry that ended it (rule R, b)."""
+
+    incarnation: str
+    uids: tuple[str, ...]
+    """In the order of the leader; those that it does not hold are passed by."""
+
+
 class ForgetHosts(Entry, frozen=True, kw_only=True):
     """Drop the rows of incarnations that ended long ago; they still never come back."""
 
@@ -291,6 +299,7 @@ Command = (
     | ReportHost
     | ExpireHost
     | ReleaseHost
+    | FreeAgents
     | ForgetHosts
     | ApplyPools
     | SetNodes

@@ -69,8 +69,12 @@ def _describe(registry: Registry, agent: Agent, wall: float) -> Description:  # 
 
 
 def _running(agent: Agent, host: Host | None, wall: float) -> Description:
-    """A host that is silent may still serve, until it has been silent for a whole lease."""
-    if host is None or not host.silence:
+    """A host that is silent may still serve, until it has been silent for a whole lease. Whoever sleeps there is not
+    spoken of: a host may have a hundred thousand of them.
+    """
+    if host is not None and not host.alive:
+        return _say(Phase.FAILING_OVER, f"Failing over from {agent.node}", host.ended)
+    if host is None or not host.silence or agent.hibernation is not None:
         return _at_peace(agent, wall)
     if host.silence == "Held":
         summary = f"Failing over from {agent.node}: held back, many hosts fell silent at once"

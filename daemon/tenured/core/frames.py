@@ -96,6 +96,14 @@ class Adopted(msgspec.Struct, frozen=True):
     entries: Mapping[str, bytes]
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What an owner had committed, all of it, when its agent went to sleep [sleep_settled]."""
+
+    version: Version
+    entries: Mapping[str, bytes] | None = None
+    """As they are stored; None: they were not kept, and are read again."""
+
+
 class Committed(msgspec.Struct, frozen=True):
     """Every write up to `seq` is at a majority: release what waits for it."""
 

@@ -44,6 +44,6 @@ def look(agent_id: str, agent: Agent | None, host: Host | None) -> Lookup:
         return Lookup(Answer.UNAVAILABLE, agent, f"{agent.id} is unavailable: {agent.trouble.message}")
     if not agent.held and (agent.unheld_reason in LOST or agent.failover_id):
         return Lookup(Answer.NODE_UNAVAILABLE, agent, f"{agent.last_node}, where {agent.id} was, is lost.")
-    if agent.held and host is not None and host.suspect:
+    if agent.held and host is not None and (host.suspect or not host.alive):
         return Lookup(Answer.NODE_UNAVAILABLE, agent, f"{host.node}, where {agent.id} is, does not answer.")
     return Lookup(Answer.FOUND, agent)

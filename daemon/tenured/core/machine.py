@@ -26,6 +26,7 @@ from tenured.core._apply_cluster import (
     apply_pools,
     expire_host,
     forget_hosts,
+    free_agents,
     register_host,
     register_server,
     release_host,
@@ -88,6 +89,8 @@ def _dispatch(registry: Registry, command: commands.Command) -> Result:  # noqa:
             return expire_host(registry, command)
         case commands.ReleaseHost():
             return release_host(registry, command)
+        case commands.FreeAgents():
+            return free_agents(registry, command)
         case commands.ForgetHosts():
             return forget_hosts(registry, command)
         case commands.ApplyPools():

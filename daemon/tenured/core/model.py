@@ -223,7 +223,9 @@ class Agent(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     trouble: Trouble | None = None
     waiting: Waiting | None = None
     hibernation: Hibernation | None = None
-    """Only while it is ready."""
+    """It slept when its holder said something of it last; kept when it moves, for its next holder to leave it asleep.
+    That word may be late: whether it must be awake is in its record [wake_owing].
+    """
     dead_letters: int = 0
     """In its record, as its last holder counted them."""
     explanation: str = ""
@@ -242,8 +244,10 @@ class Agent(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
     @property
     def starting(self) -> bool:
-        """Whether its holder is at work to make it Ready: what pacing counts. One in trouble waits for something."""
-        return self.incarnation != "" and not self.ready and self.trouble is None
+        """Whether its holder is at work to make it Ready: what pacing counts. One in trouble waits for something; one
+        that is left asleep is sealed with many others, and neither read nor activated.
+        """
+        return self.incarnation != "" and not self.ready and self.trouble is None and self.hibernation is None
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -31,6 +31,7 @@ from tenured.core.frames import (
     Committed,
     Deleted,
     Fenced,
+    Known,
     Outcome,
     Output,
     Phase,
@@ -56,6 +57,7 @@ __all__ = [
     "Committed",
     "Deleted",
     "Fenced",
+    "Known",
     "NotReady",
     "Outcome",
     "Output",
@@ -134,13 +136,14 @@ class Owner:
         view: int,
         expect_state: bool,
         bare: bool = False,
-        known: Version | None = None,
+        known: Known | None = None,
         first: bool = False,
     ) -> None:
-        """`bare`: seal, and do not adopt: the agent sleeps. `known`: the version that an owner of this epoch, made by
-        the same process, had committed when its agent went to sleep: the epoch is sealed, and only read again. `first`:
-        the epoch is the first of its uid: nobody is to be silenced, nothing to be adopted, so it is not sealed
-        [first_epoch]; its first write raises `sealed` where it is taken.
+        """`bare`: seal, and do not adopt: the agent sleeps. `known`: what an owner of this epoch, made by the same
+        process, had committed when its agent went to sleep: the epoch is sealed, and the record is read again, or,
+        with its entries, owned as if that owner had gone on. `first`: the epoch is the first of its uid: nobody is to
+        be silenced, nothing to be adopted, so it is not sealed [first_epoch]; its first write raises `sealed` where it
+        is taken.
         """
         self.uid = uid
         self.epoch = epoch
@@ -161,9 +164,9 @@ class Owner:
         self._bare = bare
         self._first = first
         if known is not None:  # nobody else writes under a sealed epoch: what a majority had, it has
-            self.phase, self.version = Phase.READING, known
+            self.phase, self.version, self.entries = Phase.READING, known.version, dict(known.entries or {})
             for peer in self._peers.values():
-                peer.seal = Sealed(verdict=Verdict.OK, sealed=epoch, version=known)
+                peer.seal = Sealed(verdict=Verdict.OK, sealed=epoch, version=known.version)
 
     @property
     def quorum(self) -> int:
@@ -178,8 +181,10 @@ class Owner:
     # --- events -----------------------------------------------------------------------------------------------
 
     def start(self, now: int) -> Output:
-        """Seal at every server; a first epoch is ready at once."""
-        return self._ready({}) if self._first else self._ask_all(now)
+        """Seal at every server. A first epoch is ready at once; of what is known at most its version is asked for."""
+        if self._first or self.entries:
+            return self._ready(self.entries)
+        return self._ask_all(now)
 
     def answered(self, now: int, server: str, request: Request, answer: Answer) -> Output:
         """Take an answer, in any order, as often as it comes."""

@@ -74,6 +74,7 @@ class Wake(msgspec.Struct, frozen=True, array_like=True):
     """Since 1970."""
 
 
+AT_ONCE = Wake(cluster=0.0)
 CallId = tuple[str, int]
 """(client id, key)"""
 
@@ -90,7 +91,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     boxes: Boxes = Boxes()
     journal: Journal = Journal()
     planned: Wake = Wake()
-    """Of the state's plans; of a record that was read just now: of everything."""
+    """Of the state's plans; of a record that was read just now: of everything that does not ask for it at once."""
     wake: Wake = Wake()
     """What is written: of the plans, and of a turn that is owed."""
 
@@ -169,7 +170,7 @@ def load(entries: Mapping[str, bytes]) -> Book:
         spans=sum(map(len, marks.values())),
         boxes=of_signals,
         journal=of_steps,
-        planned=wake,
+        planned=Wake() if wake == AT_ONCE else wake,
         wake=wake,
     )
 
@@ -308,7 +309,8 @@ class Draft:
         self.forget()
         self.boxes.forget(self.now)
         self.puts[CLOCK] = _encode(self.now)
-        wake = _with_owed(self.planned, self.journal.owed)
+        of_signals, of_steps = self.boxes.boxes(), self.journal.journal()
+        wake = _wanted(self.planned, of_signals, of_steps)
         if wake != self._book.wake:
             self.puts[WAKE] = _encode(wake)
         book = Book(
@@ -317,15 +319,21 @@ class Draft:
             reply_bytes=self.bytes,
             marks=self.marks,
             spans=self.spans,
-            boxes=self.boxes.boxes(),
-            journal=self.journal.journal(),
+            boxes=of_signals,
+            journal=of_steps,
             planned=self.planned,
             wake=wake,
         )
         return Turn(book, self.puts, tuple(self.deletes))
 
 
-def _with_owed(planned: Wake, owed: journals.Owed | None) -> Wake:
+def _wanted(planned: Wake, of_signals: Boxes, of_steps: Journal) -> Wake:
+    """When the agent must be awake. At once, if something of it is under way that nobody but itself goes on with: its
+    next holder may have heard that it sleeps [wake_owing].
+    """
+    owed = of_steps.owed
+    if of_signals.out or (of_steps.inbox if owed is None else owed.waiting is None):
+        return AT_ONCE
     if owed is None:
         return planned
     ends = [owed.until]

@@ -1,23 +1,31 @@
-"""All activations of this host, kept as the registry says: level-triggered, at every change and once a second."""
+"""All activations of this host, kept as the registry says: level-triggered. What changed is compared at once,
+everything after a snapshot, and once a second a few more, whether or not anything changed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
+from collections.abc import Iterable
 
-from tenured.core.cells import Version
+from tenure_proto.v1.registry_pb2 import AgentRow
+from tenured.core.frames import Known
 from tenured.core.signals import Again, Answer, Signal
 from tenured.core.turns import Wake
 from tenured.host.holder import Holder
-from tenured.host.reconcile import Why, compare
+from tenured.host.mirror import Touched
+from tenured.host.reconcile import Agenda, Why, compare
 from tenured.host.site import Site
-from tenured.host.sleeping import Sleepers
+from tenured.host.sleeping import Sleeper, Sleepers
 
 log = logging.getLogger("tenured.host.activations")
 
 PERIOD_S = 1.0
 """Without any change: lost messages only cost time."""
+PART = 200
+"""Agents that are compared in one turn of the loop; each may have to be started."""
 
 
 class Activations:
@@ -29,11 +37,17 @@ class Activations:
         self.sleepers = Sleepers(site, self.find)
         self._site = site
         self._ending: dict[str, asyncio.Task[None]] = {}
-        self._given_up: set[tuple[str, int]] = set()
+        self._given_up: dict[str, int] = {}
+        """uid -> epoch that was reported as released or stopped, while the registry says that it is ours."""
         self._opened: dict[str, int] = {}
         """uid -> the highest epoch that was ever opened here (protocol 2, owner 1 [epoch_once])."""
         self._releasing = False
         self._aborted = False
+        self._agenda = Agenda()
+        self._whole = False
+        """Everything is to be compared, once the mirror is whole."""
+        self._sweep: list[str] = []
+        """What is compared without a change, one part after the other."""
         self._wake = asyncio.Event()
         self._change: asyncio.Future[None] | None = None
 
@@ -57,17 +71,19 @@ class Activations:
             return self.holders.get(uid)
         row = self._site.mirror.mine.get(uid)
         if row is None or row.epoch != one.epoch or self._releasing or row.deleting:
-            self._wake.set()  # it leaves; the next look at the registry says how
+            self._look_at((uid,))  # it leaves; the comparison says how
             return None
-        holder = self.holders[uid] = Holder(self._site, row, known=one.known, on_asleep=self._fell_asleep)
+        holder = self.holders[uid] = Holder(
+            self._site, row, known=one.known, told=one.told, on_asleep=self._fell_asleep
+        )
         self._notify()
         return holder
 
-    def _fell_asleep(self, holder: Holder, known: Version, wake: Wake) -> None:
+    def _fell_asleep(self, holder: Holder, known: Known, wake: Wake) -> None:
         """Everything of it is committed, and nothing of it runs."""
         if self.holders.get(holder.uid) is holder and holder.uid not in self._ending:
             del self.holders[holder.uid]
-            self.sleepers.lay(holder.uid, holder.epoch, known, wake)
+            self.sleepers.lay(Sleeper(holder.uid, holder.epoch, known, holder.told), wake)
 
     def _refusal(self, receiver: str) -> Again:
         if not self._site.lease.held:
@@ -77,10 +93,14 @@ class Activations:
             return Again("Moved", f"{row.spec.id} is held by {row.host}")
         return Again("NotReady", "the agent does not run here" if row is None else f"{row.spec.id} is not running")
 
-    def rows_changed(self, *, touched: bool) -> None:
-        """The mirror has taken a batch; `touched`: what is ours may have changed."""
-        if touched:
-            self._wake.set()
+    def rows_changed(self, touched: Touched) -> None:
+        """The mirror has taken a batch."""
+        if not self._site.mirror.synced:  # what a snapshot has not brought yet is not gone
+            self._whole = True
+        elif touched.whole or self._whole:
+            self._look_at_all()
+        elif touched.uids:
+            self._look_at(touched.uids)
         self._notify()
 
     def next_change(self) -> asyncio.Future[None]:
@@ -93,12 +113,12 @@ class Activations:
         """Whether to hold nothing, until told otherwise."""
         if releasing != self._releasing:
             self._releasing = releasing
-            self._wake.set()
+            self._look_at_all()
 
     async def empty(self) -> None:
         """Until nothing runs here and the registry gives us nothing that we have not given up."""
-        while self.holders or len(self.sleepers) or self._unreported():
-            self._wake.set()
+        mine = self._site.mirror.mine
+        while self.holders or len(self.sleepers) or self._agenda or len(self._given_up) < len(mine):
             await self.next_change()
 
     def phases(self) -> dict[str, float]:
@@ -115,48 +135,78 @@ class Activations:
 
     async def run(self) -> None:
         """Reconciles until cancelled."""
+        loop = asyncio.get_running_loop()
+        look = loop.time()
         while not self._aborted:
-            self._reconcile()
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(PERIOD_S):
-                    await self._wake.wait()
-            except TimeoutError:
+            if loop.time() >= look:
+                look = loop.time() + PERIOD_S
                 self._drop_failed()
+                self._agenda.add(self._next_of_all())
+            self._reconcile()
+            if self._agenda and self._site.mirror.synced:
+                await asyncio.sleep(0)
+                continue
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(look):
+                    await self._wake.wait()
+
+    def _look_at(self, uids: Iterable[str]) -> None:
+        self._agenda.add(uids)
+        self._wake.set()
+
+    def _look_at_all(self) -> None:
+        self._whole = False
+        self._agenda.add(self._opened)  # whatever runs or sleeps here was opened here
+        self._look_at(self._site.mirror.mine)
+
+    def _next_of_all(self) -> list[str]:
+        if not self._sweep:
+            self._sweep = list({**self._opened, **self._site.mirror.mine})
+        part = self._sweep[-PART:]
+        del self._sweep[-PART:]
+        return part
+
+    def _epoch_here(self, uid: str) -> int | None:
+        one = self.holders.get(uid) or self.sleepers.get(uid)
+        return None if one is None else one.epoch
 
     def _reconcile(self) -> None:
-        if not self._site.mirror.synced:  # what a snapshot has not brought yet is not gone
+        """A part of what is to be compared."""
+        mirror = self._site.mirror
+        if not mirror.synced or not self._agenda:
             return
-        mine = self._site.mirror.mine
-        self._forget_opened()
-        self._given_up = {(uid, epoch) for uid, epoch in self._given_up if uid in mine and mine[uid].epoch == epoch}
-        running = {uid: holder.epoch for uid, holder in self.holders.items()} | self.sleepers.epochs()
-        changes = compare(mine, running, self._given_up, releasing=self._releasing)
+        uids, mine = self._agenda.take(PART), mirror.mine
+        for uid in uids:
+            if uid in self._given_up and (uid not in mine or mine[uid].epoch != self._given_up[uid]):
+                del self._given_up[uid]
+        changes = compare(uids, mine, self._epoch_here, self._given_up, releasing=self._releasing)
         for row in changes.start:  # all in one loop turn: their seals share a frame
-            if row.epoch <= self._opened.get(row.uid, 0):  # the copy was older for a while, and it was stopped
-                self._report(row.uid, row.epoch, Why.RELEASED)
-                continue
-            self._opened[row.uid] = row.epoch
-            if row.hibernated and row.ready_epoch > 0:
-                self.sleepers.take_over(row)
-            else:
-                self.holders[row.uid] = Holder(self._site, row, on_asleep=self._fell_asleep)
+            self._begin(row)
         for uid, why in changes.report.items():
             self._report(uid, mine[uid].epoch, why)
         for uid, why in changes.stop.items():
             if (one := self.sleepers.take(uid)) is not None:
                 self._report(uid, one.epoch, why)
-                self._notify()
+                self._agenda.add((uid,))
             elif uid not in self._ending:
                 self._ending[uid] = asyncio.get_running_loop().create_task(self._stop(uid, self.holders[uid], why))
-        if changes.start or changes.report:
-            self._notify()
+        self._forget_opened(uids)
+        self._notify()
 
-    def _forget_opened(self) -> None:
+    def _begin(self, row: AgentRow) -> None:
+        if row.epoch <= self._opened.get(row.uid, 0):  # the copy was older for a while, and it was stopped
+            self._report(row.uid, row.epoch, Why.RELEASED)
+            return
+        self._opened[row.uid] = row.epoch
+        if row.hibernated and row.ready_epoch > 0:
+            self.sleepers.take_over(row)
+        else:
+            self.holders[row.uid] = Holder(self._site, row, on_asleep=self._fell_asleep)
+
+    def _forget_opened(self, uids: Iterable[str]) -> None:
         """Deleted agents: not in the copy, at a revision that has seen their creation."""
-        mirror = self._site.mirror
-        gone = [uid for uid in self._opened if uid not in mirror.agents and int(uid) <= mirror.revision]
-        for uid in gone:
+        for uid in self._site.mirror.gone([uid for uid in uids if uid in self._opened]):
             if not self.here(uid):
                 del self._opened[uid]
 
@@ -166,13 +216,13 @@ class Activations:
         self._report(uid, holder.epoch, why)
         del self.holders[uid], self._ending[uid]
         self._site.logs.forget(uid)
-        self._wake.set()
+        self._look_at((uid,))
         self._notify()
 
     def _report(self, uid: str, epoch: int, why: Why) -> None:
         if why is Why.MOVED:
             return
-        self._given_up.add((uid, epoch))
+        self._given_up[uid] = epoch
         if why is Why.DELETED:
             self._site.reports.stopped(uid, epoch)
         else:
@@ -188,9 +238,7 @@ class Activations:
                 log.error("agent %s: its activation ended by a defect", uid, exc_info=error)
                 del self.holders[uid]
                 self._report(uid, holder.epoch, Why.RELEASED)
-
-    def _unreported(self) -> bool:
-        return any((uid, row.epoch) not in self._given_up for uid, row in self._site.mirror.mine.items())
+                self._agenda.add((uid,))
 
     def _notify(self) -> None:
         if self._change is not None and not self._change.done():

@@ -278,7 +278,7 @@ class Host:
         self._site.pool.lease(until_ns)
 
     def _watched(self, batch: WatchBatch) -> None:
-        self._activations.rows_changed(touched=self._site.mirror.apply(batch))
+        self._activations.rows_changed(self._site.mirror.apply(batch))
         self._site.courier.watched(batch)
         self._site.store.deleted(batch.gone_agents)
 

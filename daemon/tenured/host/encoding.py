@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from tenured.core.cells import Version
-from tenured.core.frames import MAX_RECORD, MAX_STORED, Adopted
+from tenured.core.frames import MAX_RECORD, MAX_STORED, Adopted, Known
 from tenured.host.stores import Record, RecordLost, RecordTooLarge, RecordUnreadable, StateStore
 from tenured.storage.codec import OVERHEAD, RecordCodec, Unreadable
 from tenured.storage.errors import StoreForeign
@@ -59,6 +59,11 @@ class EncodedRecord:
     def version(self) -> Version:
         """Of `entries`."""
         return self._inner.owner.version
+
+    @property
+    def known(self) -> Known:
+        """As it is stored."""
+        return self._inner.known
 
     @property
     def lost(self) -> RecordLost | None:
@@ -204,7 +209,7 @@ class EncodedStore:
             self.keyring = found
 
     def open(
-        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: Version | None = None
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: Known | None = None
     ) -> EncodedRecord:
         """Starts to seal the epoch."""
         return EncodedRecord(uid, self._inner.open(uid, epoch, expect_state=expect_state, bare=bare, known=known), self)

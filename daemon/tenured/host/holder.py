@@ -23,7 +23,7 @@ from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
 from tenured.core.backoff import Backoff
-from tenured.core.cells import Version
+from tenured.core.frames import Known
 from tenured.core.signals import Answer, Signal
 from tenured.host.alarms import Alarms
 from tenured.host.beginning import Beginning
@@ -48,6 +48,8 @@ QUEUE_LIMIT = 128
 """Calls that may wait for one agent; more get `Busy`."""
 MAILBOX = 1024
 """Signals that may wait for one agent here; their senders keep the rest."""
+WOKEN_S = 0.1
+"""Until the registry is told that an agent is awake."""
 ACTIVATION_LIMIT_S = 60.0
 """User code that takes longer to come up has failed."""
 
@@ -71,11 +73,13 @@ class Holder:
         site: Site,
         row: AgentRow,
         *,
-        known: Version | None = None,
-        on_asleep: Callable[[Holder, Version, turns.Wake], None] | None = None,
+        known: Known | None = None,
+        told: turns.Wake | None = None,
+        on_asleep: Callable[[Holder, Known, turns.Wake], None] | None = None,
     ) -> None:
-        """`known`: what was committed when it went to sleep here under this epoch. `on_asleep(holder, known, wake)` is
-        called when it has gone to sleep: nothing of it runs any more; None: it never does.
+        """`known`: what was committed when it went to sleep here under this epoch; `told`: when it would be awake, as
+        the registry was told then. `on_asleep(holder, known, wake)` is called when it has gone to sleep: nothing of it
+        runs any more; None: it never does.
         """
         self.uid = row.uid
         self.epoch = row.epoch
@@ -94,6 +98,9 @@ class Holder:
         self._trouble = ""
         self._letters = 0
         self._known = known
+        self.told = told
+        """The registry believes that it sleeps until then; None: it knows better."""
+        self._woken: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._on_asleep = on_asleep
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"agent {row.spec.id}")
@@ -186,7 +193,7 @@ class Holder:
         try:
             await self._live(record)
             if not self._stopping and self._parts is not None and self._on_asleep is not None:
-                self._on_asleep(self, self._parts.ledger.version, self._parts.ledger.book.wake)
+                self._on_asleep(self, record.known, self._parts.ledger.book.wake)
         except RecordUnreadable as error:
             await self._stay_down(str(error))
         except turns.Damaged as error:
@@ -315,8 +322,21 @@ class Holder:
         self._trouble = ""
         if self.phase not in (Phase.READY, Phase.PAUSED):
             self.phase = Phase.READY
-            self._site.reports.ready(self.uid, self.epoch)
+            if self.told is None:
+                self._site.reports.ready(self.uid, self.epoch)
+            elif self._woken is None:
+                self._woken = asyncio.get_running_loop().call_later(WOKEN_S, self._report_woken)
         self._tell_boxes(found)
+
+    def _report_woken(self) -> None:
+        """Most go to sleep again, or have served what woke them: that must not wait for a commit of the registry."""
+        self.told = None
+        if self.phase is Phase.READY:
+            self._site.reports.ready(self.uid, self.epoch)
+
+    def _report_trouble(self, trouble: Trouble) -> None:
+        self.told = None
+        self._site.reports.trouble(self.uid, self.epoch, trouble)
 
     def _committed(self, due: tuple[tenure_link.Due, ...] | None) -> None:
         if self._parts is not None:
@@ -338,7 +358,7 @@ class Holder:
             self._telling.say("error", text)
             message = f"{found.held.what} failed {found.held.attempts} times: {found.held.message}"
             trouble = Trouble(phase=Phase.PAUSED, reason=Reason.PAUSED, message=message, attempt=found.held.attempts)
-            self._site.reports.trouble(self.uid, self.epoch, trouble)
+            self._report_trouble(trouble)
         elif found.held is None and self.phase is Phase.PAUSED:
             self.phase = Phase.READY
             self._site.reports.ready(self.uid, self.epoch)
@@ -356,17 +376,10 @@ class Holder:
         self._trouble = f"backing off (attempt {self._backoff.attempt}, next in {pause_s:g} s): {message}"
         log.warning("%s: %s", self._agent, self._trouble)
         self._telling.say("error", self._trouble)
-        self._site.reports.trouble(
-            self.uid,
-            self.epoch,
-            Trouble(
-                phase=self.phase,
-                reason=reason,
-                message=message,
-                attempt=self._backoff.attempt,
-                retry_in_seconds=pause_s,
-            ),
+        trouble = Trouble(
+            phase=self.phase, reason=reason, message=message, attempt=self._backoff.attempt, retry_in_seconds=pause_s
         )
+        self._report_trouble(trouble)
         self._refuse_queued("NotReady", self._trouble)
         await asyncio.sleep(pause_s)
         self.phase = Phase.STARTING
@@ -376,9 +389,7 @@ class Holder:
         self.phase = Phase.DOWN
         self._trouble = message
         log.error("%s stays down: %s", self._agent, message)
-        self._site.reports.trouble(
-            self.uid, self.epoch, Trouble(phase=self.phase, reason=Reason.STATE_UNREADABLE, message=message)
-        )
+        self._report_trouble(Trouble(phase=self.phase, reason=Reason.STATE_UNREADABLE, message=message))
         await self._until_stopped(message)
 
     async def _until_stopped(self, why: str) -> None:
@@ -394,6 +405,8 @@ class Holder:
 
     def _close(self) -> None:
         """The last thing: nothing stays unanswered, the worker forgets the agent."""
+        if self._woken is not None:
+            self._woken.cancel()
         if self._worker is not None:
             self._worker.deactivate(self.uid, self.epoch)
             self._worker = None

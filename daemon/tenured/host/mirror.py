@@ -7,12 +7,26 @@ seal).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from tenure_proto.v1.common_pb2 import Route
 from tenure_proto.v1.registry_pb2 import AgentRow, HostRow, WatchBatch
 from tenured.core.cells import Verdict, guard_uid
 from tenured.host.audience import Audience
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a batch may have changed of what this incarnation holds; false: nothing."""
+
+    uids: Sequence[str] = ()
+    """Agents that are or were ours and whose rows came, and all that are gone."""
+    whole: bool = False
+    """Everything: a snapshot begins, or has been read."""
+
+    def __bool__(self) -> bool:
+        return self.whole or bool(self.uids)
 
 
 class Mirror:
@@ -32,8 +46,8 @@ class Mirror:
         self._by_id: dict[str, str] = {}
         self._audience = Audience(self.agents, self.hosts)
 
-    def apply(self, batch: WatchBatch) -> bool:
-        """Takes a batch; true when what this incarnation holds may have changed."""
+    def apply(self, batch: WatchBatch) -> Touched:
+        """Takes a batch."""
         if batch.snapshot:
             self.agents.clear()
             self.hosts.clear()
@@ -41,20 +55,19 @@ class Mirror:
             self.mine.clear()
             self._audience.clear()
             self.synced = False
-        touched = batch.snapshot
         for host in batch.hosts:
             self._audience.put_host(self.hosts.get(host.incarnation), host)
             self.hosts[host.incarnation] = host
         for incarnation in batch.gone_hosts:
             self._audience.put_host(self.hosts.pop(incarnation, None), None)
-        for row in batch.agents:
-            touched |= self._put(row)
+        uids = [row.uid for row in batch.agents if self._put(row)]
         for uid in batch.gone_agents:
-            touched |= self._drop(uid)
+            self._drop(uid)
+        uids += batch.gone_agents
         self.revision = max(self.revision, batch.revision) if not batch.snapshot else batch.revision
-        touched |= batch.synced and not self.synced
+        whole = batch.snapshot or (batch.synced and not self.synced)
         self.synced |= batch.synced
-        return touched
+        return Touched(uids, whole)
 
     def agent(self, agent_id: str) -> AgentRow | None:
         """The row of namespace/name."""
@@ -102,6 +115,7 @@ class Mirror:
         )
 
     def _put(self, row: AgentRow) -> bool:
+        """True: it is ours, or was."""
         self.agents[row.uid] = row
         self._audience.put(row)
         self._by_id[row.spec.id] = row.uid
@@ -110,9 +124,9 @@ class Mirror:
             return True
         return self.mine.pop(row.uid, None) is not None
 
-    def _drop(self, uid: str) -> bool:
+    def _drop(self, uid: str) -> None:
         row = self.agents.pop(uid, None)
         self._audience.drop(uid)
         if row is not None and self._by_id.get(row.spec.id) == uid:
             del self._by_id[row.spec.id]
-        return self.mine.pop(uid, None) is not None
+        self.mine.pop(uid, None)

@@ -83,6 +83,11 @@ class OwnedRecord:
                     self._lose(RecordDeleted("the registry has no such agent any more"))
 
     @property
+    def known(self) -> register.Known:
+        """What is committed, while nothing is being written."""
+        return register.Known(self.owner.version, dict(self.owner.entries))
+
+    @property
     def lost(self) -> RecordLost | None:
         """Why nothing can be written any more."""
         return self._end

@@ -58,7 +58,7 @@ class PostgresStore(OwnedRecords):
         return self._trouble
 
     def open(
-        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Version | None = None
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Known | None = None
     ) -> OwnedRecord:
         """Starts to seal the epoch; many opened in one loop turn share a statement."""
         self._opened.add(uid)

@@ -1,13 +1,16 @@
 """What to start and what to stop: "what the registry says is mine" against "what I run" (DESIGN.md section 5,
 level-triggered). Pure.
+
+Most agents of a host have not changed since they were compared last, and comparing one that has not finds nothing. So
+an `Agenda` names those to compare: what the watch brought, what began or ended here; all of them after a snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 
 from tenure_proto.v1.registry_pb2 import AgentRow
 
@@ -35,34 +38,62 @@ class Changes:
 
 
 def compare(
+    uids: Iterable[str],
     mine: Mapping[str, AgentRow],
-    running: Mapping[str, int],
-    given_up: AbstractSet[tuple[str, int]],
+    running: Callable[[str], int | None],
+    given_up: Mapping[str, int],
     *,
     releasing: bool,
 ) -> Changes:
-    """Compares.
+    """Compares these agents.
 
-    `running`: uid -> epoch of every activation here, in whatever phase, the stopping ones included. `given_up`: (uid,
-    epoch) that were reported as released or stopped: the registry may not have heard it yet. `releasing`: hold nothing
-    any more.
+    `running(uid)`: the epoch of its activation here, in whatever phase, a stopping one included; None: there is none.
+    `given_up`: uid -> epoch that was reported as released or stopped: the registry may not have heard it yet.
+    `releasing`: hold nothing any more.
     """
     changes = Changes()
-    for uid, row in mine.items():
-        if uid in running or (uid, row.epoch) in given_up:
-            continue
-        if row.deleting:
-            changes.report[uid] = Why.DELETED
-        elif releasing:
-            changes.report[uid] = Why.RELEASED
-        else:
-            changes.start.append(row)
-    for uid, epoch in running.items():
-        held = mine.get(uid)
-        if held is None or held.epoch != epoch:
-            changes.stop[uid] = Why.MOVED
-        elif held.deleting:
-            changes.stop[uid] = Why.DELETED
-        elif releasing:
-            changes.stop[uid] = Why.RELEASED
+    for uid in uids:
+        row, epoch = mine.get(uid), running(uid)
+        if epoch is not None:
+            _compare_running(changes, uid, epoch, row, releasing=releasing)
+        elif row is not None and given_up.get(uid) != row.epoch:
+            if row.deleting:
+                changes.report[uid] = Why.DELETED
+            elif releasing:
+                changes.report[uid] = Why.RELEASED
+            else:
+                changes.start.append(row)
     return changes
+
+
+def _compare_running(changes: Changes, uid: str, epoch: int, row: AgentRow | None, *, releasing: bool) -> None:
+    if row is None or row.epoch != epoch:
+        changes.stop[uid] = Why.MOVED
+    elif row.deleting:
+        changes.stop[uid] = Why.DELETED
+    elif releasing:
+        changes.stop[uid] = Why.RELEASED
+
+
+class Agenda:
+    """Agents that are to be compared, each once, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._uids: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._uids)
+
+    def add(self, uids: Iterable[str]) -> None:
+        """Compare these, too."""
+        self._uids.update(dict.fromkeys(uids))
+
+    def take(self, most: int) -> list[str]:
+        """The first ones; they are on it no more."""
+        if len(self._uids) <= most:
+            taken, self._uids = list(self._uids), {}
+            return taken
+        taken = list(islice(self._uids, most))
+        for uid in taken:
+            del self._uids[uid]
+        return taken

@@ -2,21 +2,24 @@
 
 One that goes to sleep has committed everything; its epoch is opened again when it wakes, and its record is read at the
 version that it had. One that is taken over asleep is sealed in the background, many in one message, and adopted when it
-wakes. What is kept of it here is when that will be.
+wakes. What is kept of it here is its epoch, that version, and when it is wanted, if it is: one timer for all. Of those
+that went to sleep last the record is kept, too: they wake without asking anybody, as if they had never slept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
 
 from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import wall_s
-from tenured.core.cells import Version
+from tenured.core.frames import Known
 from tenured.core.turns import Wake
+from tenured.core.waking import Plans
 from tenured.host.alarms import until
 from tenured.host.site import Site
 from tenured.host.stores import RecordLost
@@ -25,20 +28,35 @@ log = logging.getLogger("tenured.host.sleeping")
 
 LONGEST_S = 60.0
 """Between two looks at the clocks."""
+LEAST_S = 0.001
+"""What is left of a wait may be too little for the loop's clock to see."""
+FENCED_S = 0.25
+"""Between two looks while no lease is held."""
+AT_ONCE = 200
+"""Agents that are woken in one turn of the loop."""
+SEALING = 1000
+"""Agents whose epochs are being sealed at a time; the others wait, and each that is called is woken at once."""
+KEPT_BYTES = 16 * 1024 * 1024
+"""Of records that are kept, in all; the others are read again."""
+KEPT_SHARE = 16
+"""A record that is larger than such a part of them is not kept."""
+ENTRY_BYTES = 150
+"""What an entry takes beside its bytes."""
 _wake = msgspec.msgpack.Decoder(Wake).decode
 
 
 class Sleeper:
     """One agent."""
 
-    __slots__ = ("epoch", "known", "timer", "uid")
+    __slots__ = ("epoch", "known", "told", "uid")
 
-    def __init__(self, uid: str, epoch: int, known: Version | None) -> None:
+    def __init__(self, uid: str, epoch: int, known: Known | None = None, told: Wake | None = None) -> None:
         self.uid = uid
         self.epoch = epoch
         self.known = known
         """What it had committed when it went to sleep here; None: its epoch is to be sealed."""
-        self.timer: asyncio.Handle | None = None
+        self.told = told
+        """When it will be awake, as the registry was told last; None: it does not know that it sleeps."""
 
 
 class Sleepers:
@@ -49,6 +67,13 @@ class Sleepers:
         self._site = site
         self._wake = wake
         self._all: dict[str, Sleeper] = {}
+        self._plans = Plans()
+        self._kept = _Kept()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
+        """Of the timer; uvloop's handle of one that is due at once does not know it."""
+        self._unsealed: deque[tuple[Sleeper, bool]] = deque()
+        """With whether a state must be found."""
         self._sealing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -57,36 +82,72 @@ class Sleepers:
     def __contains__(self, uid: str) -> bool:
         return uid in self._all
 
-    def epochs(self) -> dict[str, int]:
-        """uid -> epoch."""
-        return {uid: one.epoch for uid, one in self._all.items()}
+    def get(self, uid: str) -> Sleeper | None:
+        """One that sleeps."""
+        return self._all.get(uid)
 
-    def lay(self, uid: str, epoch: int, known: Version, wake: Wake) -> None:
+    def lay(self, one: Sleeper, wake: Wake) -> None:
         """It goes to sleep here."""
-        one = self._all[uid] = Sleeper(uid, epoch, known)
+        self._all[one.uid] = one
+        self._kept.add(one)
         self._wait(one, wake)
-        self._tell(one, wake)
 
     def take_over(self, row: AgentRow) -> None:
         """It sleeps, and is ours now: seal its epoch, and learn when it must be awake."""
-        one = self._all[row.uid] = Sleeper(row.uid, row.epoch, None)
-        task = asyncio.get_running_loop().create_task(self._seal(one, expect_state=row.ready_epoch > 0))
-        self._sealing.add(task)
-        task.add_done_callback(self._sealing.discard)
+        one = self._all[row.uid] = Sleeper(row.uid, row.epoch)
+        self._unsealed.append((one, row.ready_epoch > 0))
+        self._seal_next()
 
     def take(self, uid: str) -> Sleeper | None:
         """It is woken, or leaves."""
         one = self._all.pop(uid, None)
-        if one is not None and one.timer is not None:
-            one.timer.cancel()
+        if one is not None:
+            self._plans.drop(uid)
+            self._kept.drop(one)
         return one
+
+    def look(self) -> None:
+        """Wake those whose time has come, by clocks that may have been set meanwhile."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lease = self._site.lease
+        held = lease.held
+        if held:
+            for uid in self._plans.due(lease.cluster_now, wall_s(), AT_ONCE):
+                self._wake(uid)
+        seconds = self._plans.wait_s(lease.cluster_now, wall_s())
+        if seconds is not None:
+            self._look_in(seconds if held else FENCED_S)
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        pause = min(max(seconds, LEAST_S), LONGEST_S)
+        self._timer, self._look_at = loop.call_later(pause, self.look), loop.time() + pause
 
     def stop(self) -> None:
         """Wake nobody any more."""
-        for uid in list(self._all):
-            self.take(uid)
+        self._all.clear()
+        self._plans, self._kept = Plans(), _Kept()
+        self._unsealed.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._sealing:
             task.cancel()
+
+    def _seal_next(self) -> None:
+        while self._unsealed and len(self._sealing) < SEALING:
+            one, expect_state = self._unsealed.popleft()
+            if self._all.get(one.uid) is one:  # not woken, and not gone meanwhile
+                task = asyncio.get_running_loop().create_task(self._seal(one, expect_state=expect_state))
+                self._sealing.add(task)
+                task.add_done_callback(self._sealed)
+
+    def _sealed(self, task: asyncio.Task[None]) -> None:
+        self._sealing.discard(task)
+        self._seal_next()
 
     async def _seal(self, one: Sleeper, *, expect_state: bool) -> None:
         record = self._site.store.open(one.uid, one.epoch, expect_state=expect_state, bare=True)
@@ -95,31 +156,51 @@ class Sleepers:
             wake = _wake(data) if data else Wake()
         except (RecordLost, msgspec.DecodeError) as error:
             log.info("%s is woken: %s", one.uid, error)  # an activation says what is wrong, and to whom
-            self._due(one)
+            if self._all.get(one.uid) is one:
+                self._wake(one.uid)
             return
         finally:
             self._site.store.close(record)
         if self._all.get(one.uid) is one:
             self._wait(one, wake)
-            self._tell(one, wake)
 
     def _wait(self, one: Sleeper, wake: Wake) -> None:
-        """Until its time has come, by clocks that are set and read anew meanwhile."""
+        """Until its time has come; the registry is told when that will be."""
+        self._plans.put(one.uid, wake)
         seconds = until(wake, self._site.lease)
-        if seconds is None or self._all.get(one.uid) is not one:
+        if seconds is not None and (self._timer is None or self._look_at > asyncio.get_running_loop().time() + seconds):
+            self._look_in(seconds)
+        if one.told != wake:
+            one.told = wake
+            wake_at = 0.0 if seconds is None else wall_s() + max(0.0, seconds)
+            self._site.reports.hibernated(one.uid, one.epoch, wake_at)
+
+
+class _Kept:
+    """Sleepers whose records are kept, up to a bound; the first one to go to sleep is the first to be forgotten."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[Sleeper, int] = {}
+        self._bytes = 0
+
+    def add(self, one: Sleeper) -> None:
+        entries = (one.known.entries if one.known is not None else None) or {}
+        size = sum(len(data) + ENTRY_BYTES for data in entries.values())
+        if not 0 < size <= KEPT_BYTES // KEPT_SHARE:
+            _forget(one)
             return
-        loop = asyncio.get_running_loop()
-        if seconds > LONGEST_S:
-            one.timer = loop.call_later(LONGEST_S, self._wait, one, wake)
-        elif seconds > 0 or not self._site.lease.held:
-            one.timer = loop.call_later(max(seconds, 0.25), self._wait, one, wake)
-        else:
-            one.timer = loop.call_soon(self._due, one)
+        self._sizes[one] = size
+        self._bytes += size
+        while self._bytes > KEPT_BYTES:
+            oldest = next(iter(self._sizes))
+            self.drop(oldest)
+            _forget(oldest)
 
-    def _due(self, one: Sleeper) -> None:
-        if self._all.get(one.uid) is one:
-            self._wake(one.uid)
+    def drop(self, one: Sleeper) -> None:
+        self._bytes -= self._sizes.pop(one, 0)
 
-    def _tell(self, one: Sleeper, wake: Wake) -> None:
-        seconds = until(wake, self._site.lease)
-        self._site.reports.hibernated(one.uid, one.epoch, 0.0 if seconds is None else wall_s() + max(0.0, seconds))
+
+def _forget(one: Sleeper) -> None:
+    """Its version is enough to read it again."""
+    if one.known is not None:
+        one.known = Known(one.known.version)

@@ -52,7 +52,7 @@ class Store(OwnedRecords):
         self._view = 0
 
     def open(
-        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Version | None = None
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Known | None = None
     ) -> OwnedRecord:
         """Starts to seal the epoch, if it is not the first of its uid; many opened in one loop turn share a frame
         (protocol additions 6).

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from tenured.core.cells import Version
-from tenured.core.frames import Adopted
+from tenured.core.frames import Adopted, Known
 
 
 class RecordLost(Exception):
@@ -67,6 +67,11 @@ class Record(Protocol):
         """Why nothing can be written any more."""
         ...
 
+    @property
+    def known(self) -> Known:
+        """What is committed, while nothing is being written, as it is stored: to open it again with."""
+        ...
+
     async def asleep(self) -> bytes:
         """Of one that was opened `bare`: the clear field `w` of the highest version, once the epoch is sealed. Raises
         RecordLost.
@@ -95,12 +100,12 @@ class StateStore(Protocol):
         ...
 
     def open(
-        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: Version | None = None
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: Known | None = None
     ) -> Record:
         """Starts to seal the epoch. `expect_state`: "nothing found" is a loss, no beginning [nothing].
 
         `bare`: the agent sleeps: ask for `asleep`, not `adopted`. `known`: what this process had committed under this
-        epoch, all of it, when the agent went to sleep.
+        epoch, all of it, when the agent went to sleep: `Record.known` of then.
         """
         ...
 

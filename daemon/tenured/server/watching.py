@@ -162,8 +162,9 @@ class WatchHub:
         for key in delta.changed:
             if key.kind == "host":  # sentences of agents that wait for this host depend on its row
                 every = turned is None or key.name in turned
-                depending = (agent for agent in registry.agents_of(key.name) if every or not agent.ready)
-                keys.update(dict.fromkeys(RowKey("agent", agent.uid) for agent in depending))
+                held = (registry.agents[uid] for uid in registry.held_by.get(key.name, ()))
+                depending = (agent.uid for agent in held if not agent.ready or (every and agent.hibernation is None))
+                keys.update(dict.fromkeys(RowKey("agent", uid) for uid in sorted(depending, key=int)))
         todo = list(keys)
         while len(todo) > CHUNK_ROWS:
             part, todo = todo[:CHUNK_ROWS], todo[CHUNK_ROWS:]

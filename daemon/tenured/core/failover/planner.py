@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from typing import TypeVar
 
 from tenure_api.reasons import Reason
@@ -18,6 +19,7 @@ from tenured.core.commands import (
     Command,
     ExpireHost,
     ForgetHosts,
+    FreeAgents,
     MarkAvailable,
     MarkUnavailable,
     SetWaiting,
@@ -39,6 +41,8 @@ T = TypeVar("T")
 
 BATCH = 1000
 """Items of one entry at most."""
+ASLEEP = BATCH
+"""Agents that sleep and are placed at a time."""
 UNSETTLED_NS = 5 * NS
 """After so long a command whose fate nobody told counts as settled."""
 HOST_ROWS_KEPT_NS = 600 * NS
@@ -59,6 +63,8 @@ class Planner:
         self._classes = Classes()
         self._queue = Queue()
         self._newcomers = Newcomers()
+        self._leaving: dict[str, list[str]] = {}
+        """Incarnation that has ended -> agents that it held then; the last one is the first to be taken from it."""
         self._open: dict[int, tuple[Command, int]] = {}
         self._seen: object = None
         self._told_at = 0
@@ -70,6 +76,7 @@ class Planner:
         self._classes.reset()
         self._queue.clear()
         self._newcomers.clear()
+        self._leaving.clear()
         self.held = NOTHING_HELD
         self.waits_for_places = False
         self._seen = None
@@ -91,6 +98,7 @@ class Planner:
         new += self._classified(registry, leases, held, now, wall)
         if not self._under_way(Assign, SetWaiting, MarkUnavailable, MarkAvailable):
             new += self._placements(registry, leases, now, wall)
+            new += self._freed(registry, wall)
         for command in new:
             self._open[id(command)] = (command, now)
         return new
@@ -131,10 +139,32 @@ class Planner:
             if silence.incarnation not in proposed and registry.hosts[silence.incarnation].name not in held
         ]
         oldest = registry.cluster_ns - HOST_ROWS_KEPT_NS
-        ended = tuple(host.incarnation for host in registry.hosts.values() if not host.alive and host.ended_ns < oldest)
+        ended = tuple(
+            host.incarnation
+            for host in registry.hosts.values()
+            if not host.alive and host.ended_ns < oldest and host.incarnation not in registry.held_by
+        )
         if ended and not self._under_way(ForgetHosts):
             new.append(ForgetHosts(incarnations=ended, wall=wall))
         return new
+
+    def _freed(self, registry: Registry, wall: float) -> list[Command]:
+        """The next agents of incarnations that held too many for the entry that ended them, in the order in which they
+        are placed; while few wait to be placed.
+        """
+        ended = [incarnation for incarnation in registry.held_by if registry.ended(incarnation)]
+        if not ended or self._under_way(FreeAgents) or len(list(islice(self._queue.waiting(registry), BATCH))) >= BATCH:
+            return []
+        incarnation = min(ended)
+        leaving = self._leaving.get(incarnation)
+        if leaving is None:
+            held = (registry.agents[uid] for uid in registry.held_by[incarnation])
+            order = sorted(((not agent.spec.critical, int(agent.uid)) for agent in held), reverse=True)
+            leaving = [str(uid) for _, uid in order]
+            self._leaving = {incarnation: leaving}
+        while leaving and leaving[-1] not in registry.held_by[incarnation]:
+            leaving.pop()
+        return [FreeAgents(incarnation=incarnation, uids=tuple(reversed(leaving[-BATCH:])), wall=wall)]
 
     def _classified(
         self, registry: Registry, leases: LeaderLeases, held: AbstractSet[str], now: int, wall: float
@@ -186,10 +216,13 @@ class Planner:
         if seen == self._seen:
             return self._told(registry, [], now, wall)
         self._seen = seen
-        full: frozenset[str] = frozenset(name for name, places in (free or {}).items() if not places)
         most = sum(free.values()) if free is not None else len(registry.unheld)
-        batch = queue.first(registry, most + 1)
-        more, batch = len(batch) > most, batch[:most]
+        batch, more = queue.first(registry, most, asleep=False)
+        asleep = not batch
+        if asleep:  # those that are left asleep take no places, and wait for nobody who does
+            batch, others = queue.first(registry, ASLEEP, asleep=True)
+            more, free = more or others, None
+        full: frozenset[str] = frozenset(name for name, places in (free or {}).items() if not places)
         loads = {incarnation: load.cpu for incarnation, load in leases.loads().items()}
         placed = place(registry, batch, avoid=avoid, seed=self.seed, loads=loads, busy=full)
         chosen = _within(placed, free)

@@ -30,6 +30,7 @@ class Queue:
         """uids that cannot be placed as things stand."""
         self._lost: list[str] = []
         self._order: list[str] = []
+        """The last one is the first to be placed."""
         self._since: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._standing: Standing | None = None
@@ -58,7 +59,7 @@ class Queue:
         self._told = {uid: at for uid, at in self._told.items() if uid in self._since}
         free = [agent for agent in agents if not tied(agent) or (agent.spec.pool, agent.last_node) in nodes]
         self._lost = [agent.uid for agent in free if was_lost(agent)]
-        self._order = [agent.uid for agent in sorted(free, key=lambda agent: self._rank(agent, now))]
+        self._order = [agent.uid for agent in sorted(free, key=lambda agent: self._rank(agent, now), reverse=True)]
         return True
 
     def lost(self, registry: Registry) -> bool:
@@ -67,18 +68,23 @@ class Queue:
             self._lost.pop()
         return bool(self._lost)
 
-    def first(self, registry: Registry, most: int) -> list[Agent]:
-        """Return the first `most` that may be placed."""
+    def first(self, registry: Registry, most: int, *, asleep: bool) -> tuple[list[Agent], bool]:
+        """Return the first `most` that may be placed, of those that are to be started or of those that are to be left
+        asleep; and whether there are more.
+        """
         found: list[Agent] = []
         for agent in self.waiting(registry):
-            if len(found) >= most:
-                break
-            found.append(agent)
-        return found
+            if (agent.hibernation is not None) is asleep:
+                if len(found) >= most:
+                    return found, True
+                found.append(agent)
+        return found, False
 
     def waiting(self, registry: Registry) -> Iterable[Agent]:
         """Yield those that may be placed, in order."""
-        for uid in self._order:
+        while self._order and self._order[-1] not in registry.unheld:
+            self._order.pop()  # it has a holder; who loses his makes the order anew
+        for uid in reversed(self._order):
             if uid in registry.unheld and uid not in self.stuck:
                 yield registry.agents[uid]
 
