@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -39,6 +38,7 @@ from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordTooLarg
 from tenured.host.telling import Telling
 from tenured.host.trials import Trials
 from tenured.host.turning import Turns
+from tenured.host.waitlist import Waitlist
 from tenured.host.worker import ActivationRefused, Worker, WorkerLost
 
 log = logging.getLogger("tenured.host.holder")
@@ -88,7 +88,7 @@ class Holder:
         self._agent = row.spec.id
         self._telling = Telling(site, row.uid, row.spec.id, row.epoch)
         self._policy = policy_of(row)
-        self._queue: deque[Job] = deque()
+        self._queue: Waitlist[Job] = Waitlist()
         """What came before the record was adopted."""
         self._parts: _Parts | None = None
         self._stopping = False
