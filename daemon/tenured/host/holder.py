@@ -221,7 +221,7 @@ class Holder:
                 return
 
     def _may_sleep(self, parts: _Parts) -> bool:
-        """Nothing was asked for so long, and nothing is under way [sleep_settled]."""
+        """Nothing was asked for so long, and nothing is under way [sleep_settled, sleep_owing]."""
         limit = self._policy.idle_timeout_s
         if limit is None or self._on_asleep is None or self.phase is not Phase.READY or not self._policy.durable:
             return False
