@@ -149,13 +149,12 @@ def test_the_row_of_a_large_host_stays_while_agents_leave_it(leader: Leader) -> 
 def test_those_that_sleep_are_moved_asleep_and_take_no_places(leader: Leader) -> None:
     """They are sealed, and not started: many at a time, while others wait until there is room."""
     awake = leader.hold(*(f"a-{n}" for n in range(3 * PLACES)))
-    asleep = leader.hold(*(f"s-{n}" for n in range(2 * planner.ASLEEP)))
+    asleep = leader.hold(*(f"s-{n}" for n in range(20 * PLACES)))
     for uid in asleep:
         leader.world.report(uid, hibernated=c.HibernationReport())
     leader.lose()
     assert leader.assigned() == awake[: 2 * PLACES], "whoever was awake goes first"
-    assert leader.assigned() == asleep[: planner.ASLEEP]
-    assert leader.assigned() == asleep[planner.ASLEEP :]
+    assert leader.assigned() == asleep
     assert leader.assigned() == []
     assert leader.planner.waits_for_places
     leader.ready()

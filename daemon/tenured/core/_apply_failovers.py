@@ -30,8 +30,11 @@ def open_record(
 ) -> int:
     """Note the end of an incarnation that nobody asked for; return the record's id."""
     number = registry.revision + 1
-    first = nsmallest(ITEMS_LIMIT, agents, key=lambda agent: (not agent.spec.critical, int(agent.uid)))
-    items = tuple(FailoverItem(uid=agent.uid, id=agent.id, critical=agent.spec.critical) for agent in first)
+    first = nsmallest(ITEMS_LIMIT, (int(agent.uid) for agent in agents if agent.spec.critical))
+    if len(first) < ITEMS_LIMIT:
+        first += nsmallest(ITEMS_LIMIT - len(first), (int(agent.uid) for agent in agents if not agent.spec.critical))
+    named = (registry.agents[str(uid)] for uid in first)
+    items = tuple(FailoverItem(uid=agent.uid, id=agent.id, critical=agent.spec.critical) for agent in named)
     registry.put(
         FailoverRecord(
             id=number,

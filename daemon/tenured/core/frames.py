@@ -96,7 +96,7 @@ class Adopted(msgspec.Struct, frozen=True):
     entries: Mapping[str, bytes]
 
 
-class Known(msgspec.Struct, frozen=True):
+class Known(msgspec.Struct, frozen=True, gc=False):
     """What an owner had committed, all of it, when its agent went to sleep [sleep_settled]."""
 
     version: Version

@@ -389,6 +389,8 @@ class Owner:
         for peer in self._peers.values():
             if peer.seal is not None and peer.seal.version == self.version:
                 peer.acked, peer.chained = self.version.seq, True
+            if peer.seal is not None and peer.seal.entries is not None:  # one copy is enough, for as long as it lives
+                peer.seal = msgspec.structs.replace(peer.seal, entries=None)
             peer.answered()
         return Output(outcomes=[Adopted(self.version, dict(self.entries))])
 

@@ -16,6 +16,9 @@ from tenured.core.model import GENERAL_PURPOSE
 TYPES_LIMIT = 10_000
 """Types of signals whose classes are remembered; then they are looked up anew."""
 
+PLACES_LIMIT = 10_000
+"""Of those that are looked for when an agent is listed; then they are gathered anew."""
+
 Table = dict[tuple[str, ...], set[str]]
 """Key -> uids."""
 
@@ -45,6 +48,8 @@ class Audience:
         self._grouped: Table = {}
         """(namespace, group) -> agents that name it in a spread."""
         self._places: dict[str, _Place] = {}
+        self._alike: dict[_Place, _Place] = {}
+        """One of all that are equal: most agents of a class are listed alike."""
         self._classes: dict[tuple[str, str], list[ClassInfo]] | None = None
         """(pool, class) -> how hosts describe it; None: to be made anew."""
         self._hearing: dict[str, frozenset[tuple[str, str]]] = {}
@@ -54,20 +59,23 @@ class Audience:
 
     def clear(self) -> None:
         """Forget all rows."""
-        for table in (self._kinds, self._offering, self._grouped, self._places):
+        for table in (self._kinds, self._offering, self._grouped, self._places, self._alike):
             table.clear()
         self._forget_classes()
 
-    def put(self, row: AgentRow) -> None:
-        """An agent's row is new or has changed."""
+    def put(self, uid: str, row: AgentRow) -> None:
+        """An agent's row is new or has changed. `uid`: of the row, the very object that others keep."""
         place = _place(row.spec, row.deleting)
-        old = self._places.get(row.uid)
+        old = self._places.get(uid)
         if old == place:
             return
-        self._unlist(row.uid, old)
-        self._places[row.uid] = place
+        if len(self._alike) >= PLACES_LIMIT:
+            self._alike.clear()
+        place = self._alike.setdefault(place, place)
+        self._unlist(uid, old)
+        self._places[uid] = place
         for table, key in self._entries(place):
-            table.setdefault(key, set()).add(row.uid)
+            table.setdefault(key, set()).add(uid)
 
     def drop(self, uid: str) -> None:
         """An agent's row is gone."""

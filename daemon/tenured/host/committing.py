@@ -9,7 +9,6 @@ write's fate is known (protocol additions 11).
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -27,6 +26,7 @@ from tenured.host.owing import Owing
 from tenured.host.site import Site
 from tenured.host.stores import RecordLost, RecordTooLarge
 from tenured.host.telling import Telling
+from tenured.host.waitlist import Waitlist
 from tenured.host.worker import Worker
 
 ALL = 1_000_000
@@ -37,8 +37,8 @@ NO_ROOM_S = 5.0
 class Runner(Protocol):
     """Who runs the turns."""
 
-    flights: deque[Flight]
-    suspects: deque[Job]
+    flights: Waitlist[Flight]
+    suspects: Waitlist[Job]
     accepting: bool
     worker: Worker | None
     on_committed: Callable[[tuple[tenure_link.Due, ...] | None], None]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec
 
 log = logging.getLogger("tenured.host.guarding")
@@ -24,11 +25,11 @@ class Guard:
     def __call__(self, work: Callable[P, None]) -> Callable[P, None]:
         """The same, which raises nothing."""
 
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-            try:
-                work(*args, **kwargs)
-            except Exception as error:
-                log.exception("%s: a defect ends its activation", self._agent)
-                self.on_defect(error)
+        return partial(self._run, work)  # a third of a closure's memory, and every agent has some six
 
-        return guarded
+    def _run(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            work(*args, **kwargs)
+        except Exception as error:
+            log.exception("%s: a defect ends its activation", self._agent)
+            self.on_defect(error)

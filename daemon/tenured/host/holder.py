@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -40,6 +39,7 @@ from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordUnreada
 from tenured.host.telling import Telling
 from tenured.host.trials import Trials
 from tenured.host.turning import Turns
+from tenured.host.waitlist import Waitlist
 from tenured.host.worker import ActivationRefused, Worker, WorkerLost
 
 log = logging.getLogger("tenured.host.holder")
@@ -89,7 +89,7 @@ class Holder:
         self._agent = row.spec.id
         self._telling = Telling(site, row.uid, row.spec.id, row.epoch)
         self._policy = policy_of(row)
-        self._queue: deque[Job] = deque()
+        self._queue: Waitlist[Job] = Waitlist()
         """What came before the record was adopted."""
         self._parts: _Parts | None = None
         self._stopping = False
@@ -224,7 +224,7 @@ class Holder:
                 return
 
     def _may_sleep(self, parts: _Parts) -> bool:
-        """Nothing was asked for so long, and nothing is under way [sleep_settled]."""
+        """Nothing was asked for so long, and nothing is under way [sleep_settled, sleep_owing]."""
         limit = self._policy.idle_timeout_s
         if limit is None or self._on_asleep is None or self.phase is not Phase.READY or not self._policy.durable:
             return False

@@ -14,6 +14,11 @@ from tenured.logs import set_up
 COMM = Path("/proc/self/comm")
 GO_VARIABLE = "TENURE_GO_FD"
 """Set by `tenured.supervisor` for a spare: the descriptor on which it waits."""
+COLLECT = (20_000, 20, 10)
+"""Python's collector of cycles looks at new objects after so many allocations, and at all but the oldest after so many
+such looks. By its defaults (700, 10) most activations grow old before they end, and are garbage until it looks at
+everything, which holds the loop for a millisecond per thousand agents.
+"""
 EXIT_GONE = 69
 """This incarnation was declared dead: the supervisor starts the next one, which registers anew (protocol 1, host 4)."""
 
@@ -30,6 +35,7 @@ def main(arguments: list[str]) -> int:
     if not _our_turn():
         return 0
     gc.freeze()  # what is imported lives as long as the process: a collection that looks at it takes 60 ms and more
+    gc.set_threshold(*COLLECT)
     try:
         gone = uvloop.run(Host(options).run())
     except (OSError, StorageError) as error:

@@ -116,13 +116,14 @@ class Mirror:
 
     def _put(self, row: AgentRow) -> bool:
         """True: it is ours, or was."""
-        self.agents[row.uid] = row
-        self._audience.put(row)
-        self._by_id[row.spec.id] = row.uid
+        uid = row.uid  # each reading of it is another object of 50 bytes, and a host keeps it in five places
+        self.agents[uid] = row
+        self._audience.put(uid, row)
+        self._by_id[row.spec.id] = uid
         if row.incarnation == self.incarnation:
-            self.mine[row.uid] = row
+            self.mine[uid] = row
             return True
-        return self.mine.pop(row.uid, None) is not None
+        return self.mine.pop(uid, None) is not None
 
     def _drop(self, uid: str) -> None:
         row = self.agents.pop(uid, None)

@@ -6,7 +6,6 @@ All decisions are the owner's. Here: who waits for what, the limit of a record, 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tenured.core import register
@@ -19,6 +18,7 @@ from tenured.host.stores import (
     RecordTooLarge,
     RecordUnreadable,
 )
+from tenured.host.waitlist import Waitlist
 
 
 class OwnedRecord:
@@ -35,7 +35,7 @@ class OwnedRecord:
         """Bytes of the owner's entries; None: not counted yet."""
         self._adopted: asyncio.Future[register.Adopted] = asyncio.get_running_loop().create_future()
         self._asleep: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: Waitlist[tuple[int, asyncio.Future[None]]] = Waitlist()
         self._end: RecordLost | None = None
 
     async def asleep(self) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 import msgspec
@@ -180,7 +180,7 @@ class _Kept:
     """Sleepers whose records are kept, up to a bound; the first one to go to sleep is the first to be forgotten."""
 
     def __init__(self) -> None:
-        self._sizes: dict[Sleeper, int] = {}
+        self._sizes: OrderedDict[Sleeper, int] = OrderedDict()
         self._bytes = 0
 
     def add(self, one: Sleeper) -> None:
@@ -192,8 +192,8 @@ class _Kept:
         self._sizes[one] = size
         self._bytes += size
         while self._bytes > KEPT_BYTES:
-            oldest = next(iter(self._sizes))
-            self.drop(oldest)
+            oldest, size = self._sizes.popitem(last=False)
+            self._bytes -= size
             _forget(oldest)
 
     def drop(self, one: Sleeper) -> None:

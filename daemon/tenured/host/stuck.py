@@ -30,6 +30,12 @@ class Watchdog:
         if self._timer is None:
             self._look()
 
+    def stop(self) -> None:
+        """No turn runs any more. A timer that is left would keep all of an activation in memory."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _look(self) -> None:
         self._timer = None
         flight = self._running()

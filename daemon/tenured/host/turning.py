@@ -12,7 +12,6 @@ before it; those that ran later never saw it, and stay.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -30,6 +29,7 @@ from tenured.host.site import Site
 from tenured.host.stores import RecordLost
 from tenured.host.stuck import Watchdog
 from tenured.host.telling import Telling
+from tenured.host.waitlist import Waitlist
 from tenured.host.worker import Worker, WorkerLost
 
 AHEAD = 64
@@ -43,8 +43,8 @@ class Turns:
         self.ledger = ledger
         self.used_ns = boot_ns()
         """When something was asked last."""
-        self.flights: deque[Flight] = deque()
-        self.suspects: deque[Job] = deque()
+        self.flights: Waitlist[Flight] = Waitlist()
+        self.suspects: Waitlist[Job] = Waitlist()
         """Were running when their worker ended: to be tried alone (protocol 3, poison)."""
         self.accepting = False
         """A turn has come to its first step: nothing begins until it is known to be owed."""
@@ -59,7 +59,7 @@ class Turns:
         self._commits = Commits(site, telling, ledger, judge, outgoing, self.owing, self)
         self._queries = Queries(site, telling, judge, self.pump)
         self._watchdog = Watchdog(self._running, self._kill, self._guard)
-        self._queue: deque[Job] = deque()
+        self._queue: Waitlist[Job] = Waitlist()
         self._over: asyncio.Future[None] | None = None
         self._only: Job | None = None
         self._in_doubt: list[Job] = []
@@ -142,6 +142,7 @@ class Turns:
             self._guard(self.pump)()
             await over
         finally:
+            self._watchdog.stop()
             worker.on_lost.pop(self._lost, None)
             self.worker = self._only = self._over = None
 
@@ -177,7 +178,7 @@ class Turns:
     def _lost(self) -> None:
         """The worker is gone, with every draft: what was sent first is a suspect, the rest begins anew."""
         worker, running = self.worker, self._running()
-        flights, self.flights = list(self.flights), deque()
+        flights, self.flights = list(self.flights), Waitlist[Flight]()
         self.accepting = False
         again: list[Job] = []
         self._in_doubt = []

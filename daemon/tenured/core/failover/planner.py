@@ -158,9 +158,9 @@ class Planner:
         incarnation = min(ended)
         leaving = self._leaving.get(incarnation)
         if leaving is None:
-            held = (registry.agents[uid] for uid in registry.held_by[incarnation])
-            order = sorted(((not agent.spec.critical, int(agent.uid)) for agent in held), reverse=True)
-            leaving = [str(uid) for _, uid in order]
+            order = sorted(registry.held_by[incarnation], key=int, reverse=True)
+            critical = [uid for uid in order if registry.agents[uid].spec.critical]
+            leaving = [uid for uid in order if not registry.agents[uid].spec.critical] + critical
             self._leaving = {incarnation: leaving}
         while leaving and leaving[-1] not in registry.held_by[incarnation]:
             leaving.pop()
