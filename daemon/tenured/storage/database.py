@@ -27,6 +27,7 @@ APPLICATION_ID = 0x54_4E_52_45
 """`TNRE`: tells our files from others'."""
 CHECKPOINT_PAGES, CHECKPOINT_PAGES_MAX = 4000, 16000
 """Log pages after which an idle moment is used to checkpoint, and after which it is done at once."""
+PAGE = 4096
 
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -47,6 +48,8 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Open or create. Raises StoreCorrupt, StoreForeign, StoreFailed."""
         self._path = path
+        self._copied_changes = self._logged_bytes = 0
+        """Changes of rows before the log was begun anew, and bytes of values since."""
         existed = path.exists() and path.stat().st_size > 0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64, timeout=0)
@@ -140,6 +143,7 @@ class Database:
                 "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)",
                 [(uid, key, zlib.crc32(value), value) for key, value in puts.items()],
             )
+            self._logged_bytes += sum(map(len, puts.values()))
 
     def drop(self, uid: str) -> None:
         """Within a transaction."""
@@ -181,11 +185,15 @@ class Database:
 
     def tidy(self, *, idle: bool) -> None:
         """Checkpoint when the log has grown; failures are kept for the next commit to find."""
-        limit = CHECKPOINT_PAGES if idle else CHECKPOINT_PAGES_MAX
-        log = self._path.with_name(self._path.name + "-wal")
-        with contextlib.suppress(sqlite3.Error, OSError):
-            if log.stat().st_size > limit * 4096:
-                self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+        # What is in the log, not the size of its file, which is kept and written over: a page for each change of a row,
+        # more for a large value. Rows share pages, so that it is rather less.
+        changes = self._db.total_changes
+        pages = changes - self._copied_changes + self._logged_bytes // PAGE
+        if pages <= (CHECKPOINT_PAGES if idle else CHECKPOINT_PAGES_MAX):
+            return
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(RESTART)")
+            self._copied_changes, self._logged_bytes = changes, 0
 
     def close(self) -> None:
         """Checkpoint and close."""
