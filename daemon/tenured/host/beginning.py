@@ -20,7 +20,7 @@ from tenured.host.site import Site
 from tenured.host.stores import RecordTooLarge
 from tenured.host.worker import ActivationRefused
 
-FIRST_WRITE_S = 0.1
+FIRST_WRITE_S = 0.2
 """How long a first state waits for a turn. Until it is written the agent serves, and is not Ready."""
 FIRST_BYTES = 64 * 1024
 """A first state above it is written at once: whether it fits is known before anything is run on it."""

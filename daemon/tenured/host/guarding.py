@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import wraps
 from typing import ParamSpec
 
 log = logging.getLogger("tenured.host.guarding")
@@ -25,7 +24,6 @@ class Guard:
     def __call__(self, work: Callable[P, None]) -> Callable[P, None]:
         """The same, which raises nothing."""
 
-        @wraps(work)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
                 work(*args, **kwargs)
