@@ -136,6 +136,8 @@ async def test_a_host_that_answers_others_is_busy_and_not_frozen(monkeypatch: py
     looks = 0
 
     class Busy:
+        waiting = 1
+
         @property
         def heard(self) -> float:
             nonlocal looks

@@ -21,6 +21,9 @@ PATIENCE_S = 0.25
 """How long an answer may take, while nobody gets one there, before a changed route is looked for: a frozen host sends
 no RST.
 """
+EACH_S = 0.002
+LONGER_S = 0.75
+"""And how much longer for each call that waits there, and at most: no lease has ended by then."""
 FIRST_PAUSE_S = 0.02
 _BEFORE_JUDGEMENT = (errors.DeadlineExceeded, errors.PermissionDenied, errors.Unauthenticated, errors.VersionSkew)
 """Refusals that a host gives before it has looked for the call id among the marks (protocol additions 11)."""
@@ -46,6 +49,9 @@ class Peer(Protocol):
     """Somebody who takes calls: `sessions.Session`."""
 
     heard: float
+
+    @property
+    def waiting(self) -> int: ...
 
     def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]: ...
 
@@ -135,10 +141,16 @@ class Attempt:
         return None
 
     async def _patiently(self, peer: Peer) -> set[ReplyFuture]:
-        """Wait for an answer for as long as the peer answers others: it is busy then, and not frozen."""
+        """Wait for an answer for as long as the peer answers others, or has much to answer: it is busy, not frozen."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         while True:
-            done, _ = await asyncio.wait(self.sends, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-            if done or asyncio.get_running_loop().time() - peer.heard > PATIENCE_S:
+            patience_s = PATIENCE_S + min(LONGER_S, EACH_S * peer.waiting)
+            left = max(began, peer.heard) + patience_s - clock()
+            if left <= 0:
+                return set()
+            done, _ = await asyncio.wait(self.sends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if done:
                 return done
 
     def _settle(self, epoch: int) -> Reply | None:

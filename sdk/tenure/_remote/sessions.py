@@ -51,6 +51,11 @@ class Session:
         self._stream = calls_pb2_grpc.CallsStub(channel).Session()
         self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._receive_all())]
 
+    @property
+    def waiting(self) -> int:
+        """How many calls have no answer yet."""
+        return len(self._waiting)
+
     def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]:
         """Send a copy of the call; the reply comes in the future, or SessionLost."""
         future: asyncio.Future[calls_pb2.Reply] = asyncio.get_running_loop().create_future()
