@@ -13,7 +13,7 @@ import pytest
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, CALL_KIND_QUERY, Call
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec
-from tenured.host import beginning
+from tenured.host import beginning, newborns
 from tenured.host.holder import Holder, Phase
 from tenured.host.leasing import boot_ns
 from tests.host.test_turns import pack, reply_of, scene, submit  # noqa: F401 - a fixture
@@ -24,7 +24,7 @@ FIRST, ONE = pack({"n": 0}), pack({"n": 1})
 @pytest.fixture
 async def newborn(scene: Any, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: F811 - the fixture of that name
     """An agent that serves, and whose first state waits for as long as the test lets it."""
-    monkeypatch.setattr(beginning, "FIRST_WRITE_S", 3600.0)
+    monkeypatch.setattr(newborns, "FIRST_WRITE_S", 3600.0)
     spec = AgentSpec(id="shop/a", **{"class": "C"})
     holder = Holder(scene.site, AgentRow(uid="7", epoch=1, spec=spec))
     async with asyncio.timeout(5):
@@ -153,7 +153,7 @@ async def test_the_next_holder_begins_anew_where_nothing_was_written(
 ) -> None:
     """It finds nothing, and no Ready says that there was something [ready_written, nothing]."""
     await newborn.holder.stop(finish_turn=False)
-    monkeypatch.setattr(beginning, "FIRST_WRITE_S", 0.0)
+    monkeypatch.setattr(newborns, "FIRST_WRITE_S", 0.0)
     await newborn.start(epoch=2, ready_epoch=0)
     assert newborn.reports.said == [("ready", "7", 2)]
     assert newborn.servers.stored("7", "s") == [FIRST] * 3
@@ -176,6 +176,17 @@ async def test_a_large_first_state_is_written_before_anything_runs_on_it(
 ) -> None:
     """Whether it fits is known then."""
     monkeypatch.setattr(beginning, "FIRST_BYTES", 1)
-    monkeypatch.setattr(beginning, "FIRST_WRITE_S", 3600.0)
+    monkeypatch.setattr(newborns, "FIRST_WRITE_S", 3600.0)
     await scene.start()
     assert scene.servers.stored("7", "s") == [FIRST] * 3
+
+
+async def test_first_states_of_a_burst_wait_longer(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Their calls come later; each counts until its own is written, or it leaves."""
+    monkeypatch.setattr(newborns, "FIRST_WRITE_S", 0.0)
+    alone = scene.site.newborns.patience_s
+    scene.site.newborns.count = 10_000
+    assert alone < scene.site.newborns.patience_s <= newborns.LONGEST_S
+    scene.site.newborns.count = 0
+    await scene.start()
+    assert scene.site.newborns.count == 0

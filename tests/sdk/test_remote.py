@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -20,7 +21,7 @@ from grpc import aio
 from sdk_cluster import TOKEN, Calls, FakeCluster, error, fake_cluster, silent, value
 
 from tenure import errors
-from tenure._remote import Remote, discover, enrol, parse_url
+from tenure._remote import Remote, calls, discover, enrol, parse_url
 from tenure._remote.calls import Attempt
 from tenure._remote.sessions import ended
 from tenure_api import identity
@@ -125,6 +126,36 @@ async def test_a_frozen_host_is_left_when_the_route_changes(cluster: FakeCluster
         assert time.monotonic() - start < 2
     assert ids(frozen) == ids(other)
     assert len(other.seen) == 1
+
+
+async def test_a_host_that_answers_others_is_busy_and_not_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked where else the agent may be, however long the answer takes."""
+    monkeypatch.setattr(calls, "PATIENCE_S", 0.01)
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[calls_pb2.Reply] = loop.create_future()
+    looks = 0
+
+    class Busy:
+        waiting = 1
+
+        @property
+        def heard(self) -> float:
+            nonlocal looks
+            looks += 1
+            if looks == 5:
+                answer.set_result(calls_pb2.Reply(value=b"\x03"))
+            return loop.time()
+
+        def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]:
+            return answer
+
+    async def peer_of(route: common_pb2.Route) -> Busy:
+        return Busy()
+
+    routes: Any = SimpleNamespace(known=lambda agent: common_pb2.Route(agent=agent, host="h", epoch=1))
+    attempt = Attempt(calls_pb2.Call(agent=AGENT), routes, peer_of, loop.time() + 10)
+    assert (await attempt.run()).value == b"\x03"
+    assert looks == 5
 
 
 async def test_a_frozen_server_keeps_no_call_waiting(cluster: FakeCluster) -> None:

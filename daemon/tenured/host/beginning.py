@@ -20,8 +20,6 @@ from tenured.host.site import Site
 from tenured.host.stores import RecordTooLarge
 from tenured.host.worker import ActivationRefused
 
-FIRST_WRITE_S = 0.1
-"""How long a first state waits for a turn. Until it is written the agent serves, and is not Ready."""
 FIRST_BYTES = 64 * 1024
 """A first state above it is written at once: whether it fits is known before anything is run on it."""
 
@@ -36,6 +34,8 @@ class Beginning:
         self._outgoing = outgoing
         self._write_first = write_first
         self._timer: asyncio.TimerHandle | None = None
+        """Not None: the first state waits, or its write is under way."""
+        self._since = 0.0
 
     async def commit(self, activated: tenure_link.Activated) -> None:
         """Keep what it begins with: now, or, of a first state, with the first turn.
@@ -66,8 +66,19 @@ class Beginning:
         """It is in a worker's memory: whether what it begins with is durable. If not, it is soon: ask `is_over`."""
         if self._ledger.first is None:
             return True
-        self._timer = asyncio.get_running_loop().call_later(FIRST_WRITE_S, self._write_first)
+        self._site.newborns.count += 1
+        self._since = asyncio.get_running_loop().time()
+        self._wait()
         return False
+
+    def _wait(self) -> None:
+        """Until it has waited as long as it should by what waits now."""
+        loop = asyncio.get_running_loop()
+        left = self._since + self._site.newborns.patience_s - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._wait)
+        else:
+            self._write_first()
 
     def is_over(self) -> bool:
         """Whether what has just been committed was the first state that `serves` had seen waiting."""
@@ -81,3 +92,4 @@ class Beginning:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._site.newborns.count -= 1

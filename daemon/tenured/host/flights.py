@@ -31,6 +31,10 @@ class Flight:
     """A step that it has come to, and that is not durable yet."""
 
 
+_NOTHING = turns.Turn(turns.Book(), {})
+"""Of a write that is not made yet; shared, and changed by nobody."""
+
+
 @dataclass(eq=False)
 class Write:
     """What goes to the store at once."""
@@ -43,5 +47,5 @@ class Write:
     settled: bool = False
     due: tuple[tenure_link.Due, ...] | None = None
     """What is planned from then on; None: as before."""
-    turn: turns.Turn = field(default_factory=lambda: turns.Turn(turns.Book(), {}))
+    turn: turns.Turn = _NOTHING
     began_ns: int = 0

@@ -131,6 +131,8 @@ class OwnedRecords:
         """`clock`: nanoseconds of the boot clock."""
         self._clock = clock
         self._records: dict[OwnedRecord, None] = {}
+        self._open: dict[OwnedRecord, None] = {}
+        """Those that may wait for an answer: few of many. Whatever opens something comes through `_dispatch`."""
         self._flushing = False
 
     @property
@@ -142,6 +144,7 @@ class OwnedRecords:
         """Forgets a record; answers under way are dropped."""
         if isinstance(record, OwnedRecord):
             self._records.pop(record, None)
+            self._open.pop(record, None)
 
     def deleted(self, uids: Iterable[str]) -> None:
         """The registry has these agents no more. Whoever keeps the records drops them [uid_drop]."""
@@ -158,6 +161,7 @@ class OwnedRecords:
 
     def _dispatch(self, record: OwnedRecord, output: register.Output) -> None:
         if output.sends:
+            self._open[record] = None
             for send in output.sends:
                 self._enqueue(record, send)
             self._flush_soon()

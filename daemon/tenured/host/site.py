@@ -11,6 +11,7 @@ from tenured.host.leasing import Lease
 from tenured.host.logs import AgentLogs
 from tenured.host.metrics import Metrics
 from tenured.host.mirror import Mirror
+from tenured.host.newborns import Newborns
 from tenured.host.pool import WorkerPool
 from tenured.host.reports import Reporter
 from tenured.host.stores import StateStore
@@ -31,5 +32,6 @@ class Site:
     courier: Courier
     random: Callable[[], float]
     """0 to 1."""
+    newborns: Newborns = field(default_factory=Newborns)
     turns: count[int] = field(default_factory=lambda: count(1))
     """Numbers of turns on the worker link, never used twice by one daemon."""

@@ -71,9 +71,11 @@ class Store(OwnedRecords):
         while True:
             await asyncio.sleep(register.RETRY_NS / 2 / 1e9)
             now = self._clock()
-            for record in list(self._records):
+            for record in list(self._open):
                 if record.owner.busy:
                     self._dispatch(record, record.owner.tick(now))
+                else:
+                    del self._open[record]
 
     def connected(self, server: str) -> None:
         """A link is up: what is open there is repeated at once."""

@@ -200,7 +200,8 @@ class Api:
             return registry_pb2.ResolveResponse(error=_not_found(request.agent), cluster_time=self._cluster_time())
         if agent.epoch == request.known_epoch:
             seen = (agent.epoch, agent.ready)
-            await self._replica.until(lambda: self._standing(request.agent) != seen, max(0.0, end - loop.time()))
+            left = max(0.0, end - loop.time())
+            await self._replica.until_agent(agent.uid, lambda: self._standing(request.agent) != seen, left)
         agent = self._replica.registry.agent(request.agent)
         if agent is None:
             return registry_pb2.ResolveResponse(error=_not_found(request.agent), cluster_time=self._cluster_time())

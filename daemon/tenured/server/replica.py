@@ -56,6 +56,8 @@ class Replica:
         self.registry = Registry()
         self._listeners: list[Listener] = []
         self._reached: list[tuple[int, asyncio.Future[None]]] = []
+        self._watched: dict[str, list[asyncio.Future[None]]] = {}
+        """uid -> those who wait for a change of that agent's row."""
 
     def listen(self, listener: Listener) -> None:
         """Add one who hears of changes."""
@@ -68,6 +70,10 @@ class Replica:
             for listener in self._listeners:
                 listener.changed(applied.changed)
             self._wake()
+            if self._watched:
+                for key in (*applied.changed.changed, *applied.changed.gone):
+                    if key.kind == "agent":
+                        self._wake_watched(key.name)
         return result
 
     def snapshot(self) -> Iterator[bytes]:
@@ -86,6 +92,8 @@ class Replica:
         for listener in self._listeners:
             listener.replaced()
         self._wake()
+        for uid in list(self._watched):
+            self._wake_watched(uid)
 
     async def reached(self, revision: int, timeout_s: float) -> bool:
         """Wait until this server's registry has that revision; False when the time passed first."""
@@ -109,6 +117,33 @@ class Replica:
         except TimeoutError:
             return condition()
         return True
+
+    async def until_agent(self, uid: str, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """As `until`, looked at only when that agent's row changed or went: of thousands who wait few are woken."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._watched.setdefault(uid, []).append(future)
+                    try:
+                        await future
+                    finally:
+                        self._forget(uid, future)
+        except TimeoutError:
+            return condition()
+        return True
+
+    def _wake_watched(self, uid: str) -> None:
+        for future in self._watched.pop(uid, ()):
+            if not future.done():
+                future.set_result(None)
+
+    def _forget(self, uid: str, future: asyncio.Future[None]) -> None:
+        waiting = self._watched.get(uid)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._watched[uid]
 
     async def _next_change(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -18,7 +18,12 @@ from tenure._remote.sessions import SessionLost
 from tenure_proto.v1 import calls_pb2, common_pb2
 
 PATIENCE_S = 0.25
-"""How long an answer may take before a changed route is looked for: a frozen host sends no RST."""
+"""How long an answer may take, while nobody gets one there, before a changed route is looked for: a frozen host sends
+no RST.
+"""
+EACH_S = 0.002
+LONGER_S = 0.75
+"""And how much longer for each call that waits there, and at most: no lease has ended by then."""
 FIRST_PAUSE_S = 0.02
 _BEFORE_JUDGEMENT = (errors.DeadlineExceeded, errors.PermissionDenied, errors.Unauthenticated, errors.VersionSkew)
 """Refusals that a host gives before it has looked for the call id among the marks (protocol additions 11)."""
@@ -42,6 +47,11 @@ class Reply:
 
 class Peer(Protocol):
     """Somebody who takes calls: `sessions.Session`."""
+
+    heard: float
+
+    @property
+    def waiting(self) -> int: ...
 
     def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]: ...
 
@@ -114,7 +124,7 @@ class Attempt:
             return None
         self.call.timeout_ms = max(1, int(self._left() * 1000))
         self.sends[peer.send(self.call)] = route.epoch
-        done, _ = await asyncio.wait(self.sends, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        done = await self._patiently(peer)
         if done and (reply := self._settle(route.epoch)) is not None:
             return reply
         changed = self.routes.changed(self.call.agent, route.epoch)
@@ -129,6 +139,19 @@ class Attempt:
         finally:
             changed.cancel()
         return None
+
+    async def _patiently(self, peer: Peer) -> set[ReplyFuture]:
+        """Wait for an answer for as long as the peer answers others, or has much to answer: it is busy, not frozen."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while True:
+            patience_s = PATIENCE_S + min(LONGER_S, EACH_S * peer.waiting)
+            left = max(began, peer.heard) + patience_s - clock()
+            if left <= 0:
+                return set()
+            done, _ = await asyncio.wait(self.sends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return done
 
     def _settle(self, epoch: int) -> Reply | None:
         """Look at the answers that have come. Raises the final error of the newest epoch asked."""

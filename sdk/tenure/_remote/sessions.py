@@ -41,6 +41,8 @@ class Session:
         self.peer = peer
         self.lost: str = ""
         """Why it ended; empty: it has not."""
+        self.heard = float("-inf")
+        """When the peer answered something last, on the loop's clock."""
         self._waiting: dict[int, asyncio.Future[calls_pb2.Reply]] = {}
         self._unsent: list[calls_pb2.Call] = []
         self._wake = asyncio.Event()
@@ -48,6 +50,11 @@ class Session:
         self._established = False
         self._stream = calls_pb2_grpc.CallsStub(channel).Session()
         self._tasks = [asyncio.create_task(self._send_all()), asyncio.create_task(self._receive_all())]
+
+    @property
+    def waiting(self) -> int:
+        """How many calls have no answer yet."""
+        return len(self._waiting)
 
     def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]:
         """Send a copy of the call; the reply comes in the future, or SessionLost."""
@@ -88,6 +95,7 @@ class Session:
     async def _receive_all(self) -> None:
         try:
             async for batch in self._stream:
+                self.heard = asyncio.get_running_loop().time()
                 for reply in batch.replies:
                     future = self._waiting.get(reply.seq)
                     if future is not None and not future.done():
