@@ -34,6 +34,7 @@ MODELS = (
     "j_calls",
     "k_volatile",
     "l_poison",
+    "m_ends",
 )
 """The models of docs/protocols.md, by module."""
 WALK_S = 10.0

@@ -277,7 +277,7 @@ class Context:
         self._scope.do(directives.RunInstruction(instruction, then))
 
     def stop(self, reason: str = "done") -> None:
-        """End this agent after the turn."""
+        """End this agent with the turn: its reply and effects still leave, then it is NotFound."""
         self._scope.do(directives.Stop(reason))
 
     def error(self, code: str, message: str) -> None:

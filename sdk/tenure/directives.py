@@ -129,7 +129,7 @@ class RunInstruction(Directive):
 
 @dataclass(frozen=True, slots=True)
 class Stop(Directive):
-    """End the agent. Its state stays where its storage is."""
+    """End the agent. Its state stays where its storage is; on a cluster it goes with the agent."""
 
     reason: str = "done"
     failed: bool = False

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 
+from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.core.cells import Version
 from tenured.core.signals import Again, Answer, Signal
 from tenured.core.turns import Wake
@@ -59,15 +60,27 @@ class Activations:
         if row is None or row.epoch != one.epoch or self._releasing or row.deleting:
             self._wake.set()  # it leaves; the next look at the registry says how
             return None
-        holder = self.holders[uid] = Holder(self._site, row, known=one.known, on_asleep=self._fell_asleep)
+        holder = self.holders[uid] = self._hold(row, known=one.known)
         self._notify()
         return holder
+
+    def _hold(self, row: AgentRow, known: Version | None = None) -> Holder:
+        return Holder(self._site, row, known=known, on_asleep=self._fell_asleep, on_ended=self._ended)
 
     def _fell_asleep(self, holder: Holder, known: Version, wake: Wake) -> None:
         """Everything of it is committed, and nothing of it runs."""
         if self.holders.get(holder.uid) is holder and holder.uid not in self._ending:
             del self.holders[holder.uid]
             self.sleepers.lay(holder.uid, holder.epoch, known, wake)
+
+    def _ended(self, holder: Holder, reason: str) -> None:
+        """It has ended by itself, and its record owes nothing: its row may go (protocol 3, ends)."""
+        if self.holders.get(holder.uid) is holder and holder.uid not in self._ending:
+            del self.holders[holder.uid]
+            self._given_up.add((holder.uid, holder.epoch))
+            self._site.reports.ended(holder.uid, holder.epoch, reason)
+            self._site.logs.forget(holder.uid)
+            self._notify()
 
     def _refusal(self, receiver: str) -> Again:
         if not self._site.lease.held:
@@ -140,7 +153,7 @@ class Activations:
             if row.hibernated and row.ready_epoch > 0:
                 self.sleepers.take_over(row)
             else:
-                self.holders[row.uid] = Holder(self._site, row, on_asleep=self._fell_asleep)
+                self.holders[row.uid] = self._hold(row)
         for uid, why in changes.report.items():
             self._report(uid, mine[uid].epoch, why)
         for uid, why in changes.stop.items():

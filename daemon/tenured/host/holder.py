@@ -21,24 +21,22 @@ from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_CONTROL, CALL_
 from tenure_proto.v1.hostlink_pb2 import Trouble
 from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import boot_ns, wall_s
-from tenured.core import boxes, turns
+from tenured.core import boxes, endings, turns
 from tenured.core.backoff import Backoff
 from tenured.core.cells import Version
 from tenured.core.signals import Answer, Signal
-from tenured.host.alarms import Alarms, wake_of
-from tenured.host.controls import Controls, Refused, refusal
+from tenured.host.alarms import wake_of
+from tenured.host.controls import Refused, refusal
 from tenured.host.failures import not_applied
 from tenured.host.jobs import CallJob, Job, Kind
-from tenured.host.judging import Judge, paused
+from tenured.host.judging import has_ended, paused
 from tenured.host.ledger import Ledger
-from tenured.host.outgoing import Outgoing
+from tenured.host.parts import Parts, class_name
 from tenured.host.policy import policy_of
-from tenured.host.signaljobs import HeldJob, SignalJob
+from tenured.host.signaljobs import SignalJob
 from tenured.host.site import Site
 from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordTooLarge, RecordUnreadable
 from tenured.host.telling import Telling
-from tenured.host.trials import Trials
-from tenured.host.turning import Turns
 from tenured.host.worker import ActivationRefused, Worker, WorkerLost
 
 log = logging.getLogger("tenured.host.holder")
@@ -49,6 +47,12 @@ MAILBOX = 1024
 """Signals that may wait for one agent here; their senders keep the rest."""
 ACTIVATION_LIMIT_S = 60.0
 """User code that takes longer to come up has failed."""
+TELL_S = 1.0
+"""How long an agent that has ended may go on delivering before users are told: most are gone by then."""
+LINGER_S = 10.0
+"""How long a holder that finds the mark of an end in the record waits before the row may go: who called the turn that
+ended the agent, and lost its host, asks again for the reply.
+"""
 
 
 class Phase(StrEnum):
@@ -58,6 +62,8 @@ class Phase(StrEnum):
     READY = "Running"
     PAUSED = "Paused"
     BACKOFF = "Backoff"
+    ENDING = "Terminating"
+    """It has ended by itself, and something is still on its way."""
     DOWN = "Unavailable"
     """Its state cannot be read: it stays down until somebody acts."""
 
@@ -72,9 +78,11 @@ class Holder:
         *,
         known: Version | None = None,
         on_asleep: Callable[[Holder, Version, turns.Wake], None] | None = None,
+        on_ended: Callable[[Holder, str], None] | None = None,
     ) -> None:
         """`known`: what was committed when it went to sleep here under this epoch. `on_asleep(holder, known, wake)` is
-        called when it has gone to sleep: nothing of it runs any more; None: it never does.
+        called when it has gone to sleep: nothing of it runs any more; None: it never does. `on_ended(holder, reason)`
+        is called when it has ended by itself, and owes nothing any more; None: its row stays.
         """
         self.uid = row.uid
         self.epoch = row.epoch
@@ -86,7 +94,7 @@ class Holder:
         self._policy = policy_of(row)
         self._queue: deque[Job] = deque()
         """What came before the record was adopted."""
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._stopping = False
         self._worker: Worker | None = None
         self._backoff = Backoff(attempt=row.attempt, failed_ns=boot_ns() if row.attempt else 0)
@@ -95,6 +103,7 @@ class Holder:
         self._known = known
         self._idle: asyncio.TimerHandle | None = None
         self._on_asleep = on_asleep
+        self._on_ended = on_ended
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"agent {row.spec.id}")
 
     # --- for the host -----------------------------------------------------------------------------------------------
@@ -182,8 +191,8 @@ class Holder:
         record = self._site.store.open(self.uid, self.epoch, expect_state=expected, known=self._known)
         try:
             await self._live(record)
-            if not self._stopping and self._parts is not None and self._on_asleep is not None:
-                self._on_asleep(self, self._parts.ledger.version, self._parts.ledger.book.wake)
+            if not self._stopping and self._parts is not None:
+                await self._leave(self._parts)
         except RecordUnreadable as error:
             await self._stay_down(str(error))
         except turns.Damaged as error:
@@ -198,30 +207,67 @@ class Holder:
             self._site.store.close(record)
             self._close()
 
+    async def _leave(self, parts: Parts) -> None:
+        """It sleeps, or is no more: say so, and forget it."""
+        ended = parts.ledger.book.ended
+        if ended is None:
+            if self._on_asleep is not None:
+                self._on_asleep(self, parts.ledger.version, parts.ledger.book.wake)
+        elif self._on_ended is not None:
+            self._on_ended(self, ended.reason)
+        else:
+            await self._until_stopped(has_ended(self._agent, ended))
+
     async def _live(self, record: Record) -> None:
         adopted = await record.adopted()
         ledger = Ledger(record, adopted.entries, durable=self._policy.durable)
-        self._parts = parts = _Parts(self._site, self._row, self._telling, ledger)
+        self._parts = parts = Parts(self._site, self._row, self._telling, ledger)
         parts.runner.on_committed = self._committed
         parts.outgoing.adopt(ledger.book.boxes)
         while self._queue:
             parts.runner.add(self._queue.popleft())
+        linger_s = LINGER_S if ledger.book.ended is not None else 0.0
         while not self._stopping:
+            await parts.runner.settled()
+            if (ended := ledger.book.ended) is not None and parts.runner.has_ended:
+                await self._close_down(parts, ended, linger_s)
+                return
             failure = await self._once(parts)
             if failure is not None:
                 await self._back_off(*failure)
             elif self._may_sleep(parts):
                 return
 
-    def _may_sleep(self, parts: _Parts) -> bool:
+    async def _close_down(self, parts: Parts, ended: endings.Ended, linger_s: float) -> None:
+        """Goes on with its end until nothing is owed [box_first]."""
+        self.phase = Phase.ENDING
+        log.info("%s", has_ended(self._agent, ended))
+        tells = asyncio.get_running_loop().call_later(0.0 if linger_s else TELL_S, self._tell_ending, parts, ended)
+        try:
+            await parts.runner.close_down(linger_s)
+        finally:
+            tells.cancel()
+
+    def _tell_ending(self, parts: Parts, ended: endings.Ended) -> None:
+        """What keeps it."""
+        found = parts.ledger.book.boxes
+        left = f"on their way: {len(found.out)}, dead letters: {len(found.letters)}"
+        message = f"{ended.reason} ({left})" if found.out or found.letters else ended.reason
+        trouble = Trouble(phase=Phase.ENDING, reason=Reason.ENDED, message=message)
+        self._site.reports.trouble(self.uid, self.epoch, trouble)
+        self._tell_boxes(found)
+
+    def _may_sleep(self, parts: Parts) -> bool:
         """Nothing was asked for so long, and nothing is under way [sleep_settled]."""
         limit = self._policy.idle_timeout_s
         if limit is None or self._on_asleep is None or self.phase is not Phase.READY or not self._policy.durable:
             return False
+        if parts.ledger.book.ended is not None:
+            return False
         idle_s = (boot_ns() - parts.runner.used_ns) / 1e9
         return idle_s >= limit and parts.runner.may_rest and not parts.ledger.book.boxes.out
 
-    def _look_idle(self, parts: _Parts) -> None:
+    def _look_idle(self, parts: Parts) -> None:
         """While it serves: end that when it may sleep."""
         limit = self._policy.idle_timeout_s
         if limit is None or self._on_asleep is None:
@@ -232,9 +278,8 @@ class Holder:
         wait_s = max(limit - idle_s, min(limit, 0.05))
         self._idle = asyncio.get_running_loop().call_later(wait_s, self._look_idle, parts)
 
-    async def _once(self, parts: _Parts) -> tuple[str, str] | None:
+    async def _once(self, parts: Parts) -> tuple[str, str] | None:
         """One time in a worker's memory, until it is over; (reason, message) of a failure that asks for a pause."""
-        await parts.runner.settled()
         trial = await parts.trials.next()
         worker = await (self._site.pool.pick() if trial is None else self._site.pool.trial_worker())
         try:
@@ -269,7 +314,7 @@ class Holder:
                 self._site.pool.end_trial(worker)
         return None
 
-    async def _activate(self, worker: Worker, parts: _Parts, *, alarms: bool) -> None:
+    async def _activate(self, worker: Worker, parts: Parts, *, alarms: bool) -> None:
         """Takes the agent into a worker's memory; what it begins with is committed before anything sees it."""
         await self._site.lease.wait()  # user code must not run in two places at once
         self._worker = worker
@@ -278,7 +323,7 @@ class Holder:
             uid=self.uid,
             epoch=self.epoch,
             id=spec.id,
-            class_name=_class_name(self._row),
+            class_name=class_name(self._row),
             state=ledger.state,
             initial=spec.state,
             config=spec.config,
@@ -299,19 +344,22 @@ class Holder:
         if alarms:
             parts.alarms.begin()
 
-    async def _begin(self, parts: _Parts, activated: tenure_link.Activated) -> None:
+    async def _begin(self, parts: Parts, activated: tenure_link.Activated) -> None:
         """Commits the state that an activation begins with: the first one, or what its hook made of the stored one.
 
         Raises RecordLost.
         """
         wake = wake_of(activated.due)
-        if activated.state is None and not activated.sends and wake == parts.ledger.book.planned:
+        nothing = activated.state is None and not activated.sends and activated.stop is None
+        if nothing and wake == parts.ledger.book.planned:
             return
         draft = turns.Draft(parts.ledger.book, self._site.lease.cluster_time)
         draft.state(activated.state)
         draft.due(wake)
         for entry in parts.outgoing.entries_of(activated.sends, draft):
             draft.boxes.send(entry)
+        if activated.stop is not None:
+            draft.end(activated.stop, wall_s())
         turn = draft.turn()
         try:
             await parts.ledger.commit(turn)
@@ -329,7 +377,7 @@ class Holder:
     def _committed(self, due: tuple[tenure_link.Due, ...] | None) -> None:
         if self._parts is not None:
             self._parts.alarms.committed(due)
-            if self.phase in (Phase.READY, Phase.PAUSED):
+            if self.phase in (Phase.READY, Phase.PAUSED, Phase.ENDING):
                 self._tell_boxes(self._parts.ledger.book.boxes)
 
     def _tell_boxes(self, found: boxes.Boxes) -> None:
@@ -421,40 +469,8 @@ class Holder:
             return "action"
         if call.kind == CALL_KIND_QUERY:
             return "query"
-        query = self._site.pool.is_query(_class_name(self._row), call.method)
+        query = self._site.pool.is_query(class_name(self._row), call.method)
         return "by_name" if query is None else "query" if query else "action"
-
-
-class _Parts:
-    """What an activation consists of once its record is its own."""
-
-    def __init__(self, site: Site, row: AgentRow, telling: Telling, ledger: Ledger) -> None:
-        policy = policy_of(row)
-        judge = Judge(site, telling, ledger, policy)
-        self.ledger = ledger
-        self.outgoing = Outgoing(site, row, telling, policy)
-        self.runner = Turns(site, telling, ledger, judge, self.outgoing)
-        self.outgoing.on_due = judge.guard(self.runner.pump)
-        self.alarms = Alarms(site.lease, self.runner.add, lambda: ledger.book.boxes.held is not None, judge.guard)
-        self.trials = Trials(self.runner, ledger, site.lease)
-        self.controls = Controls(
-            row.spec.id,
-            _class_name(row),
-            ledger,
-            lambda: self.alarms.due,
-            lambda held: self.runner.add(HeldJob(held, row.uid)),
-        )
-
-    def close(self, why: str) -> None:
-        """Nothing stays unanswered."""
-        self.alarms.stop()
-        self.outgoing.close()
-        self.runner.refuse_all("NotReady", why)
-
-
-def _class_name(row: AgentRow) -> str:
-    """The field is a keyword of Python."""
-    return str(getattr(row.spec, "class"))
 
 
 def _reason_of(fault: tenure_link.Fault) -> str:
