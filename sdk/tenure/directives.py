@@ -32,6 +32,8 @@ class Send(Directive):
 
     to: str
     what: Instruction[Any] | Signal
+    priority: int = 0
+    """-100 to 100: where signals of several senders wait, the higher goes first."""
 
 
 @dataclass(frozen=True, slots=True)

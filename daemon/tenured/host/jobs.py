@@ -5,6 +5,7 @@ Each is answered once, by whoever is first: its turn, its deadline, or the end o
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from enum import Enum
 from typing import Literal
 
@@ -61,6 +62,10 @@ class Job:
     """It waits while another turn is owed (protocol 9)."""
     tried_again = True
     """A failure of its turn is no answer yet."""
+    priority = 0
+    """Of a signal: it goes before what is less urgent."""
+    stream = ""
+    """Of a signal: whose order it keeps."""
     planned = False
     """Its plan is in the state, and only a worker takes it off: also when it has failed for the last time."""
 
@@ -106,6 +111,16 @@ class Job:
     def refuse(self, code: str, message: str) -> None:
         """It was not tried."""
         self.cut_off(code, message)
+
+
+def enqueue(queue: deque[Job], job: Job) -> None:
+    """Put it behind all that is as urgent, and behind what its own sender has sent before, whatever that is [prev]."""
+    behind = 0
+    for other in reversed(queue):
+        if other.priority >= job.priority or (job.stream and other.stream == job.stream):
+            break
+        behind += 1
+    queue.insert(len(queue) - behind, job)
 
 
 class CallJob(Job):

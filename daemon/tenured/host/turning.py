@@ -21,7 +21,7 @@ from tenured.clocks import boot_ns
 from tenured.core import endings
 from tenured.host.committing import NO_ROOM_S, Commits
 from tenured.host.flights import Flight
-from tenured.host.jobs import CallJob, Job, Stage
+from tenured.host.jobs import CallJob, Job, Stage, enqueue
 from tenured.host.judging import Judge
 from tenured.host.ledger import Ledger
 from tenured.host.outgoing import Outgoing
@@ -108,7 +108,10 @@ class Turns:
         if isinstance(job, CallJob) and job.kind == "query" and self.ledger.book.ended is None:
             self._guard(self._ask)(job)
             return
-        (self._queue.appendleft if first else self._queue.append)(job)
+        if first:
+            self._queue.appendleft(job)
+        else:
+            enqueue(self._queue, job)
         self._guard(self.pump)()
 
     def refuse_all(self, code: str, message: str, *, queued_only: bool = False) -> None:

@@ -285,16 +285,17 @@ class Resident:
 
     def _outgoing(self, directive: Directive, signal_id: str, carried: Mapping[str, object]) -> Outgoing | None:
         match directive:
-            case Emission(type_, data, to, subject):
+            case Emission(type_, data, to, subject, priority):
                 envelope = Envelope(
                     id=signal_id, source=self.activation.id, type=type_, data=_codec.unpack(data), subject=subject
                 )
                 body = _encode(Work(signal=to_msgpack(onto(envelope, carried))))
-                return Outgoing(targeted(to, self._namespace) if to else "", body, type_, id=signal_id)
-            case Send(to, what):
+                receiver = targeted(to, self._namespace) if to else ""
+                return Outgoing(receiver, body, type_, priority, signal_id)
+            case Send(to, what, priority):
                 wanted = work.carrying(work.work_of(what), carried)
                 type_ = "" if isinstance(wanted, Asked) else wanted.type
-                return Outgoing(targeted(to, self._namespace), _encode(_work_of(wanted)), type_, id=signal_id)
+                return Outgoing(targeted(to, self._namespace), _encode(_work_of(wanted)), type_, priority, signal_id)
             case RunInstruction(instruction, then):
                 wanted = work.carrying(work.work_of(instruction), carried)
                 body = _encode(msgspec.structs.replace(_work_of(wanted), then=then))
