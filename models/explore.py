@@ -34,6 +34,7 @@ MODELS = (
     "j_calls",
     "k_volatile",
     "l_poison",
+    "m_ends",
     "n_asleep",
 )
 """The models of docs/protocols.md, by module."""

@@ -32,6 +32,7 @@ PHASES = (
     "Paused",
     "Unavailable",
     "Terminating",
+    "Ended",
 )
 DEFAULT_POOL = "default"
 VOLATILE_SLEEPS = "lifecycle.idleTimeout needs the durability Quorum: a Volatile agent that leaves memory is gone"

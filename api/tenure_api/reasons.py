@@ -94,6 +94,8 @@ class Reason(StrEnum):
     """Its host or node is being drained."""
     DELETING = "Deleting", "Wait until it is gone."
     """It is being deleted and stops where it runs."""
+    ENDED = "Ended", "Delete the Agent; apply it again to begin anew."
+    """It has ended by itself (`ctx.stop`), and is not started again."""
     HIBERNATED = "Hibernated"
     """It had nothing to do and is not in memory; a call, a signal or a timer brings it back."""
     HOST_SILENT = "HostSilent"

@@ -128,6 +128,8 @@ class Activated(Frame, frozen=True):
     """What the state plans."""
     sends: tuple[Outgoing, ...] = ()
     """What `on_start` asked for; leaves with the commit of `state`."""
+    stop: str | None = None
+    """`on_start` asks that the agent be ended with that commit: why."""
 
 
 class ActivationFailed(Frame, frozen=True):
@@ -151,7 +153,7 @@ class TurnDone(Frame, frozen=True):
     due: tuple[Due, ...] | None = None
     """What the new state plans, when it is not what the old one planned."""
     stop: str | None = None
-    """The agent asks to be ended after the commit: why."""
+    """The agent is ended by the commit: why."""
     waits: Wait | None = None
     """The turn is suspended; there is neither reply nor state."""
 

@@ -102,9 +102,10 @@ def workers(rows: Rows) -> Verdict:
 
 
 def agents(rows: Rows) -> Verdict:
-    """Agents that are not Ready."""
-    waiting = sorted((row for row in rows.agents.values() if not row.ready), key=lambda row: row.spec.id)
-    total = len(rows.agents)
+    """Agents that are not Ready. One that has ended is not meant to be."""
+    live = [row for row in rows.agents.values() if not row.ended]
+    waiting = sorted((row for row in live if not row.ready), key=lambda row: row.spec.id)
+    total = len(live)
     if not waiting:
         return Verdict("agents", True, f"{total} of {total} Ready")
     first = waiting[0]

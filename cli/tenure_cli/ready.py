@@ -10,7 +10,7 @@ from tenure_cli.ports import Cluster, Rows
 from tenure_cli.wire import class_of
 from tenure_proto.v1 import registry_pb2
 
-HOPELESS = ("ClassNotFound", "PoolNotFound", "StateInvalid", "SpecInvalid", "ImportFailed", "VersionSkew")
+HOPELESS = ("ClassNotFound", "PoolNotFound", "StateInvalid", "SpecInvalid", "ImportFailed", "VersionSkew", "Ended")
 """Reasons that do not pass by waiting: the user has to change something."""
 TICK_S = 0.5
 SETTLED_S = 1.0

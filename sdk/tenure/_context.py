@@ -179,17 +179,29 @@ class Context:
             )
         return key
 
-    def emit(self, type: str, data: object = None, *, to: Addressed | str = "", subject: str = "") -> None:  # noqa: A002 - the CloudEvents word
+    def emit(
+        self,
+        type: str,  # noqa: A002 - the CloudEvents word
+        data: object = None,
+        *,
+        to: Addressed | str = "",
+        subject: str = "",
+        priority: int = 0,
+    ) -> None:
         """Send a signal of this type, e.g. "order.paid": to whoever subscribes to it, or only to the agent `to`.
 
-        `data` is taken as it is now: any value that msgpack or pydantic can write. Raises ValueError for a type or data
-        that cannot be sent.
+        `data` is taken as it is now: any value that msgpack or pydantic can write. `priority`: as of `send`. Raises
+        ValueError for a type, data or a priority that cannot be sent.
         """
-        self._scope.do(Emit(type, data, _id(to), subject))
+        self._scope.do(Emit(type, data, _id(to), subject, priority))
 
-    def send(self, to: Addressed | str, what: Instruction[Any] | Signal) -> None:
-        """Let another agent do something; nobody waits for it."""
-        self._scope.do(directives.Send(_id(to), what))
+    def send(self, to: Addressed | str, what: Instruction[Any] | Signal, *, priority: int = 0) -> None:
+        """Let another agent do something; nobody waits for it.
+
+        `priority`, -100 to 100: where signals of several senders wait, the higher goes first. What this agent sends to
+        that one arrives in its order all the same. Raises ValueError for one that cannot be.
+        """
+        self._scope.do(directives.Send(_id(to), what, priority))
 
     def after(self, delay: float | timedelta, what: Instruction[Any] | Signal, *, name: str = "") -> str:
         """Let this agent do something after some seconds; returns the name to cancel it by, made up if none is given.
@@ -277,7 +289,7 @@ class Context:
         self._scope.do(directives.RunInstruction(instruction, then))
 
     def stop(self, reason: str = "done") -> None:
-        """End this agent after the turn."""
+        """End this agent with the turn: its reply and effects still leave, then it is NotFound."""
         self._scope.do(directives.Stop(reason))
 
     def error(self, code: str, message: str) -> None:

@@ -22,6 +22,8 @@ class Emit(Directive):
     data: object = None
     to: str = ""
     subject: str = ""
+    priority: int = 0
+    """-100 to 100: where signals of several senders wait, the higher goes first."""
 
 
 @dataclass(frozen=True, slots=True)

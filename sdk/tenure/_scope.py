@@ -31,6 +31,7 @@ else:
     directives = Lazy("tenure.directives")
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+PRIORITY_LIMIT = 100
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
@@ -42,17 +43,25 @@ class Emission(Directive):
     data: bytes
     to: str = ""
     subject: str = ""
+    priority: int = 0
 
     def plain(self) -> Emit:
         """What the user asked for."""
-        return Emit(self.type, _codec.unpack(self.data), self.to, self.subject)
+        return Emit(self.type, _codec.unpack(self.data), self.to, self.subject, self.priority)
 
 
 def emission_of(emit: Emit) -> Emission:
-    """Raises ValueError for a type or data that cannot be sent."""
+    """Raises ValueError for a type, data or a priority that cannot be sent."""
     if not _TYPE.fullmatch(emit.type):
         raise ValueError(f"a signal type is words of letters, digits, _ and - joined by dots, not {emit.type!r}")
-    return Emission(emit.type, _codec.pack(emit.data), emit.to, emit.subject)
+    check_priority(emit.priority)
+    return Emission(emit.type, _codec.pack(emit.data), emit.to, emit.subject, emit.priority)
+
+
+def check_priority(priority: object) -> None:
+    """Raises ValueError for one that cannot be."""
+    if type(priority) is not int or not -PRIORITY_LIMIT <= priority <= PRIORITY_LIMIT:
+        raise ValueError(f"a priority is -{PRIORITY_LIMIT} to {PRIORITY_LIMIT}, not {priority!r}")
 
 
 EMITS: frozenset[type[Directive]] = frozenset({Emit})
@@ -103,7 +112,7 @@ class Scope(msgspec.Struct, eq=False):
     """Whether a body of the turn may be run several times in one attempt."""
 
     def do(self, directive: Directive) -> None:
-        """Keep an effect for the commit. Raises NotInTurn, NotSupported, InvalidArguments."""
+        """Keep an effect for the commit. Raises NotInTurn, NotSupported, InvalidArguments, ValueError."""
         what = type(directive).__name__
         if not self.open:
             raise NotInTurn(f"the turn of {self.method} has ended: it can have no effects any more ({what})")
@@ -125,12 +134,14 @@ class Scope(msgspec.Struct, eq=False):
 
 
 def _check(directive: Directive) -> None:
-    """What is run later is wrong now. Raises InvalidArguments, UsageError."""
+    """What is run later is wrong now. Raises InvalidArguments, UsageError, ValueError."""
     if isinstance(directive, directives.RunInstruction):
         checked(directive.instruction, "run").encode()
     elif isinstance(directive, (directives.Send, directives.Schedule, directives.Cron)):
         from tenure.signals import Signal  # noqa: PLC0415 - most agents need none of it
 
+        if isinstance(directive, directives.Send):
+            check_priority(directive.priority)
         if not isinstance(directive.what, Signal):
             checked(directive.what, type(directive).__name__).encode()
     elif isinstance(directive, directives.StartSensor) and isinstance(directive.sensor, type):

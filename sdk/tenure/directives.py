@@ -32,6 +32,8 @@ class Send(Directive):
 
     to: str
     what: Instruction[Any] | Signal
+    priority: int = 0
+    """-100 to 100: where signals of several senders wait, the higher goes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class RunInstruction(Directive):
 
 @dataclass(frozen=True, slots=True)
 class Stop(Directive):
-    """End the agent. Its state stays where its storage is."""
+    """End the agent. Its state stays where its storage is; on a cluster it goes with the agent."""
 
     reason: str = "done"
     failed: bool = False

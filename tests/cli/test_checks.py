@@ -77,6 +77,25 @@ def test_an_agent_that_waits_is_named_with_the_near_class(tenure: Tenure, cluste
     assert "next: Did you mean 'Counter'?" in result.stdout
 
 
+ENDED = {"phase": "Ended", "summary": "Ended: done", "reason": "Ended", "ended": "done", "ready": False}
+
+
+def test_an_agent_that_has_ended_is_no_trouble(tenure: Tenure, cluster: FakeCluster) -> None:
+    """Its object stands, and it is not meant to be Ready."""
+    cluster.add_agent("shop/over", **ENDED)
+    assert tenure("doctor").exit_code == 0
+
+
+async def test_nobody_waits_for_an_agent_that_has_ended(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever applies its object again hears at once what to do."""
+    monkeypatch.setattr(ready, "SETTLED_S", 0.0)
+    step = "Delete the Agent; apply it again to begin anew."
+    cluster.add_agent("shop/over", **ENDED, next_action=step)
+    cluster.changes = [lambda _: None] * 3
+    with pytest.raises(CliError, match=r"shop/over is not Ready: Ended: done\. Delete the Agent"):
+        await ready.wait_until_ready(cluster, ["shop/over"], 30)
+
+
 def test_dead_letters_are_found(tenure: Tenure, cluster: FakeCluster) -> None:
     """With the agent that has the most."""
     cluster.add_agent("shop/few", dead_letters=1)

@@ -126,6 +126,22 @@ class Mouth(tenure.Agent[MouthState]):
         return self.state.said
 
 
+class Mayfly(tenure.Agent[MouthState]):
+    """Speaks once."""
+
+    @tenure.action
+    def speak(self, ctx: tenure.Context, to: str, what: str) -> str:
+        """The last that it does."""
+        ctx.send(to, Ear.take(what=what))
+        ctx.stop("it has spoken")
+        return what
+
+    @tenure.query
+    def said(self) -> int:
+        """Nothing, as yet."""
+        return self.state.said
+
+
 class ClockState(tenure.State):
     """What is kept."""
 

@@ -13,6 +13,7 @@ import tenure
 from tenure._remote import channels, sessions
 from tenure.signals import Signal
 from tenure.testing import Conformance
+from tenure.testing._conformance import FEATURES
 from tenure.testing._conformance_agents import ConformingLedger
 from tenure_proto.v1 import calls_pb2
 from tests.cluster.cluster_local import Local
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.cluster
 class TestCluster(Conformance):
     """Through the client that users have."""
 
-    features = frozenset({"call_ids", "send", "run", "timers", "background", "signals", "steps", "waiting", "restart"})
+    features = FEATURES
     prefix = "conforming"
     minute = 1.0
     patience = 20.0

@@ -262,6 +262,17 @@ async def test_a_deleted_receiver_is_unknown_and_one_not_read_is_waited_for(scen
     assert (await sender.all_settled(3))[2] == (3, "unknown")
 
 
+async def test_a_receiver_that_has_ended_is_unknown_though_its_row_stands(scene: Scene) -> None:
+    """Protocol 3, ends: whether its last holder had taken it, nobody here knows."""
+    sender = Sending(scene.a)
+    scene.b.agents.refuse["50"] = Again("NotReady")
+    sender.release("50", 1)
+    await turns()
+    assert sender.out.waiting.unsettled == 1
+    scene.a.read(ended=("50",), revision=1001)
+    assert await sender.all_settled(1) == [(1, "unknown")]
+
+
 async def test_a_slow_agent_holds_up_nobody_else(scene: Scene) -> None:
     """No head-of-line blocking on the one connection of the two hosts."""
     scene.b.agents.hold.add("50")

@@ -13,6 +13,7 @@ from tenure_proto.v1.calls_pb2 import CALL_KIND_QUERY
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery
 from tenured.core import boxes
 from tenured.core.signals import Again, Settled, Verdict
+from tenured.host.turning import AHEAD
 
 pack = msgspec.msgpack.encode
 APPLIED = Settled(Verdict.APPLIED)
@@ -221,10 +222,36 @@ async def test_a_paused_agent_keeps_its_order(play: Scene) -> None:
     assert not (await answer_of(play.control("resume"))).HasField("error")
     turn = await play.end()
     assert (named(turn), turn.key) == ("do1", "7/5/1")
-    await play.until(lambda: play.book().boxes.held is None)
+    await play.until(lambda: play.holder.phase == "Running")  # it knows; the servers know earlier
     later = play.send(2)
     await play.end()
     assert await answer_of(later) == APPLIED
+
+
+async def test_urgent_signals_overtake_those_of_others_in_a_backlog(play: Scene) -> None:
+    """Between senders; what one sender sends keeps its order whatever its priorities are [prev]. What has begun is not
+    overtaken; calls count as 0.
+    """
+    await play.start()
+    many = [play.send(n, prev=n - 1) for n in range(1, AHEAD + 3)]
+    begun = [await play.turn() for _ in range(AHEAD)]
+    assert [named(turn) for turn in begun] == [f"do{n}" for n in range(1, AHEAD + 1)]
+    call = play.call()
+    play.send(500, sender="6", priority=5)
+    play.send(501, prev=500, sender="6", priority=7)
+    last = play.send(AHEAD + 3, prev=AHEAD + 2, priority=9)
+    play.send(600, sender="8", priority=-1)
+    play.send(700, sender="9")
+    for turn in begun:
+        await play.end(turn)
+    order: list[str] = []
+    while len(order) < 8:
+        turn = await play.end()
+        order.append("call" if turn.kind == "action" else named(turn))
+    own = [f"do{AHEAD + more}" for more in (1, 2, 3)]
+    assert order == ["do500", "do501", *own, "call", "do700", "do600"]
+    assert [await answer_of(one) for one in (*many, last)] == [APPLIED] * (AHEAD + 3)
+    assert (await answer_of(call)).value == pack(None)
 
 
 async def test_what_ran_ahead_of_a_pause_waits_too(play: Scene) -> None:
@@ -248,7 +275,7 @@ async def test_a_pause_holds_back_what_was_accepted_for_later(play: Scene) -> No
     await answer_of(play.send(2, prev=1))
     await play.end(turn)
     play.played.done(await play.turn(), fault=FAIL)
-    await play.until(lambda: play.book().boxes.held)
+    await play.until(lambda: play.holder.phase == "Paused")
     while not play.no_turn():
         await play.turn()  # had run ahead, and is cut off
     assert not (await answer_of(play.control("skip"))).HasField("error")
@@ -262,7 +289,7 @@ async def test_a_held_signal_that_ends_workers_pauses_again(play: Scene, monkeyp
     await play.start(more=PAUSE)
     play.send(1)
     play.played.done(await play.turn(), fault=FAIL)
-    await play.until(lambda: play.book().boxes.held)
+    await play.until(lambda: play.holder.phase == "Paused")
     for _ in range(4):
         await play.until(lambda: play.holder._unavailable() is None)
         await answer_of(play.control("resume"))

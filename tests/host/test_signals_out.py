@@ -56,6 +56,18 @@ async def test_the_next_holder_resends_the_whole_box_in_order(play: Scene) -> No
     assert list(play.book().boxes.out) == [1, 2, 3]
 
 
+async def test_priorities_leave_with_their_signals(play: Scene) -> None:
+    """And are in the record: a next holder resends as urgently."""
+    play.mirror.know("shop/b", "9")
+    await play.start()
+    await sent(play, priority=5)
+    await play.until(lambda: play.courier.carried)
+    assert play.courier.carried[1].priority == 5
+    await play.take_over(2)
+    await play.until(lambda: play.courier.carried)
+    assert play.courier.carried[1].priority == 5
+
+
 async def test_a_settlement_is_committed_once(play: Scene) -> None:
     """Protocol 3: each settlement is part of a commit; the next holder does not resend it."""
     play.mirror.know("shop/b", "8")

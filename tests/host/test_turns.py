@@ -137,6 +137,8 @@ class PlayedWorker:
         self.hooked: bytes | None = None
         """What `on_start` makes of a stored state."""
         self.due: tuple[tenure_link.Due, ...] = ()
+        self.ends: str | None = None
+        """Why `on_start` ends the agent."""
         self.worker = Worker(self, 11)
 
     def send(self, frame: Any) -> None:
@@ -147,6 +149,7 @@ class PlayedWorker:
                 epoch=frame.epoch,
                 state=self.hooked if frame.state else pack({"n": 0}),
                 due=self.due,
+                stop=self.ends,
             )
             if self.refusal is not None:
                 answer = tenure_link.ActivationFailed(uid=frame.uid, epoch=frame.epoch, fault=self.refusal)

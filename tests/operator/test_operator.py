@@ -136,6 +136,25 @@ async def test_status_is_derived_anew_after_a_restart(shop: Any, operator: Any) 
     assert (found["status"]["nodeName"], found["status"]["restarts"]) == ("node-3", 1)
 
 
+async def test_an_agent_that_has_ended_is_not_made_anew(shop: Any) -> None:
+    """`ctx.stop`: its object says so, whatever is applied; its row is the one that was, so that nobody starts it."""
+    await running(shop)
+    agent_id = f"{shop.namespace}/counter-1"
+    said_so = {"phase": "Ended", "summary": "Ended: done", "reason": "Ended", "ended": "done"}
+    await shop.servers.change(agent_id, host="", node="", incarnation="", ready=False, **said_so)
+    found = await shop.wait("agent/counter-1", ".status.summary", "Ended: done")
+    assert found["status"]["phase"] == "Ended"
+    assert [said(found, kind)[0] for kind in ("Ready", "Progressing", "Degraded")] == ["False"] * 3
+    assert "Ended: done" in await shop.kubectl("get", "agents")
+    uid, created = shop.servers.agents[agent_id].uid, shop.servers.count("ApplyAgents")
+    await shop.apply(agent(resources={"requests": {"cpu": "200m"}}))
+    await shop.servers.until("applied again", lambda: shop.servers.count("ApplyAgents") > created)
+    found = await shop.wait("agent/counter-1", ".status.observedGeneration", "2")
+    assert (found["status"]["summary"], shop.servers.agents[agent_id].uid) == ("Ended: done", uid)
+    await shop.kubectl("delete", "agent", "counter-1")
+    assert agent_id not in shop.servers.agents
+
+
 async def test_a_failover_is_told_in_sentences_conditions_and_events(shop: Any) -> None:
     await running(shop)
     agent_id = f"{shop.namespace}/counter-1"

@@ -87,6 +87,7 @@ PHASES = [
     ("Unavailable", False, "False", "False", "True"),
     ("Paused", False, "False", "False", "True"),
     ("Hibernated", True, "True", "False", "False"),
+    ("Ended", False, "False", "False", "False"),
 ]
 
 

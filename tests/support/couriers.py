@@ -89,6 +89,7 @@ class Host:
         agents: dict[str, Host | None] | None = None,
         epoch: int = 1,
         gone: tuple[str, ...] = (),
+        ended: tuple[str, ...] = (),
         **more: int,
     ) -> None:
         """A batch of the registry: hosts, and which of them holds which uid."""
@@ -102,6 +103,8 @@ class Host:
                 row.incarnation, row.host = holder.incarnation, holder.name
             batch.agents.append(row)
         batch.gone_agents.extend(gone)
+        for uid in ended:
+            batch.agents.append(AgentRow(uid=uid, epoch=epoch, spec=AgentSpec(id=f"shop/{uid}"), ended="done"))
         self.mirror.apply(batch)
         self.courier.watched(batch)
 

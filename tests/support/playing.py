@@ -128,14 +128,18 @@ class Scene(SimpleNamespace):
     def played(self) -> PlayedWorker:
         return self.pool.played
 
-    async def start(self, epoch: int = 1, **row: Any) -> Holder:
+    async def start(self, epoch: int = 1, *, heard: bool = True, **row: Any) -> Holder:
+        """`heard`: until it has reported something. `over`: why it ended by itself, once its holder says so."""
         self.reports.first.clear()
         given = AgentSpec(id="shop/a", **{"class": "C"})
         given.MergeFrom(row.pop("more", AgentSpec()))
-        self.holder = Holder(self.site, AgentRow(**{"uid": "7", "epoch": epoch, "spec": given, **row}))
+        self.over: list[str] = []
+        agent = AgentRow(**{"uid": "7", "epoch": epoch, "spec": given, **row})
+        self.holder = Holder(self.site, agent, on_ended=lambda _, reason: self.over.append(reason))
         self.made.append(self.holder)
-        async with asyncio.timeout(5):
-            await self.reports.first.wait()
+        if heard:
+            async with asyncio.timeout(5):
+                await self.reports.first.wait()
         return self.holder
 
     async def take_over(self, epoch: int, **row: Any) -> Holder:

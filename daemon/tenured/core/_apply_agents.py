@@ -33,6 +33,8 @@ EXPLANATION_LIMIT = 256
 
 PAUSED = "Paused"
 """Phase of an agent that keeps a failed signal and takes no other (protocol 3, Pause)."""
+ENDING = "Terminating"
+"""Phase of an agent that has ended by itself, and whose record still owes something (protocol 3, ends)."""
 _LOST = frozenset({str(Reason.LEASE_EXPIRED), str(Reason.HOST_LOST)})
 
 replace = msgspec.structs.replace
@@ -159,6 +161,8 @@ def _stale_error(agent: Agent, expected_revision: int) -> tuple[Reason, str] | N
 def _change_error(old: Agent, spec: AgentSpec) -> tuple[Reason, str] | None:
     if old.deleting:
         return Reason.DELETING, f"{old.id} is being deleted; apply again when it is gone"
+    if old.managed_by == "API" and old.trouble is not None and old.trouble.phase == ENDING:
+        return Reason.DELETING, f"{old.id} has ended, and goes when nothing of it is left; apply again when it is gone"
     if old.spec.object_uid != spec.object_uid:
         return Reason.NAME_TAKEN, f"{old.id} still belongs to an earlier object of that name; delete that row first"
     if old.spec.class_name != spec.class_name:
@@ -235,11 +239,13 @@ def _assign_one(registry: Registry, item: commands.Assignment) -> RowResult:
     return RowResult(agent.id, agent.uid, "assigned")
 
 
-def _assign_error(agent: Agent | None, host: Host | None, item: commands.Assignment) -> str:
+def _assign_error(agent: Agent | None, host: Host | None, item: commands.Assignment) -> str:  # noqa: PLR0911 - reasons
     if agent is None:
         return "the agent is gone"
     if agent.epoch != item.epoch:
         return f"the epoch is {agent.epoch}, not {item.epoch}"
+    if agent.ended:
+        return "the agent has ended"  # [row_stays]
     if agent.held:  # rule R (protocol 4): only a release or the end of the incarnation takes it from there
         return f"{agent.host} holds it and has neither released it nor expired"
     if host is None or not host.alive:
@@ -287,6 +293,9 @@ def agent_reports(registry: Registry, command: commands.AgentReports) -> Result:
         if report.released or report.stopped:  # rule R, a
             unhold(registry, new, Reason.DRAINING if host.draining else Reason.RELEASED, lost_wall=None)
             continue
+        if report.ended is not None:
+            _end(registry, new, report.ended)
+            continue
         if report.ready:
             new = _ready(registry, new, command.wall)
         elif report.hibernated is not None:
@@ -296,6 +305,23 @@ def agent_reports(registry: Registry, command: commands.AgentReports) -> Result:
         if new != agent:
             registry.put(new)
     return Result()
+
+
+def _end(registry: Registry, agent: Agent, reason: str) -> None:
+    """It has ended by itself, and nothing of it is left but its row. That goes, unless a Kubernetes object has it: the
+    object would make the agent anew [row_stays].
+    """
+    note_left(registry, agent)
+    if agent.managed_by == "API" or agent.deleting:
+        registry.drop(RowKey("agent", agent.uid))
+        return
+    ended = replace(agent, ended=_clip(reason) or "done", failover_id=0, last_failover=_over(agent.last_failover))
+    unhold(registry, ended, Reason.ENDED, lost_wall=None)
+
+
+def _over(failover: Failover | None) -> Failover | None:
+    """One that has not ended will not: there is nothing left to move."""
+    return failover if failover is None or failover.duration_ms else None
 
 
 def _ready(registry: Registry, agent: Agent, wall: float, hibernation: Hibernation | None = None) -> Agent:
@@ -321,16 +347,15 @@ def _milliseconds(failover: Failover, wall: float) -> int:
 
 def _trouble(registry: Registry, agent: Agent, report: commands.TroubleReport, wall: float) -> Agent:
     attempts = agent.trouble.attempt if agent.trouble is not None else 0
-    paused = report.phase == PAUSED
-    if (
-        paused
-    ):  # its holder has adopted the record and answers: the failover is over, and a state must exist from now on
+    arrived = report.phase in {PAUSED, ENDING}
+    if arrived:
+        # Its holder has adopted the record and answers: the failover is over, and a state must exist from now on.
         agent = _ready(registry, agent, wall)
     return replace(
         agent,
         ready=False,
         hibernation=None,
-        restarts=agent.restarts + (not paused and report.attempt > attempts),
+        restarts=agent.restarts + (not arrived and report.attempt > attempts),
         trouble=Trouble(
             phase=report.phase,
             reason=report.reason,

@@ -99,7 +99,7 @@ def mark_unavailable(registry: Registry, command: commands.MarkUnavailable) -> R
     """Mark agents that nobody holds; an item of another epoch, or of a held agent, is late and changes nothing."""
     for item in command.items:
         agent = registry.agents.get(item.uid)
-        if agent is None or agent.held or agent.epoch != item.epoch or not item.reason:
+        if agent is None or agent.held or agent.ended or agent.epoch != item.epoch or not item.reason:
             continue
         message = item.message[:MESSAGE_LIMIT]
         marked = replace(agent, unavailable=item.reason, unavailable_message=message, waiting=None)

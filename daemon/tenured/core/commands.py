@@ -169,7 +169,7 @@ class HibernationReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the holder says of one agent at one epoch: one of the five at most, and how many dead letters it has."""
+    """What the holder says of one agent at one epoch: one of the six at most, and how many dead letters it has."""
 
     uid: str
     epoch: int
@@ -178,6 +178,8 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     stopped: bool = False
     trouble: TroubleReport | None = None
     hibernated: HibernationReport | None = None
+    ended: str | None = None
+    """It has ended by itself, and owes nothing: why."""
     dead_letters: int | None = None
     """None: as many as before."""
 

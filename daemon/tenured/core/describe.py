@@ -29,6 +29,7 @@ class Phase(StrEnum):
     PAUSED = "Paused"
     HIBERNATED = "Hibernated"
     TERMINATING = "Terminating"
+    ENDED = "Ended"
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,8 @@ def describe(registry: Registry, agent: Agent, wall: float = 0.0) -> Description
 def _describe(registry: Registry, agent: Agent, wall: float) -> Description:  # noqa: PLR0911 - one sentence each
     if agent.deleting:
         return _say(Phase.TERMINATING, f"Stopping on {agent.node}" if agent.node else "Stopping", Reason.DELETING)
+    if agent.ended:
+        return _say(Phase.ENDED, f"Ended: {agent.ended}", Reason.ENDED)
     if not agent.held:
         return _unheld(agent)
     if agent.ready:
@@ -137,6 +140,10 @@ def _in_trouble(agent: Agent, trouble: Trouble, wall: float) -> Description:
         )
     if trouble.phase == Phase.PAUSED:
         return _paused(agent, trouble)
+    if trouble.phase == Phase.TERMINATING:
+        count, step = agent.dead_letters, f"`tenure dlq drop {agent.id}` lets it go, `tenure dlq list` shows them."
+        step = step if count else "It goes by itself once what it sent has been taken."
+        return _say(Phase.TERMINATING, f"Ending: {trouble.message}", trouble.reason, step)
     if trouble.phase == Phase.UNAVAILABLE:
         return _say(Phase.UNAVAILABLE, f"Unavailable: {trouble.message}", trouble.reason)
     message = f": {trouble.message}" if trouble.message else ""

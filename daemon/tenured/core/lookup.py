@@ -19,7 +19,7 @@ class Answer(StrEnum):
     FOUND = "Found"
     """Held, or on its way to a holder; the row says which."""
     NOT_FOUND = "NotFound"
-    """The registry has no such agent."""
+    """The registry has no such agent, or it has ended by itself."""
     UNAVAILABLE = "AgentUnavailable"
     """It exists, and by a decision or its own fault nobody serves it now."""
     NODE_UNAVAILABLE = "NodeUnavailable"
@@ -34,10 +34,12 @@ class Lookup(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-def look(agent_id: str, agent: Agent | None, host: Host | None) -> Lookup:
+def look(agent_id: str, agent: Agent | None, host: Host | None) -> Lookup:  # noqa: PLR0911 - answers
     """Judge one row; `host`: the row of its holder."""
     if agent is None:
         return Lookup(Answer.NOT_FOUND, None, f"There is no agent {agent_id}.")
+    if agent.ended:
+        return Lookup(Answer.NOT_FOUND, agent, f"{agent.id} has ended: {agent.ended}")
     if agent.unavailable:
         return Lookup(Answer.UNAVAILABLE, agent, f"{agent.id} is unavailable: {agent.unavailable_message}")
     if agent.trouble is not None and agent.trouble.phase == "Unavailable":

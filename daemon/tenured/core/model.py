@@ -138,7 +138,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """Why an agent that is assigned does not run, in its holder's words."""
 
     phase: str
-    """Backoff, Starting, Unavailable or Paused."""
+    """Backoff, Starting, Unavailable, Paused or Terminating (it has ended, and its record still owes something)."""
     reason: str
     message: str
     attempt: int = 0
@@ -209,6 +209,11 @@ class Agent(Row, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     unavailable: str = ""
     """Reason for which nobody is to hold it for now (mark-unavailable); empty: it is available."""
     unavailable_message: str = ""
+
+    ended: str = ""
+    """Why it ended by itself: nobody holds it ever again, and the row stands for its Kubernetes object until that is
+    deleted [row_stays]; empty: it has not, or its row is not to go yet.
+    """
 
     ready: bool = False
     ready_epoch: int = 0

@@ -113,7 +113,7 @@ class Registry:
         self.reserved: dict[str, set[str]] = {}
         """incarnation -> ids of the reservations there."""
         self.unheld: set[str] = set()
-        """uids that nobody holds and that are not being deleted: what needs placement."""
+        """uids that nobody holds, and that are neither being deleted nor have ended: what needs placement."""
         self.placement_version = 0
         """Grows when something changed that may let an agent be placed (or that a waiting agent's sentence depends
         on).
@@ -365,7 +365,7 @@ class Registry:
             del self.by_id[old.id]
         if new is not None:
             self.by_id[new.id] = new.uid
-            waits = not new.held and not new.deleting
+            waits = not (new.held or new.deleting or new.ended)
             (self.unheld.add if waits else self.unheld.discard)(new.uid)
             if _matters_for_placement(old, new):
                 self.placement_version += 1

@@ -40,7 +40,7 @@ class Signal(msgspec.Struct, frozen=True, array_like=True):
     void: bool = False
     """The sender has given it up: settle the number without a turn."""
     priority: int = 0
-    """Higher overtakes lower under backlog, between senders; within one sender the order stands."""
+    """-100 to 100. Higher overtakes lower under backlog, between senders; within one sender the order stands."""
     epoch: int = 0
     """Of a volatile sender, whose stream is (uid, epoch) [vol_epoch]; 0: the sender is durable."""
     source: str = ""

@@ -8,7 +8,7 @@ The record of an agent is a small map (protocol additions 8). Its keys:
 * `m/<client>`: calls that were applied and whose replies are no longer kept, as spans of keys. A client that numbers
   its calls 1, 2, 3, ... costs one span; keys drawn at random cost one each.
 * `w`: when the agent must be awake, for those that do not hold it: a `Wake`. Never encrypted.
-* what `core.boxes` keeps of signals, and `core.journals` of turns with steps.
+* what `core.boxes` keeps of signals, `core.journals` of turns with steps, `core.endings` of an agent that has ended.
 
 Bounds: replies and marks are forgotten after `KEEP_S` of cluster time; `MAX_REPLIES` replies and `MAX_REPLY_BYTES` of
 them are kept, older ones become marks; `MAX_SPANS` spans, then new calls get `Busy` until some are old enough to be
@@ -22,8 +22,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tenured.core import boxes, journals
+from tenured.core import boxes, endings, journals
 from tenured.core.boxes import Boxes
+from tenured.core.endings import Ended
 from tenured.core.journals import Journal
 from tenured.core.register import WAKE
 
@@ -94,6 +95,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     """Of the state's plans; of a record that was read just now: of everything that does not ask for it at once."""
     wake: Wake = Wake()
     """What is written: of the plans, and of a turn that is owed."""
+    ended: Ended | None = None
+    """The agent has ended: nothing new begins [end_kept]."""
 
 
 class New(msgspec.Struct, frozen=True):
@@ -138,6 +141,7 @@ _reply_decoder = msgspec.msgpack.Decoder(Reply)
 _spans_decoder = msgspec.msgpack.Decoder(tuple[Span, ...])
 _clock_decoder = msgspec.msgpack.Decoder(float)
 _wake_decoder = msgspec.msgpack.Decoder(Wake)
+_ended_decoder = msgspec.msgpack.Decoder(Ended)
 
 
 def load(entries: Mapping[str, bytes]) -> Book:
@@ -159,6 +163,7 @@ def load(entries: Mapping[str, bytes]) -> Book:
                 marks[name[len(_MARK) :]] = _spans_decoder.decode(data)
         of_signals, of_steps = boxes.load(entries), journals.load(entries)
         wake = _wake_decoder.decode(entries[WAKE]) if WAKE in entries else Wake()
+        ended = _ended_decoder.decode(entries[endings.ENDED]) if endings.ENDED in entries else None
     except (msgspec.DecodeError, ValueError) as error:
         raise Damaged(f"a mark of the record cannot be read: {error}") from error
     ordered = dict(sorted(replies.items(), key=lambda item: (item[1].used, item[0])))
@@ -172,6 +177,7 @@ def load(entries: Mapping[str, bytes]) -> Book:
         journal=of_steps,
         planned=Wake() if wake == AT_ONCE else wake,
         wake=wake,
+        ended=ended,
     )
 
 
@@ -210,6 +216,7 @@ class Draft:
         self.marks = dict(book.marks)
         self.spans = book.spans
         self.planned = book.planned
+        self.ended = book.ended
         self.puts: dict[str, bytes] = {}
         self.deletes: dict[str, None] = {}
         self.boxes = boxes.BoxDraft(book.boxes, self.puts, self.deletes)
@@ -240,6 +247,12 @@ class Draft:
     def due(self, wake: Wake) -> None:
         """What the state plans from now on."""
         self.planned = wake
+
+    def end(self, reason: str, wall: float) -> None:
+        """The turn ends its agent: after all that it sends [end_in_commit]. `wall`: seconds since 1970, for people."""
+        if self.ended is None:
+            self.ended = Ended(reason[: endings.REASON_LIMIT], self.boxes.n, wall)
+            self.puts[endings.ENDED] = _encode(self.ended)
 
     def forget(self) -> None:
         """Drop what is older than the keep time: a few replies from the old end; all old spans once the bound is
@@ -309,8 +322,9 @@ class Draft:
         self.forget()
         self.boxes.forget(self.now)
         self.puts[CLOCK] = _encode(self.now)
+        self.planned = self.planned if self.ended is None else Wake()
         of_signals, of_steps = self.boxes.boxes(), self.journal.journal()
-        wake = _wanted(self.planned, of_signals, of_steps)
+        wake = _wanted(self.planned, of_signals, of_steps) if self.ended is None else AT_ONCE
         if wake != self._book.wake:
             self.puts[WAKE] = _encode(wake)
         book = Book(
@@ -323,6 +337,7 @@ class Draft:
             journal=of_steps,
             planned=self.planned,
             wake=wake,
+            ended=self.ended,
         )
         return Turn(book, self.puts, tuple(self.deletes))
 

@@ -73,17 +73,27 @@ class Activations:
         if row is None or row.epoch != one.epoch or self._releasing or row.deleting:
             self._look_at((uid,))  # it leaves; the comparison says how
             return None
-        holder = self.holders[uid] = Holder(
-            self._site, row, known=one.known, told=one.told, on_asleep=self._fell_asleep
-        )
+        holder = self.holders[uid] = self._hold(row, known=one.known, told=one.told)
         self._notify()
         return holder
+
+    def _hold(self, row: AgentRow, known: Known | None = None, told: Wake | None = None) -> Holder:
+        return Holder(self._site, row, known=known, told=told, on_asleep=self._fell_asleep, on_ended=self._ended)
 
     def _fell_asleep(self, holder: Holder, known: Known, wake: Wake) -> None:
         """Everything of it is committed, and nothing of it runs."""
         if self.holders.get(holder.uid) is holder and holder.uid not in self._ending:
             del self.holders[holder.uid]
             self.sleepers.lay(Sleeper(holder.uid, holder.epoch, known, holder.told), wake)
+
+    def _ended(self, holder: Holder, reason: str) -> None:
+        """It has ended by itself, and its record owes nothing: its row may go (protocol 3, ends)."""
+        if self.holders.get(holder.uid) is holder and holder.uid not in self._ending:
+            del self.holders[holder.uid]
+            self._given_up[holder.uid] = holder.epoch
+            self._site.reports.ended(holder.uid, holder.epoch, reason)
+            self._site.logs.forget(holder.uid)
+            self._notify()
 
     def _refusal(self, receiver: str) -> Again:
         if not self._site.lease.held:

@@ -35,7 +35,7 @@ class _Place:
 
 
 class Audience:
-    """Follows rows; every answer is ordered by uid, without agents that are being deleted."""
+    """Follows rows; every answer is ordered by uid, without agents that are being deleted, or have ended."""
 
     def __init__(self, agents: Mapping[str, AgentRow], hosts: Mapping[str, HostRow]) -> None:
         """`agents` (by uid) and `hosts` (by incarnation) are the mirror's own; they are read, never changed."""
@@ -65,7 +65,7 @@ class Audience:
 
     def put(self, uid: str, row: AgentRow) -> None:
         """An agent's row is new or has changed. `uid`: of the row, the very object that others keep."""
-        place = _place(row.spec, row.deleting)
+        place = _place(row.spec, row.deleting or bool(row.ended))
         old = self._places.get(uid)
         if old == place:
             return

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import tenure_link
 from tenure_api.reasons import Reason
+from tenured.clocks import wall_s
 from tenured.host.alarms import wake_of
 from tenured.host.ledger import Ledger
 from tenured.host.outgoing import Outgoing
@@ -43,7 +44,7 @@ class Beginning:
         Raises RecordLost, ActivationRefused (it is too large).
         """
         ledger, wake = self._ledger, wake_of(activated.due)
-        changed = wake != ledger.book.planned or bool(activated.sends)
+        changed = wake != ledger.book.planned or bool(activated.sends) or activated.stop is not None
         ledger.first = None
         if activated.state is None and not changed:
             return
@@ -55,6 +56,8 @@ class Beginning:
         draft.due(wake)
         for entry in self._outgoing.entries_of(activated.sends, draft):
             draft.boxes.send(entry)
+        if activated.stop is not None:
+            draft.end(activated.stop, wall_s())
         turn = draft.turn()
         try:
             await ledger.commit(turn)

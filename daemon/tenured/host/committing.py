@@ -102,9 +102,9 @@ class Commits:
         self._composer = Composer(site, telling, ledger, judge, outgoing)
 
     @property
-    def pausing(self) -> bool:
-        """A write that pauses the agent is under way."""
-        return bool(self.writing) and any(flight.pauses for flight in self.writing)
+    def closing(self) -> bool:
+        """A write that pauses the agent, or ends it, is under way."""
+        return bool(self.writing) and any(flight.closes for flight in self.writing)
 
     # --- composing ----------------------------------------------------------------------------------------------------
 
@@ -223,6 +223,8 @@ class Commits:
 
     def _send(self, write: Write) -> RecordTooLarge | None:
         """Raises RecordLost. After either error nothing was sent, and everything is where it was."""
+        if write.draft.ended is not None:
+            write.due = ()  # it plans nothing any more
         if write.due is not None:
             write.draft.due(wake_of(write.due))
         write.turn, write.began_ns = write.draft.turn(), boot_ns()

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tenure_link
+from tenured.clocks import wall_s
 from tenured.core import boxes, turns
 from tenured.core.journals import Step, Waiting
 from tenured.host.flights import Flight
@@ -45,11 +46,13 @@ class Composer:
             return fault
         draft.state(done.state)
         if flight.letter is not None:
-            self._judge.give_up(draft, job, flight.letter)
+            self._judge.give_up(draft, job, flight.letter, pauses=flight.pauses)
         elif not flight.silent:
             job.apply(draft, done.reply or b"")
         for entry in entries:
             draft.boxes.send(entry)
+        if done.stop is not None:
+            draft.end(done.stop, wall_s())
         return None
 
     def _no_room(

@@ -298,6 +298,8 @@ class Courier:
         if row is None:
             # Deleted, if this copy has seen its creation: its uid is the revision of that.
             return Route(deleted=mirror.revision >= int(receiver)) if mirror.synced else None
+        if row.ended:  # nobody takes it ever again, and whether the last holder had is not known here
+            return Route(deleted=True)
         if row.incarnation == self._incarnation:
             return Route(row.incarnation, row.epoch, row.ready)
         host = mirror.hosts.get(row.incarnation) if row.incarnation else None

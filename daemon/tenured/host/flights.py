@@ -30,6 +30,11 @@ class Flight:
     progress: tenure_link.Progress | None = None
     """A step that it has come to, and that is not durable yet."""
 
+    @property
+    def closes(self) -> bool:
+        """Nothing may run behind it: its end pauses its agent, or ends it [pause_refuse, end_in_commit]."""
+        return self.pauses or (self.done is not None and self.done.stop is not None)
+
 
 _NOTHING = turns.Turn(turns.Book(), {})
 """Of a write that is not made yet; shared, and changed by nobody."""

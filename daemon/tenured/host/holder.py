@@ -20,25 +20,21 @@ from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_CONTROL, CALL_
 from tenure_proto.v1.hostlink_pb2 import Trouble
 from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import boot_ns, wall_s
-from tenured.core import boxes, turns
+from tenured.core import boxes, endings, turns
 from tenured.core.backoff import Backoff
 from tenured.core.frames import Known
 from tenured.core.signals import Answer, Signal
-from tenured.host.alarms import Alarms
-from tenured.host.beginning import Beginning
-from tenured.host.controls import Controls, Refused, refusal
+from tenured.host.controls import Refused, refusal
 from tenured.host.failures import not_applied
 from tenured.host.jobs import CallJob, Job, Kind
-from tenured.host.judging import Judge, paused
+from tenured.host.judging import has_ended, paused
 from tenured.host.ledger import Ledger
-from tenured.host.outgoing import Outgoing
+from tenured.host.parts import Parts, class_name
 from tenured.host.policy import policy_of
-from tenured.host.signaljobs import HeldJob, SignalJob
+from tenured.host.signaljobs import SignalJob
 from tenured.host.site import Site
 from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordUnreadable
 from tenured.host.telling import Telling
-from tenured.host.trials import Trials
-from tenured.host.turning import Turns
 from tenured.host.waitlist import Waitlist
 from tenured.host.worker import ActivationRefused, Worker, WorkerLost
 
@@ -52,6 +48,12 @@ WOKEN_S = 0.1
 """Until the registry is told that an agent is awake."""
 ACTIVATION_LIMIT_S = 60.0
 """User code that takes longer to come up has failed."""
+TELL_S = 1.0
+"""How long an agent that has ended may go on delivering before users are told: most are gone by then."""
+LINGER_S = 10.0
+"""How long a holder that finds the mark of an end in the record waits before the row may go: who called the turn that
+ended the agent, and lost its host, asks again for the reply.
+"""
 
 
 class Phase(StrEnum):
@@ -61,6 +63,8 @@ class Phase(StrEnum):
     READY = "Running"
     PAUSED = "Paused"
     BACKOFF = "Backoff"
+    ENDING = "Terminating"
+    """It has ended by itself, and something is still on its way."""
     DOWN = "Unavailable"
     """Its state cannot be read: it stays down until somebody acts."""
 
@@ -76,10 +80,12 @@ class Holder:
         known: Known | None = None,
         told: turns.Wake | None = None,
         on_asleep: Callable[[Holder, Known, turns.Wake], None] | None = None,
+        on_ended: Callable[[Holder, str], None] | None = None,
     ) -> None:
         """`known`: what was committed when it went to sleep here under this epoch; `told`: when it would be awake, as
         the registry was told then. `on_asleep(holder, known, wake)` is called when it has gone to sleep: nothing of it
-        runs any more; None: it never does.
+        runs any more; None: it never does. `on_ended(holder, reason)` is called when it has ended by itself, and owes
+        nothing any more; None: its row stays.
         """
         self.uid = row.uid
         self.epoch = row.epoch
@@ -91,7 +97,7 @@ class Holder:
         self._policy = policy_of(row)
         self._queue: Waitlist[Job] = Waitlist()
         """What came before the record was adopted."""
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._stopping = False
         self._worker: Worker | None = None
         self._backoff = Backoff(attempt=row.attempt, failed_ns=boot_ns() if row.attempt else 0)
@@ -103,6 +109,7 @@ class Holder:
         self._woken: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._on_asleep = on_asleep
+        self._on_ended = on_ended
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"agent {row.spec.id}")
 
     # --- for the host -----------------------------------------------------------------------------------------------
@@ -192,8 +199,8 @@ class Holder:
         record = self._site.store.open(self.uid, self.epoch, expect_state=expected, known=self._known)
         try:
             await self._live(record)
-            if not self._stopping and self._parts is not None and self._on_asleep is not None:
-                self._on_asleep(self, record.known, self._parts.ledger.book.wake)
+            if not self._stopping and self._parts is not None:
+                await self._leave(self._parts, record)
         except RecordUnreadable as error:
             await self._stay_down(str(error))
         except turns.Damaged as error:
@@ -208,30 +215,67 @@ class Holder:
             self._site.store.close(record)
             self._close()
 
+    async def _leave(self, parts: Parts, record: Record) -> None:
+        """It sleeps, or is no more: say so, and forget it."""
+        ended = parts.ledger.book.ended
+        if ended is None:
+            if self._on_asleep is not None:
+                self._on_asleep(self, record.known, parts.ledger.book.wake)
+        elif self._on_ended is not None:
+            self._on_ended(self, ended.reason)
+        else:
+            await self._until_stopped(has_ended(self._agent, ended))
+
     async def _live(self, record: Record) -> None:
         adopted = await record.adopted()
         ledger = Ledger(record, adopted.entries, durable=self._policy.durable)
-        self._parts = parts = _Parts(self._site, self._row, self._telling, ledger)
+        self._parts = parts = Parts(self._site, self._row, self._telling, ledger)
         parts.runner.on_committed = self._committed
         parts.outgoing.adopt(ledger.book.boxes)
         while self._queue:
             parts.runner.add(self._queue.popleft())
+        linger_s = LINGER_S if ledger.book.ended is not None else 0.0
         while not self._stopping:
+            await parts.runner.settled()
+            if (ended := ledger.book.ended) is not None and parts.runner.has_ended:
+                await self._close_down(parts, ended, linger_s)
+                return
             failure = await self._once(parts)
             if failure is not None:
                 await self._back_off(*failure)
             elif self._may_sleep(parts):
                 return
 
-    def _may_sleep(self, parts: _Parts) -> bool:
+    async def _close_down(self, parts: Parts, ended: endings.Ended, linger_s: float) -> None:
+        """Goes on with its end until nothing is owed [box_first]."""
+        self.phase = Phase.ENDING
+        log.info("%s", has_ended(self._agent, ended))
+        tells = asyncio.get_running_loop().call_later(0.0 if linger_s else TELL_S, self._tell_ending, parts, ended)
+        try:
+            await parts.runner.close_down(linger_s)
+        finally:
+            tells.cancel()
+
+    def _tell_ending(self, parts: Parts, ended: endings.Ended) -> None:
+        """What keeps it."""
+        found = parts.ledger.book.boxes
+        left = f"on their way: {len(found.out)}, dead letters: {len(found.letters)}"
+        message = f"{ended.reason} ({left})" if found.out or found.letters else ended.reason
+        trouble = Trouble(phase=Phase.ENDING, reason=Reason.ENDED, message=message)
+        self._site.reports.trouble(self.uid, self.epoch, trouble)
+        self._tell_boxes(found)
+
+    def _may_sleep(self, parts: Parts) -> bool:
         """Nothing was asked for so long, and nothing is under way [sleep_settled, sleep_owing]."""
         limit = self._policy.idle_timeout_s
         if limit is None or self._on_asleep is None or self.phase is not Phase.READY or not self._policy.durable:
             return False
+        if parts.ledger.book.ended is not None:
+            return False
         idle_s = (boot_ns() - parts.runner.used_ns) / 1e9
         return idle_s >= limit and parts.runner.may_rest and not parts.ledger.book.boxes.out
 
-    def _look_idle(self, parts: _Parts) -> None:
+    def _look_idle(self, parts: Parts) -> None:
         """While it serves: end that when it may sleep."""
         limit = self._policy.idle_timeout_s
         if limit is None or self._on_asleep is None:
@@ -242,9 +286,8 @@ class Holder:
         wait_s = max(limit - idle_s, min(limit, 0.05))
         self._idle = asyncio.get_running_loop().call_later(wait_s, self._look_idle, parts)
 
-    async def _once(self, parts: _Parts) -> tuple[str, str] | None:
+    async def _once(self, parts: Parts) -> tuple[str, str] | None:
         """One time in a worker's memory, until it is over; (reason, message) of a failure that asks for a pause."""
-        await parts.runner.settled()
         trial = await parts.trials.next()
         worker = await (self._site.pool.pick() if trial is None else self._site.pool.trial_worker())
         try:
@@ -282,7 +325,7 @@ class Holder:
                 self._site.pool.end_trial(worker)
         return None
 
-    async def _activate(self, worker: Worker, parts: _Parts, *, alarms: bool) -> None:
+    async def _activate(self, worker: Worker, parts: Parts, *, alarms: bool) -> None:
         """Takes the agent into a worker's memory; what it begins with is committed before anything sees it."""
         await self._site.lease.wait()  # user code must not run in two places at once
         self._worker = worker
@@ -291,7 +334,7 @@ class Holder:
             uid=self.uid,
             epoch=self.epoch,
             id=spec.id,
-            class_name=_class_name(self._row),
+            class_name=class_name(self._row),
             state=ledger.state,
             initial=spec.state,
             config=spec.config,
@@ -312,7 +355,7 @@ class Holder:
         if alarms:
             parts.alarms.begin()
 
-    def _serves(self, parts: _Parts) -> None:
+    def _serves(self, parts: Parts) -> None:
         """It is in a worker's memory, and Ready as soon as what it begins with is durable [ready_written]."""
         if parts.beginning.serves():
             self._report_ready(parts.ledger.book.boxes)
@@ -343,7 +386,7 @@ class Holder:
             self._parts.alarms.committed(due)
             if self._parts.beginning.is_over():
                 self._report_ready(self._parts.ledger.book.boxes)
-            elif self.phase in (Phase.READY, Phase.PAUSED):
+            elif self.phase in (Phase.READY, Phase.PAUSED, Phase.ENDING):
                 self._tell_boxes(self._parts.ledger.book.boxes)
 
     def _tell_boxes(self, found: boxes.Boxes) -> None:
@@ -428,41 +471,8 @@ class Holder:
             return "action"
         if call.kind == CALL_KIND_QUERY:
             return "query"
-        query = self._site.pool.is_query(_class_name(self._row), call.method)
+        query = self._site.pool.is_query(class_name(self._row), call.method)
         return "by_name" if query is None else "query" if query else "action"
-
-
-class _Parts:
-    """What an activation consists of once its record is its own."""
-
-    def __init__(self, site: Site, row: AgentRow, telling: Telling, ledger: Ledger) -> None:
-        policy = policy_of(row)
-        judge = Judge(site, telling, ledger, policy)
-        self.ledger = ledger
-        self.outgoing = Outgoing(site, row, telling, policy)
-        self.runner = Turns(site, telling, ledger, judge, self.outgoing)
-        self.outgoing.on_due = judge.guard(self.runner.pump)
-        self.alarms = Alarms(site.lease, self.runner.add, lambda: ledger.book.boxes.held is not None, judge.guard)
-        self.beginning = Beginning(site, ledger, self.outgoing, self.runner.write_first)
-        self.trials = Trials(self.runner, ledger, site.lease)
-        self.controls = Controls(
-            row.spec.id,
-            _class_name(row),
-            ledger,
-            lambda: self.alarms.due,
-            lambda held: self.runner.add(HeldJob(held, row.uid)),
-        )
-
-    def close(self, why: str) -> None:
-        """Nothing stays unanswered."""
-        self.alarms.stop()
-        self.outgoing.close()
-        self.runner.refuse_all("NotReady", why)
-
-
-def _class_name(row: AgentRow) -> str:
-    """The field is a keyword of Python."""
-    return str(getattr(row.spec, "class"))
 
 
 def _reason_of(fault: tenure_link.Fault) -> str:

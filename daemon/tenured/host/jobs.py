@@ -65,6 +65,10 @@ class Job:
     """It waits while another turn is owed (protocol 9)."""
     tried_again = True
     """A failure of its turn is no answer yet."""
+    priority = 0
+    """Of a signal: it goes before what is less urgent."""
+    stream = ""
+    """Of a signal: whose order it keeps."""
     planned = False
     """Its plan is in the state, and only a worker takes it off: also when it has failed for the last time."""
 
@@ -110,6 +114,16 @@ class Job:
     def refuse(self, code: str, message: str) -> None:
         """It was not tried."""
         self.cut_off(code, message)
+
+
+def enqueue(queue: list[Job], job: Job) -> None:
+    """Put it behind all that is as urgent, and behind what its own sender has sent before, whatever that is [prev]."""
+    behind = 0
+    for other in reversed(queue):
+        if other.priority >= job.priority or (job.stream and other.stream == job.stream):
+            break
+        behind += 1
+    queue.insert(len(queue) - behind, job)
 
 
 class CallJob(Job):

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterable
 
 import tenure_link
 from tenured.clocks import wall_s
-from tenured.core import boxes, journals, turns
+from tenured.core import boxes, endings, journals, turns
+from tenured.core.signals import Verdict
 from tenured.host import confirming
+from tenured.host.controls import ControlJob
 from tenured.host.failures import not_applied, unknown
 from tenured.host.guarding import Guard
 from tenured.host.jobs import CallJob, Job, Stage
 from tenured.host.ledger import Ledger
-from tenured.host.owedjobs import InboxJob, OwedJob
+from tenured.host.owedjobs import InboxJob, OwedJob, TimeJob
 from tenured.host.policy import Policy
 from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
@@ -51,6 +53,12 @@ class Judge:
 
     def is_new(self, job: Job) -> bool:
         """Whether to run it now; one that is not is answered, or kept for later."""
+        if (ended := self._ledger.book.ended) is not None and not self._outlives(job, ended):
+            self._turn_away(job, ended)
+            return False
+        return self._is_new(job)
+
+    def _is_new(self, job: Job) -> bool:
         if isinstance(job, InboxJob):
             return self._is_next_of_inbox(job)
         if isinstance(job, HeldJob):
@@ -66,6 +74,35 @@ class Judge:
             return False
         self._suspect(job)
         return True
+
+    def _outlives(self, job: Job, ended: endings.Ended) -> bool:
+        """What is done although the agent has ended: what it had accepted or asked of itself before, what ends the wait
+        of such a turn, and operations [end_kept].
+        """
+        if isinstance(job, SignalJob) and not isinstance(job, HeldJob | InboxJob):
+            waited = self._ledger.book.journal.awaits(job.type, job.wanted.answer)
+            return waited or endings.own(ended, self._telling.uid, job.signal)
+        return isinstance(job, InboxJob | OwedJob | TimeJob | ControlJob)
+
+    def _turn_away(self, job: Job, ended: endings.Ended) -> None:
+        """The agent has ended: what was applied is said to be, all else is not, and never will be [end_committed]."""
+        text, book = has_ended(self._telling.agent, ended), self._ledger.book
+        if isinstance(job, CallJob) and job.changes_state:
+            call = job.call
+            verdict = turns.judge(book, call.client_id, call.key, call.born, self._site.lease.cluster_time)
+            if not isinstance(verdict, turns.New):
+                _answer(job, verdict)
+                return
+        if isinstance(job, SignalJob) and not isinstance(job, HeldJob):
+            judged = boxes.judge(book.boxes, job.signal, max(self._site.lease.cluster_time, book.clock))
+            if isinstance(judged, boxes.Duplicate):
+                job.settle(judged.verdict)
+            elif self._ledger.durable:
+                job.settle(Verdict.NOT_APPLIED)
+            else:
+                job.cut_off("NotReady", text)  # its end may be lost with this host
+            return
+        job.refuse("NotFound", text)
 
     def _is_next_of_inbox(self, job: InboxJob) -> bool:
         """In the order of their coming, for each sender."""
@@ -219,14 +256,16 @@ class Judge:
 
     def pauses(self, job: Job) -> bool:
         """Whether its last failure pauses the agent."""
+        if self._ledger.book.ended is not None:
+            return False  # it takes nothing new: there is no order to keep
         asked = self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)
         return asked and isinstance(job, SignalJob) and job.tried_again
 
-    def give_up(self, draft: turns.Draft, job: Job, fault: tenure_link.Fault) -> None:
+    def give_up(self, draft: turns.Draft, job: Job, fault: tenure_link.Fault, *, pauses: bool) -> None:
         """It has failed for the last time: its mark with a dead letter, or with the pause, in one write (protocol 3)
         [pause_mark].
         """
-        if isinstance(job, SignalJob) and self.pauses(job):
+        if isinstance(job, SignalJob) and pauses:
             if not isinstance(job, HeldJob):
                 job.apply(draft, b"")
             draft.boxes.forget_tries(job.key)
@@ -256,6 +295,11 @@ class Judge:
             job.answer(reply)
         else:
             job.cut_off("Fenced", "the lease of this host lapsed before the reply could be released")
+
+
+def has_ended(agent: str, ended: endings.Ended) -> str:
+    """Why it takes nothing, and never will."""
+    return f"{agent} has ended: {ended.reason}"
 
 
 def paused(agent: str, held: boxes.Held) -> str:

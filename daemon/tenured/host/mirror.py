@@ -70,9 +70,10 @@ class Mirror:
         return Touched(uids, whole)
 
     def agent(self, agent_id: str) -> AgentRow | None:
-        """The row of namespace/name."""
+        """The row of namespace/name; None also of one that has ended, whose row stands for its object only."""
         uid = self._by_id.get(agent_id)
-        return None if uid is None else self.agents.get(uid)
+        row = None if uid is None else self.agents.get(uid)
+        return None if row is None or row.ended else row
 
     def subscribers(self, type_: str, namespace: str) -> list[AgentRow]:
         """Agents of a namespace whose class subscribes to a type of signal, ordered by uid."""

@@ -137,7 +137,7 @@ class Outgoing:
         for n, verdict in settled.items():
             entry = draft.boxes.out.get(n)
             if entry is not None:
-                self._settle(draft, n, verdict, entry, _why(verdict))
+                self._settle(draft, n, verdict, entry, _why(verdict, entry))
         self._in_write = settled
         changed = bool(settled)
         if ripe:  # of old ones, and of those that nobody had heard of: not at each write
@@ -251,7 +251,9 @@ class Outgoing:
             self._look_later(LOOK_S)
 
 
-def _why(verdict: Verdict) -> tuple[str, str]:
+def _why(verdict: Verdict, entry: Entry) -> tuple[str, str]:
     if verdict is Verdict.UNKNOWN:
         return "Unknown", "its receiver was deleted, or has forgotten whether it was applied"
+    if not entry.void:
+        return "NotFound", f"{entry.to} has ended"  # else it would have been taken, or was taken before
     return "Expired", "it was given up before it was applied"

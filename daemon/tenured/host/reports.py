@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from tenure_proto.v1.hostlink_pb2 import AgentReport, AgentReports, Hibernated, HostFrame, Trouble
+from tenure_proto.v1.hostlink_pb2 import AgentReport, AgentReports, Ended, Hibernated, HostFrame, Trouble
 from tenured.transport.errors import TransportError
 from tenured.transport.serverlinks import ServerLinks
 
@@ -56,6 +56,10 @@ class Reporter:
     def stopped(self, uid: str, epoch: int) -> None:
         """The agent, whose row is being deleted, ended."""
         self._put(AgentReport(uid=uid, epoch=epoch, stopped=True))
+
+    def ended(self, uid: str, epoch: int, reason: str) -> None:
+        """The agent has ended by itself, and owes nothing: its row may go. Say it only once nothing of it runs here."""
+        self._put(AgentReport(uid=uid, epoch=epoch, ended=Ended(reason=reason)))
 
     def trouble(self, uid: str, epoch: int, trouble: Trouble) -> None:
         """The agent does not run, and why."""

@@ -29,6 +29,7 @@ class SignalJob(Job):
         self.begin_anew()
         self.tried_again = not self.wanted.reply
         self.caller = signal.source
+        self.priority = signal.priority
         self.key = self.name = boxes.name_of(signal)
         self.stream = boxes.stream_of(signal)
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -17,9 +17,10 @@ from functools import partial
 
 import tenure_link
 from tenured.clocks import boot_ns
+from tenured.core import endings
 from tenured.host.committing import NO_ROOM_S, Commits
 from tenured.host.flights import Flight
-from tenured.host.jobs import CallJob, Job, Stage
+from tenured.host.jobs import CallJob, Job, Stage, enqueue
 from tenured.host.judging import Judge
 from tenured.host.ledger import Ledger
 from tenured.host.outgoing import Outgoing
@@ -64,7 +65,7 @@ class Turns:
         self._only: Job | None = None
         self._in_doubt: list[Job] = []
         """The suspects of a worker that is lost, until it is known what had begun there."""
-        self._pumping = self._stopping = False
+        self._pumping = self._stopping = self._closing = self._lingers = False
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
@@ -86,6 +87,13 @@ class Turns:
         return not (self.busy or self._queue or self._judge.parked or self.suspects or self.owing.owes)
 
     @property
+    def has_ended(self) -> bool:
+        """The agent has ended by itself, and nothing that it had accepted is left to run (protocol 3, ends)."""
+        book = self.ledger.book
+        ended = book.ended
+        return ended is not None and not endings.runs_on(ended, self._telling.uid, book.boxes, book.journal)
+
+    @property
     def may_rest(self) -> bool:
         """Nothing is asked and nothing under way; a turn that is owed waits."""
         asked = self._queue or self._queries.waiting or self._judge.parked or self.suspects or self.owing.waiting
@@ -99,10 +107,13 @@ class Turns:
     def add(self, job: Job, *, first: bool = False) -> None:
         """Queue a job; `first`: before all others. Raises nothing."""
         self.used_ns = boot_ns()
-        if isinstance(job, CallJob) and job.kind == "query":
+        if isinstance(job, CallJob) and job.kind == "query" and self.ledger.book.ended is None:
             self._guard(self._ask)(job)
             return
-        (self._queue.appendleft if first else self._queue.append)(job)
+        if first:
+            self._queue.appendleft(job)
+        else:
+            enqueue(self._queue, job)
         self._guard(self.pump)()
 
     def refuse_all(self, code: str, message: str, *, queued_only: bool = False) -> None:
@@ -146,6 +157,32 @@ class Turns:
             worker.on_lost.pop(self._lost, None)
             self.worker = self._only = self._over = None
 
+    async def close_down(self, linger_s: float) -> None:
+        """Of an agent that `has_ended`: until nothing is left that anybody may want, and for so many seconds at least.
+        What comes meanwhile is turned away; no worker is needed [box_first].
+
+        Raises RecordLost; what a defect raised.
+        """
+        if self._judge.lost is not None:
+            raise self._judge.lost
+        loop = asyncio.get_running_loop()
+        over = self._over = loop.create_future()
+        self._closing, self._lingers = True, linger_s > 0
+        timer = loop.call_later(linger_s, self._guard(self._lingered))
+        for job in (*self.suspects, *self._queries.waited(), *self._judge.take_parked()):
+            self._queue.append(job)
+        self.suspects.clear()
+        self._guard(self.pump)()
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._closing, self._over = False, None
+
+    def _lingered(self) -> None:
+        self._lingers = False
+        self.pump()
+
     def stop_serving(self) -> None:
         """Begin nothing more, and end `serve` once what runs has ended and is written."""
         self._stopping = True
@@ -164,9 +201,9 @@ class Turns:
 
     @property
     def _serves(self) -> bool:
-        """The worker is there, and `serve` has not ended: what it is asked for now it has the agent for."""
+        """The worker is there, or none is needed, and `serve` has not ended: what is asked now is for it."""
         over = self._over is None or self._over.done()
-        return self.worker is not None and not self.worker.lost and not over
+        return (self._closing or (self.worker is not None and not self.worker.lost)) and not over
 
     def _end(self, error: BaseException | None = None) -> None:
         if self._over is not None and not self._over.done():
@@ -229,15 +266,15 @@ class Turns:
 
     def pump(self) -> None:
         """Begin what can begin, write what can be written."""
-        if self._pumping or self.worker is None or not self._serves or self._judge.lost is not None:
+        if self._pumping or not self._serves or self._judge.lost is not None:
             return
         self._pumping = True
         try:
             if not self._stopping:
-                self._feed(self.worker)
+                self._feed()
             self._commits.write()
             if not self._stopping and not self.accepting:
-                self._feed(self.worker)  # what a write has taken back
+                self._feed()  # what a write has taken back
             if not (self.flights or self._commits.asides or self._commits.landing) and self._has_ended():
                 self._end()
         except RecordLost as error:
@@ -251,11 +288,13 @@ class Turns:
             return False
         if self._only is not None:
             return self._only not in self._queue
-        return bool(self.suspects) or self._stopping
+        if self._closing:
+            return self._stopping or (not self._lingers and endings.settled(self.ledger.book.boxes))
+        return bool(self.suspects) or self._stopping or self.has_ended
 
-    def _feed(self, worker: Worker) -> None:
+    def _feed(self) -> None:
         while self._queue and not self.accepting and len(self.flights) + len(self._commits.writing) < AHEAD:
-            if self._commits.pausing or (self.flights and self.flights[-1].pauses):
+            if self._commits.closing or (self.flights and self.flights[-1].closes):
                 return
             if self.suspects and self._only is None:
                 return  # first what is under way ends, then they are tried
@@ -264,21 +303,21 @@ class Turns:
                 self._queue.appendleft(job)
                 return
             try:
-                self._try(worker, job)
+                self._try(job)
             except Exception:
                 job.cut_off("Internal", "a defect of the host ended the activation")
                 raise
 
-    def _try(self, worker: Worker, job: Job) -> None:
+    def _try(self, job: Job) -> None:
         if job.answered:
             return
         if not self._site.lease.held:
             job.refuse("Fenced", "the lease of this host has lapsed")
             self.owing.again()
         elif not self.owing.defers(job) and self._judge.is_new(job):
-            self._begin(worker, job)
+            self._begin(job)
 
-    def _begin(self, worker: Worker, job: Job) -> None:
+    def _begin(self, job: Job) -> None:
         if job.alone and job.needs_worker and self._only is not job:
             self.suspects.append(job)
             return
@@ -287,6 +326,9 @@ class Turns:
             flight = Flight(job, 0, done=tenure_link.TurnDone(0, reply=b""), letter=job.poisoned, aside=aside)
             flight.pauses = job.poisoned is not None and self._judge.pauses(job)
             (self._commits.asides if aside else self.flights).append(flight)
+        elif (worker := self.worker) is None:
+            job.cut_off("NotReady", "the agent is in no worker")
+            return
         else:
             number = next(self._site.turns)
             job.sent_as = number
@@ -316,6 +358,10 @@ class Turns:
         self._site.metrics.turn_seconds.observe((boot_ns() - flight.began_ns) / 1e9)
         if done.fault is not None:
             self._failed(flight, done, done.fault)
+        if flight.closes and flight in self.flights:  # it takes none along: they are judged once it is committed
+            later = self.flights.index(flight) + 1
+            if later < len(self.flights):
+                self.cut(self.flights[later], keep=True)
         self.pump()
 
     def _progress(self, flight: Flight, progress: tenure_link.Progress) -> None:
@@ -337,21 +383,20 @@ class Turns:
         if flight.progress is not None and flight.progress.entry is None:
             self.accepting = False  # it has ended before it was accepted
         retry_s = self._judge.failed(job, fault)
+        if done.stop is not None:
+            retry_s = None  # its class ends the agent for it
         if retry_s is None and job.planned and done.state is None:  # its plan is still in the state
             retry_s = 0.0 if job.poisoned is None else NO_ROOM_S
             job.poisoned, job.needs_worker = job.poisoned or fault, True
         if retry_s is None and job.ends_in_letter:
-            flight.letter, flight.pauses = fault, self._judge.pauses(job)
-            later = self.flights.index(flight) + 1
-            if flight.pauses and later < len(self.flights):
-                self.cut(self.flights[later], keep=True)
+            flight.letter, flight.pauses = fault, done.stop is None and self._judge.pauses(job)
             return
         if retry_s is not None:
             # What ran on this draft may include later signals of the same sender, which must not overtake it [prev].
             self.cut(flight, keep=False)
             self.park(job, retry_s)
             return
-        if done.state is not None or done.sends:
+        if done.state is not None or done.sends or done.stop is not None:
             flight.silent = True
         else:
             self.flights.remove(flight)

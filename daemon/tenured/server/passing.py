@@ -190,7 +190,7 @@ def _not_ready(route: Route) -> Error:
         code=route.standing or "NotReady",
         message=f"{route.agent}: {route.summary}.",
         outcome=OUTCOME_NOT_APPLIED,
-        retryable=route.standing != Answer.UNAVAILABLE,
+        retryable=route.standing not in {Answer.UNAVAILABLE, Answer.NOT_FOUND},
     )
 
 

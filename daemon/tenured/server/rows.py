@@ -49,6 +49,7 @@ def agent_row(registry: Registry, agent: model.Agent, wall: float) -> registry_p
         unavailable=agent.unavailable,
         recovered_from=agent.recovered_from,
         dead_letters=agent.dead_letters,
+        ended=agent.ended,
     )
     if agent.hibernation is not None:
         row.hibernated = True
@@ -376,6 +377,7 @@ def _agent_report(report: hostlink_pb2.AgentReport) -> commands.AgentReport:
         stopped=report.stopped,
         trouble=_trouble(report.trouble) if what == "trouble" else None,
         hibernated=commands.HibernationReport(wake_wall=report.hibernated.wake_at) if what == "hibernated" else None,
+        ended=report.ended.reason if what == "ended" else None,
         dead_letters=report.dead_letters if report.HasField("dead_letters") else None,
     )
 

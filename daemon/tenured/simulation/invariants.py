@@ -144,7 +144,7 @@ class Checker:
             return
         if isinstance(command, commands.AgentReports) and command.incarnation == old.incarnation:
             said = [r for r in command.reports if r.uid == old.uid and r.epoch == old.epoch]
-            if any(report.released or report.stopped for report in said):
+            if any(report.released or report.stopped or report.ended is not None for report in said):
                 return
         self.fail("rule R", f"{old.id} leaves {old.incarnation}, which neither released it nor ended: {command}")
 
@@ -275,6 +275,7 @@ def _brief(command: commands.Command) -> str:
 
 def _said(report: commands.AgentReport) -> str:
     words = {"ready": report.ready, "released": report.released, "stopped": report.stopped}
+    words["ended"] = report.ended is not None
     return next((word for word, true in words.items() if true), "trouble")
 
 

@@ -52,13 +52,14 @@ def _emit(engine: Engine, held: Held, directive: Emission) -> None:
     signal = onto(signal, held.carried)
     engine.keep(signal)
     if directive.to:
-        engine.post(engine.full_id(directive.to), signal, caller=held.id)
+        engine.post(engine.full_id(directive.to), signal, caller=held.id, priority=directive.priority)
     else:
-        engine.spread(signal)
+        engine.spread(signal, directive.priority)
 
 
 def _send(engine: Engine, held: Held, directive: Send) -> None:
-    engine.post(engine.full_id(directive.to), work_of(directive.what), caller=held.id, carried=held.carried)
+    wanted, to = work_of(directive.what), engine.full_id(directive.to)
+    engine.post(to, wanted, caller=held.id, carried=held.carried, priority=directive.priority)
 
 
 def _run(engine: Engine, held: Held, directive: RunInstruction) -> None:
@@ -139,7 +140,8 @@ def follow(engine: Engine, held: Held, error: Error, cause: BaseException | None
         if isinstance(directive, Error):
             continue  # a policy that answers errors with errors would never end
         if isinstance(directive, Emit):
-            directive = Emission(directive.type, _codec.pack(directive.data), directive.to, directive.subject)  # noqa: PLW2901
+            data = _codec.pack(directive.data)
+            directive = Emission(directive.type, data, directive.to, directive.subject, directive.priority)  # noqa: PLW2901
         engine.execute(held, (directive,))
 
 

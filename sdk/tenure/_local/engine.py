@@ -158,12 +158,13 @@ class Engine(Tasks):
         caller: str = "local",
         extra: tuple[Directive, ...] = (),
         ticket: Ticket | None = None,
+        priority: int = 0,
     ) -> bytes:
         """Run a turn, when it is its turn. Raises CallError. In a task of the engine.
 
         `ticket`: of who waits for the reply of a turn that is accepted; without one, that returns at once.
         """
-        request = Request(wanted, kind, caller)
+        request = Request(wanted, kind, caller, priority=priority)
         until_ns = deadline_ns(self.timeout if timeout is None else timeout)
         while True:
             try:
@@ -224,7 +225,8 @@ class Engine(Tasks):
         else:
             if self.hub.on and held.waiting >= held.limit:
                 self.hub.overflowed(held.who, "mailbox", held.limit)
-            async with held.turn(self.parked, always=bool(extra)):
+            queue = held.turn(self.parked, always=bool(extra), priority=request.priority, sender=request.caller)
+            async with queue:
                 return await self.owing.take(held, request, until_ns, extra, ticket)
         if done.fault is not None:
             raise error_of(done.fault, held.id)
@@ -349,26 +351,29 @@ class Engine(Tasks):
         caller: str = "",
         extra: tuple[Directive, ...] = (),
         carried: Mapping[str, object] = NOTHING,
+        priority: int = 0,
     ) -> None:
         """Let an agent do something; nobody waits for it. What fails is logged. `carried`: of what led to it."""
         held = self.agents.get(agent_id)
         label = work.label_of(wanted)
         wanted = work.carrying(wanted, carried)
         if held is not None:
-            self.start(self._posted(held, wanted, caller, extra), f"{agent_id} {label}")
+            self.start(self._posted(held, wanted, caller, extra, priority), f"{agent_id} {label}")
         elif self.expected(agent_id):
-            self.later(self._posted_later(agent_id, wanted, caller, extra), f"{agent_id} {label}")
+            self.later(self._posted_later(agent_id, wanted, caller, extra, priority), f"{agent_id} {label}")
         else:
             _logger.warning("%s: there is no agent %s", label, agent_id)
 
     async def _posted_later(
-        self, agent_id: str, wanted: Asked | Signal, caller: str, extra: tuple[Directive, ...]
+        self, agent_id: str, wanted: Asked | Signal, caller: str, extra: tuple[Directive, ...], priority: int
     ) -> None:
-        await self._posted(await self.reach(agent_id), wanted, caller, extra)
+        await self._posted(await self.reach(agent_id), wanted, caller, extra, priority)
 
-    async def _posted(self, held: Held, wanted: Asked | Signal, caller: str, extra: tuple[Directive, ...]) -> None:
+    async def _posted(
+        self, held: Held, wanted: Asked | Signal, caller: str, extra: tuple[Directive, ...], priority: int
+    ) -> None:
         try:
-            await self.do(held, wanted, caller=caller, extra=extra)
+            await self.do(held, wanted, caller=caller, extra=extra, priority=priority)
         except errors.CallError as error:
             self.report(held, work.label_of(wanted), error)
         if extra:
@@ -383,10 +388,10 @@ class Engine(Tasks):
         if len(self.signals) > 2 * SIGNALS_KEPT:
             del self.signals[:SIGNALS_KEPT]
 
-    def spread(self, signal: Signal) -> None:
+    def spread(self, signal: Signal, priority: int = 0) -> None:
         """To the bus, and to the agents that subscribe."""
         for agent_id in dict.fromkeys(self.subscribers.route(signal)):
-            self.post(agent_id, signal, caller=signal.source)
+            self.post(agent_id, signal, caller=signal.source, priority=priority)
         if self.bus is not None:
             self._outbox.append(signal)
             if len(self._outbox) == 1:

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from tenure import _codec, errors
 from tenure._local.carrying import NOTHING
+from tenure._local.turnstile import Turnstile
 from tenure._turn import Activation
 from tenure.directives import Directive
 from tenure.errors import Busy, NotFound
@@ -103,7 +104,7 @@ class Held:
         """To be called after each turn, if anybody wants to know."""
         self.changed: asyncio.Event | None = None
         """Made by who waits for a change; set, and forgotten, at the next one."""
-        self._lock: asyncio.Lock | None = None
+        self._lock: Turnstile | None = None
 
     @property
     def id(self) -> str:
@@ -113,7 +114,7 @@ class Held:
     @property
     def busy(self) -> bool:
         """Whether an action runs or waits."""
-        return self._lock is not None and self._lock.locked()
+        return self._lock is not None and self._lock.locked
 
     @property
     def standing(self) -> Standing:
@@ -127,21 +128,27 @@ class Held:
 
     @asynccontextmanager
     async def turn(
-        self, parked: Callable[[], AbstractContextManager[None]] = nullcontext, *, always: bool = False
+        self,
+        parked: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        always: bool = False,
+        priority: int = 0,
+        sender: str = "",
     ) -> AsyncGenerator[None]:
         """Wait for one's turn, and have it. Raises Busy when the queue is full, NotFound if the agent has ended.
 
-        `parked`: around the wait. `always`: however long the queue is, for the runtime's own.
+        `parked`: around the wait. `always`: however long the queue is, for the runtime's own. `priority`: the higher
+        the earlier, behind what the same `sender` asked for before.
         """
         if self.waiting >= self.limit and not always:
             raise Busy(f"{self.waiting} turns wait for {self.id} already", agent=self.id)
         if self._lock is None:
-            self._lock = asyncio.Lock()  # most agents never wait
+            self._lock = Turnstile()  # most agents never wait
         self.waiting += 1
         try:
-            if self._lock.locked():
+            if self._lock.locked:
                 with parked():
-                    await self._lock.acquire()
+                    await self._lock.acquire(priority, sender)
             else:
                 await self._lock.acquire()
         finally:

@@ -44,6 +44,8 @@ class Request:
     """Agents whose turns wait for its end."""
     reply_to: str = ""
     """The agent whose turn waits for its reply, under `key`."""
+    priority: int = 0
+    """Where it waits for its turn: the higher the earlier. Once it is accepted, that is no more of interest."""
 
     def named(self) -> str:
         """Its key."""

@@ -29,6 +29,8 @@ class FramedSession:
         """Why it ended; empty: it has not."""
         self.opened = False
         """It stood, if only for a moment."""
+        self.heard = 0.0
+        """When the last replies came, on the loop's clock."""
         self._waiting: dict[int, asyncio.Future[calls_pb2.Reply]] = {}
         self._unsent = calls_pb2.CallBatch()
         self._size = 0
@@ -36,6 +38,11 @@ class FramedSession:
         self._flushing = False
         self._stream: FrameStream | None = None
         self._task = asyncio.get_running_loop().create_task(self._connect(expected, context))
+
+    @property
+    def waiting(self) -> int:
+        """How many calls have no answer yet."""
+        return len(self._waiting)
 
     def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]:
         """Send a copy of the call; the reply comes in the future, or SessionLost, or InvalidArguments (too long)."""
@@ -106,6 +113,7 @@ class FramedSession:
         except DecodeError as error:
             self._fail(f"sent what is no batch of replies: {error}")
             return
+        self.heard = asyncio.get_running_loop().time()
         for reply in replies:
             future = self._waiting.get(reply.seq)
             if future is not None and not future.done():

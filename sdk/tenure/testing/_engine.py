@@ -82,6 +82,7 @@ class FaultyEngine(Engine):
         caller: str = "local",
         extra: tuple[Directive, ...] = (),
         ticket: Ticket | None = None,
+        priority: int = 0,
     ) -> bytes:
         """See `Engine`. A turn that waited while its agent crashed comes to the next activation, as on a cluster."""
         seconds = self.timeout if timeout is None else timeout
@@ -89,7 +90,14 @@ class FaultyEngine(Engine):
         while True:
             try:
                 return await super().do(
-                    held, wanted, kind=kind, timeout=timeout, caller=caller, extra=extra, ticket=ticket
+                    held,
+                    wanted,
+                    kind=kind,
+                    timeout=timeout,
+                    caller=caller,
+                    extra=extra,
+                    ticket=ticket,
+                    priority=priority,
                 )
             except errors.NotFound:
                 if held.ended != CRASHED:
@@ -174,11 +182,11 @@ class FaultyEngine(Engine):
         self._kept = signal
         self.seen(signal)
 
-    def spread(self, signal: Signal) -> None:
+    def spread(self, signal: Signal, priority: int = 0) -> None:
         """See `Engine`. What was not emitted by an agent was published from outside."""
         if signal is not self._kept:
             self.seen(signal)
-        super().spread(signal)
+        super().spread(signal, priority)
 
 
 def _labels(cls: type[Agent[Any]], wanted: Asked | Signal) -> frozenset[str]:

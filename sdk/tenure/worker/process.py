@@ -162,7 +162,7 @@ class Worker(asyncio.Protocol):
             return
         resident.commit(BEGIN)  # a daemon that cannot commit it forgets this activation
         state = done.state or activation.first
-        self._send(Activated(activation.uid, activation.epoch, state, resident.due, done.sends))
+        self._send(Activated(activation.uid, activation.epoch, state, resident.due, done.sends, done.stop))
 
     def _make(self, order: Activate) -> Resident:
         cls = self._classes.get(order.class_name)

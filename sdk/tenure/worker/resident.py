@@ -21,14 +21,16 @@ from tenure._local.carrying import NOTHING, onto
 from tenure._local.work import Asked
 from tenure._scope import Emission, emission_of
 from tenure._turn import Activation, Done, Slices
-from tenure.directives import Cancel, Cron, RunInstruction, Schedule, Send, Spawn
+from tenure.directives import Cancel, Cron, RunInstruction, Schedule, Send, Spawn, Stop
 from tenure.errors import CallError
 from tenure.policies import decide
 from tenure.signals import Signal as Envelope
 from tenure.signals import from_msgpack, to_msgpack
 from tenure_link import Activate, Due, Outgoing, Progress, Signal, Turn, TurnDone, Work
 
-SUPPORTS: frozenset[type[Directive]] = frozenset({Emit, Send, Schedule, Cron, Cancel, Error, RunInstruction, Spawn})
+SUPPORTS: frozenset[type[Directive]] = frozenset(
+    {Emit, Send, Schedule, Cron, Cancel, Error, RunInstruction, Spawn, Stop}
+)
 """What agents may ask for on a cluster."""
 BEGIN = 0
 """Number of turns before the first of the daemon's."""
@@ -79,8 +81,10 @@ class Resident:
         done = await activation.hook(BEGIN, "on_start")
         if done.fault is not None:
             return TurnDone(BEGIN, fault=done.fault)
+        done = await self._last_hook(done)
         state = done.state or (skipped.state if skipped is not None else None)
-        return TurnDone(BEGIN, reply=b"", state=state, sends=self._sends(done, NOTHING), due=self.due)
+        sends, stop = self._sends(done, NOTHING), _stop_of(done)
+        return TurnDone(BEGIN, reply=b"", state=state, sends=sends, due=self.due, stop=stop)
 
     async def run(self, turn: Turn) -> TurnDone:
         """Run one turn. Whatever user code raises becomes a `Fault`; only CancelledError passes."""
@@ -213,13 +217,21 @@ class Resident:
         followed = [*self._followed(done)]
         if done.fault is not None and extra:
             followed = [*extra, *followed]
-        if not followed:
-            return self._told_of(turn, done, carried)
-        amended = await self.activation.amend(turn.turn, tuple(followed))
-        merged = Done(
-            turn.turn, done.reply, amended.state or done.state, (*done.directives, *followed), fault=done.fault
-        )
-        return self._told_of(turn, merged, carried)
+        if followed:
+            amended = await self.activation.amend(turn.turn, tuple(followed))
+            done = _with(done, amended.state, followed)
+        return self._told_of(turn, await self._last_hook(done), carried)
+
+    async def _last_hook(self, done: Done) -> Done:
+        """With what `on_stop` does, in the same turn, if that ends the agent. One that fails changes nothing."""
+        reason = _stop_of(done)
+        if reason is None or not self.activation.has_hook("on_stop"):
+            return done
+        hooked = await self.activation.hook(done.turn, "on_stop", reason)
+        if hooked.fault is not None:
+            _logger.error("%s: on_stop: %s: %s", self.activation.id, hooked.fault.code, hooked.fault.message)
+            return done
+        return _with(done, hooked.state, hooked.directives)
 
     def _followed(self, done: Done) -> list[Directive]:
         """Raises nothing: a policy that fails is logged."""
@@ -251,6 +263,7 @@ class Resident:
             signals=self._signals(done),
             sends=self._sends(done, carried),
             due=due if changed else None,
+            stop=_stop_of(done),
         )
 
     def _signals(self, done: Done) -> tuple[Signal, ...]:
@@ -272,16 +285,17 @@ class Resident:
 
     def _outgoing(self, directive: Directive, signal_id: str, carried: Mapping[str, object]) -> Outgoing | None:
         match directive:
-            case Emission(type_, data, to, subject):
+            case Emission(type_, data, to, subject, priority):
                 envelope = Envelope(
                     id=signal_id, source=self.activation.id, type=type_, data=_codec.unpack(data), subject=subject
                 )
                 body = _encode(Work(signal=to_msgpack(onto(envelope, carried))))
-                return Outgoing(targeted(to, self._namespace) if to else "", body, type_, id=signal_id)
-            case Send(to, what):
+                receiver = targeted(to, self._namespace) if to else ""
+                return Outgoing(receiver, body, type_, priority, signal_id)
+            case Send(to, what, priority):
                 wanted = work.carrying(work.work_of(what), carried)
                 type_ = "" if isinstance(wanted, Asked) else wanted.type
-                return Outgoing(targeted(to, self._namespace), _encode(_work_of(wanted)), type_, id=signal_id)
+                return Outgoing(targeted(to, self._namespace), _encode(_work_of(wanted)), type_, priority, signal_id)
             case RunInstruction(instruction, then):
                 wanted = work.carrying(work.work_of(instruction), carried)
                 body = _encode(msgspec.structs.replace(_work_of(wanted), then=then))
@@ -299,6 +313,16 @@ def _due(name: str, plan: Mapping[str, Any]) -> Due:
     every = " ".join(plan["every"]) if "every" in plan else ""
     what = plan["name"] if "name" in plan else work.label_of(work.read(plan))
     return Due(name, plan["at"], bool(every), what, every)
+
+
+def _stop_of(done: Done) -> str | None:
+    """Why the turn ends its agent; None: it does not."""
+    return next((one.reason for one in done.directives if isinstance(one, Stop)), None)
+
+
+def _with(done: Done, state: bytes | None, more: Sequence[Directive]) -> Done:
+    """A turn, and what was done after it under its number."""
+    return Done(done.turn, done.reply, state or done.state, (*done.directives, *more), fault=done.fault)
 
 
 def _plain(done: Done) -> TurnDone:

@@ -507,6 +507,7 @@ class AgentReport(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     TROUBLE_FIELD_NUMBER: _builtins.int
     HIBERNATED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     epoch: _builtins.int
@@ -523,6 +524,10 @@ class AgentReport(_message.Message):
     def hibernated(self) -> Global___Hibernated:
         """it is not in memory, and comes back by itself: it counts as ready"""
 
+    @_builtins.property
+    def ended(self) -> Global___Ended:
+        """it has ended by itself, and its record owes nothing: its row may go"""
+
     def __init__(
         self,
         *,
@@ -533,15 +538,16 @@ class AgentReport(_message.Message):
         stopped: _builtins.bool = ...,
         trouble: Global___Trouble | None = ...,
         hibernated: Global___Hibernated | None = ...,
+        ended: Global___Ended | None = ...,
         dead_letters: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters", "dead_letters", b"dead_letters", "hibernated", b"hibernated", "ready", b"ready", "released", b"released", "stopped", b"stopped", "trouble", b"trouble", "what", b"what"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters", "dead_letters", b"dead_letters", "ended", b"ended", "hibernated", b"hibernated", "ready", b"ready", "released", b"released", "stopped", b"stopped", "trouble", b"trouble", "what", b"what"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters", "dead_letters", b"dead_letters", "epoch", b"epoch", "hibernated", b"hibernated", "ready", b"ready", "released", b"released", "stopped", b"stopped", "trouble", b"trouble", "uid", b"uid", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters", "dead_letters", b"dead_letters", "ended", b"ended", "epoch", b"epoch", "hibernated", b"hibernated", "ready", b"ready", "released", b"released", "stopped", b"stopped", "trouble", b"trouble", "uid", b"uid", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dead_letters: _TypeAlias = _typing.Literal["dead_letters"]  # noqa: Y015
     _WhichOneofArgType__dead_letters: _TypeAlias = _typing.Literal["_dead_letters", b"_dead_letters"]  # noqa: Y015
-    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["ready", "released", "stopped", "trouble", "hibernated"]  # noqa: Y015
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["ready", "released", "stopped", "trouble", "hibernated", "ended"]  # noqa: Y015
     _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dead_letters) -> _WhichOneofReturnType__dead_letters | None: ...
@@ -571,6 +577,25 @@ class Hibernated(_message.Message):
 Global___Hibernated: _TypeAlias = Hibernated  # noqa: Y015
 
 @_typing.final
+class Ended(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ended: _TypeAlias = Ended  # noqa: Y015
+
+@_typing.final
 class Trouble(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -580,7 +605,7 @@ class Trouble(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     RETRY_IN_SECONDS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """Backoff, Starting, Unavailable, Paused"""
+    """Backoff, Starting, Unavailable, Paused, Terminating"""
     reason: _builtins.str
     """from the catalogue"""
     message: _builtins.str

@@ -804,6 +804,7 @@ class AgentRow(_message.Message):
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     HIBERNATED_FIELD_NUMBER: _builtins.int
     WAKE_WALL_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     managed_by: Global___ManagedBy.ValueType
     revision: _builtins.int
@@ -841,6 +842,8 @@ class AgentRow(_message.Message):
     """not in memory; a call, a signal or a timer brings it back"""
     wake_wall: _builtins.float
     """when a timer will; 0: none is set"""
+    ended: _builtins.str
+    """why it ended by itself; nobody holds it ever again, and its row stands for its object"""
     @_builtins.property
     def spec(self) -> Global___AgentSpec: ...
     @_builtins.property
@@ -876,10 +879,11 @@ class AgentRow(_message.Message):
         dead_letters: _builtins.int = ...,
         hibernated: _builtins.bool = ...,
         wake_wall: _builtins.float = ...,
+        ended: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_failover", b"last_failover", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_reason", b"assigned_reason", "attempt", b"attempt", "backoff_until_wall", b"backoff_until_wall", "created_wall", b"created_wall", "dead_letters", b"dead_letters", "deleting", b"deleting", "epoch", b"epoch", "explanation", b"explanation", "hibernated", b"hibernated", "host", b"host", "incarnation", b"incarnation", "last_failover", b"last_failover", "managed_by", b"managed_by", "next_action", b"next_action", "node", b"node", "phase", b"phase", "previous_explanation", b"previous_explanation", "ready", b"ready", "ready_epoch", b"ready_epoch", "reason", b"reason", "recovered_from", b"recovered_from", "restarts", b"restarts", "revision", b"revision", "spec", b"spec", "summary", b"summary", "uid", b"uid", "unavailable", b"unavailable", "wake_wall", b"wake_wall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned_reason", b"assigned_reason", "attempt", b"attempt", "backoff_until_wall", b"backoff_until_wall", "created_wall", b"created_wall", "dead_letters", b"dead_letters", "deleting", b"deleting", "ended", b"ended", "epoch", b"epoch", "explanation", b"explanation", "hibernated", b"hibernated", "host", b"host", "incarnation", b"incarnation", "last_failover", b"last_failover", "managed_by", b"managed_by", "next_action", b"next_action", "node", b"node", "phase", b"phase", "previous_explanation", b"previous_explanation", "ready", b"ready", "ready_epoch", b"ready_epoch", "reason", b"reason", "recovered_from", b"recovered_from", "restarts", b"restarts", "revision", b"revision", "spec", b"spec", "summary", b"summary", "uid", b"uid", "unavailable", b"unavailable", "wake_wall", b"wake_wall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
