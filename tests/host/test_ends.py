@@ -293,11 +293,11 @@ async def test_the_host_reports_the_end_once_and_holds_it_no_more() -> None:
         here = Activations(play.site)
         spec = AgentSpec(id="shop/a", **{"class": "C"})
         row = AgentRow(uid="7", epoch=1, spec=spec, host="h", incarnation="h.1")
-        mirror.apply(WatchBatch(revision=9, snapshot=True, synced=True, agents=[row]))
+        here.rows_changed(mirror.apply(WatchBatch(revision=9, snapshot=True, synced=True, agents=[row])))
         running = asyncio.ensure_future(here.run())
         play.played.ends = "done"
         await play.until(lambda: ("ended", "7", 1, "done") in play.reports.said)
-        here.rows_changed(touched=True)
+        here.rows_changed(mirror.apply(WatchBatch(revision=10, agents=[row])))
         await play.quiet()
         assert here.holders == {}
         assert [one for one in play.reports.said if one[0] == "ended"] == [("ended", "7", 1, "done")]

@@ -212,7 +212,7 @@ class Activations:
         if row.hibernated and row.ready_epoch > 0:
             self.sleepers.take_over(row)
         else:
-            self.holders[row.uid] = Holder(self._site, row, on_asleep=self._fell_asleep)
+            self.holders[row.uid] = self._hold(row)
 
     def _forget_opened(self, uids: Iterable[str]) -> None:
         """Deleted agents: not in the copy, at a revision that has seen their creation."""

@@ -29,7 +29,7 @@ class FramedSession:
         """Why it ended; empty: it has not."""
         self.opened = False
         """It stood, if only for a moment."""
-        self.heard = 0.0
+        self.heard = float("-inf")
         """When the last replies came, on the loop's clock."""
         self._waiting: dict[int, asyncio.Future[calls_pb2.Reply]] = {}
         self._unsent = calls_pb2.CallBatch()
