@@ -308,18 +308,18 @@ class Holder:
             self._report_ready(parts.ledger.book.boxes)
         self._look_idle(parts)
 
-    def _report_ready(self, found: boxes.Boxes) -> None:
+    def _report_ready(self, found: boxes.Boxes, *, hurry: bool = True) -> None:
         self._trouble = ""
         if self.phase not in (Phase.READY, Phase.PAUSED):
             self.phase = Phase.READY
-            self._site.reports.ready(self.uid, self.epoch)
+            self._site.reports.ready(self.uid, self.epoch, hurry=hurry)
         self._tell_boxes(found)
 
     def _committed(self, due: tuple[tenure_link.Due, ...] | None) -> None:
         if self._parts is not None:
             self._parts.alarms.committed(due)
             if self._parts.beginning.is_over():
-                self._report_ready(self._parts.ledger.book.boxes)
+                self._report_ready(self._parts.ledger.book.boxes, hurry=False)
             elif self.phase in (Phase.READY, Phase.PAUSED):
                 self._tell_boxes(self._parts.ledger.book.boxes)
 
