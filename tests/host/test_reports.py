@@ -64,3 +64,15 @@ async def test_no_letters_are_a_count_too() -> None:
     (report,) = await told(say)
     assert report.HasField("dead_letters")
     assert report.WhichOneof("what") is None
+
+
+async def test_a_word_that_is_in_no_hurry_goes_soon_and_with_what_comes_meanwhile() -> None:
+    """A new agent has answered by then: its Ready is out of the way of that, and of one entry with others."""
+    (report,) = await told(lambda reporter: reporter.ready("1", 1, hurry=False))
+    assert report.ready
+
+    def say(reporter: Reporter) -> None:
+        reporter.ready("1", 1, hurry=False)
+        reporter.ready("2", 1)
+
+    assert [report.uid for report in await told(say)] == ["1", "2"]

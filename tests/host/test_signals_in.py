@@ -289,7 +289,9 @@ async def test_a_held_signal_that_ends_workers_pauses_again(play: Scene, monkeyp
     await play.start(more=PAUSE)
     play.send(1)
     play.played.done(await play.turn(), fault=FAIL)
-    await play.until(lambda: play.holder.phase == "Paused")
+    await play.until(
+        lambda: play.holder.phase == "Paused"
+    )  # a server has it before its holder knows that a majority has
     for _ in range(4):
         await play.until(lambda: play.holder._unavailable() is None)
         await answer_of(play.control("resume"))

@@ -227,7 +227,7 @@ class FakeReports:
         self.said: list[tuple] = []
         self.first = asyncio.Event()
 
-    def ready(self, uid: str, epoch: int) -> None:
+    def ready(self, uid: str, epoch: int, *, hurry: bool = True) -> None:
         self.said.append(("ready", uid, epoch))
         self.first.set()
 

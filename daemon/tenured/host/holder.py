@@ -361,12 +361,12 @@ class Holder:
             self._report_ready(parts.ledger.book.boxes)
         self._look_idle(parts)
 
-    def _report_ready(self, found: boxes.Boxes) -> None:
+    def _report_ready(self, found: boxes.Boxes, *, hurry: bool = True) -> None:
         self._trouble = ""
         if self.phase not in (Phase.READY, Phase.PAUSED):
             self.phase = Phase.READY
             if self.told is None:
-                self._site.reports.ready(self.uid, self.epoch)
+                self._site.reports.ready(self.uid, self.epoch, hurry=hurry)
             elif self._woken is None:
                 self._woken = asyncio.get_running_loop().call_later(WOKEN_S, self._report_woken)
         self._tell_boxes(found)
@@ -385,7 +385,7 @@ class Holder:
         if self._parts is not None:
             self._parts.alarms.committed(due)
             if self._parts.beginning.is_over():
-                self._report_ready(self._parts.ledger.book.boxes)
+                self._report_ready(self._parts.ledger.book.boxes, hurry=False)
             elif self.phase in (Phase.READY, Phase.PAUSED, Phase.ENDING):
                 self._tell_boxes(self._parts.ledger.book.boxes)
 

@@ -16,6 +16,8 @@ log = logging.getLogger("tenured.host.reports")
 TIMEOUT_S = 3.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+GATHER_S = 0.02
+"""How long a report that nobody waits for may wait for others."""
 MAX_REPORTS = 1000
 """Of one frame."""
 
@@ -44,10 +46,13 @@ class Reporter:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._gathering: asyncio.TimerHandle | None = None
 
-    def ready(self, uid: str, epoch: int) -> None:
-        """The agent serves."""
-        self._put(AgentReport(uid=uid, epoch=epoch, ready=True))
+    def ready(self, uid: str, epoch: int, *, hurry: bool = True) -> None:
+        """The agent serves. Not in a hurry (it has answered already, and nobody waits for its place): with what comes
+        in the next moments, out of the way of its first reply.
+        """
+        self._put(AgentReport(uid=uid, epoch=epoch, ready=True), hurry=hurry)
 
     def released(self, uid: str, epoch: int) -> None:
         """The agent is given up: somebody else may hold it (rule R, a). Say it only once nothing of it runs here."""
@@ -108,7 +113,7 @@ class Reporter:
             log.debug("reports wait: %s", error)
             return False
 
-    def _put(self, report: AgentReport) -> None:
+    def _put(self, report: AgentReport, *, hurry: bool = True) -> None:
         before = self._open.get(report.uid)
         if (
             before is not None
@@ -119,4 +124,13 @@ class Reporter:
             report.dead_letters = before.dead_letters  # a count that is not taken yet goes with the next word
         self._open[report.uid] = report
         self._idle.clear()
+        if hurry:
+            self._send_now()
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._send_now)
+
+    def _send_now(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         self._wake.set()
