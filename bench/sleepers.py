@@ -50,7 +50,7 @@ CHANGES_S = 0.02
 LOOK_S = 0.02
 FORGOTTEN_S = 15.0
 """The gauge of the loop's delay has lost a half of what it was ten times by then."""
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 MADE_S = 1800.0
 _one = msgspec.msgpack.encode({"by": 1})
 _none = msgspec.msgpack.encode({})
@@ -133,7 +133,7 @@ def private_bytes(running: DevCluster, kind: str) -> dict[str, float]:
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
     return {
-        process.name: max([uss(pid) for pid in usage.children(process.pid) if usage.kind(pid) == kind], default=0)
+        process.name: sum(uss(pid) for pid in usage.children(process.pid) if usage.kind(pid) == kind)
         for process in running.hosts
     }
 
@@ -193,19 +193,18 @@ async def wake(given: argparse.Namespace) -> list[Line]:
 
 
 async def memory(given: argparse.Namespace) -> list[Line]:
-    """First those that sleep: the processes have not grown then."""
+    """Each kind in processes of its own: what has grown does not shrink again."""
     count, lines = given.resident, list[Line]()
-    async with local_cluster([], log=given.log, profile=given.profile, hosts=2) as (running, cluster):
-        await make(cluster, [f"warm-{n}" for n in range(BATCH)], SHORT_S, running.plan.hosts)
-        for title, idle_s in (("that sleeps", SHORT_S), ("in memory, idle", 0.0)):
-            collected = await collect(cluster, running)
-            names = [f"{title.split()[-1]}-{n}" for n in range(count)]
-            await make(cluster, names, idle_s, running.plan.hosts)
+    for title, idle_s in (("that sleeps", SHORT_S), ("in memory, idle", 0.0)):
+        async with local_cluster([], log=given.log, profile=given.profile, hosts=2) as (running, cluster):
+            await make(cluster, [f"warm-{n}" for n in range(BATCH)], idle_s, running.plan.hosts)
+            before = await collect(cluster, running)
+            await make(cluster, [f"agent-{n}" for n in range(count)], idle_s, running.plan.hosts)
             grown = await collect(cluster, running)
-            for kind in ("worker", "host"):
-                found = [(grown[kind][host] - collected[kind][host]) / count for host in grown[kind]]
-                where = "worker" if kind == "worker" else "hosts, with a row of it in each"
-                lines.append(Line(f"memory of an agent {title}: {where}", sum(found), "B", found))
+        for kind in ("worker", "host"):
+            found = [(grown[kind][host] - before[kind][host]) / count for host in grown[kind]]
+            where = "worker" if kind == "worker" else "hosts, with a row of it in each"
+            lines.append(Line(f"memory of an agent {title}: {where}", sum(found), "B", found))
     return lines
 
 

@@ -130,3 +130,17 @@ def test_resent_signals_change_nothing_twice(arrivals: list) -> None:
             book = applied(book, one)
             done.append(one.n)
     assert done == list(range(1, len(done) + 1))
+
+
+def test_who_owes_a_signal_must_be_awake_at_once() -> None:
+    """Its next holder may have heard that it sleeps; the clear field of the record says better [wake_owing]."""
+    planned = t.Wake(cluster=500.0)
+    draft = t.Draft(t.Book(), 1.0)
+    draft.due(planned)
+    draft.boxes.send(entry())
+    owing = draft.turn()
+    assert msgspec.msgpack.decode(owing.puts["w"], type=t.Wake) == owing.book.wake == t.AT_ONCE
+    draft = t.Draft(owing.book, 2.0)
+    draft.boxes.settle(1, Verdict.APPLIED, "x", None)
+    done = draft.turn()
+    assert msgspec.msgpack.decode(done.puts["w"], type=t.Wake) == done.book.wake == planned

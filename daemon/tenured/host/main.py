@@ -14,7 +14,7 @@ from tenured.logs import set_up
 COMM = Path("/proc/self/comm")
 GO_VARIABLE = "TENURE_GO_FD"
 """Set by `tenured.supervisor` for a spare: the descriptor on which it waits."""
-COLLECT = (20_000, 20, 10)
+COLLECT = (5_000, 10, 10)
 """Python's collector of cycles looks at new objects after so many allocations, and at all but the oldest after so many
 such looks. By its defaults (700, 10) most activations grow old before they end, and are garbage until it looks at
 everything, which holds the loop for a millisecond per thousand agents.
