@@ -143,7 +143,7 @@ def test_the_last_to_sleep_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatc
 
 async def test_the_registry_is_not_told_of_a_short_wake(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit of the registry for each call would cost more than the call."""
-    monkeypatch.setattr("tenured.host.holder.WOKEN_S", 60.0)
+    monkeypatch.setattr("tenured.host.standing.WOKEN_S", 60.0)
     await fall_asleep(place, {"n": 1})
     assert said(place) == ["ready", "hibernated"]
     await answered(place, call(place, 2), {"n": 2})
@@ -154,7 +154,7 @@ async def test_the_registry_is_not_told_of_a_short_wake(place: Any, monkeypatch:
 
 async def test_the_registry_is_told_of_one_that_stays_awake(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """And again when it has gone to sleep."""
-    monkeypatch.setattr("tenured.host.holder.WOKEN_S", 0.0)
+    monkeypatch.setattr("tenured.host.standing.WOKEN_S", 0.0)
     await fall_asleep(place, {"n": 1})
     await answered(place, call(place, 2), {"n": 2})
     await asleep(place)
@@ -163,7 +163,7 @@ async def test_the_registry_is_told_of_one_that_stays_awake(place: Any, monkeypa
 
 async def test_the_registry_is_told_of_another_time_to_wake(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """However short it was awake: its row says when."""
-    monkeypatch.setattr("tenured.host.holder.WOKEN_S", 60.0)
+    monkeypatch.setattr("tenured.host.standing.WOKEN_S", 60.0)
     await fall_asleep(place, {"n": 1})
     due = tenure_link.Due("later", place.lease.cluster_now + 3600)
     job = call(place, 2)

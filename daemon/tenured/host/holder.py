@@ -12,27 +12,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import StrEnum
 
 import tenure_link
-from tenure_api.reasons import Reason
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_CONTROL, CALL_KIND_QUERY, Call
-from tenure_proto.v1.hostlink_pb2 import Trouble
 from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import boot_ns, wall_s
-from tenured.core import boxes, endings, turns
+from tenured.core import endings, turns
 from tenured.core.backoff import Backoff
 from tenured.core.frames import Known
 from tenured.core.signals import Answer, Signal
 from tenured.host.controls import Refused, refusal
-from tenured.host.failures import not_applied
+from tenured.host.failures import not_applied, reason_of
 from tenured.host.jobs import CallJob, Job, Kind
-from tenured.host.judging import has_ended, paused
+from tenured.host.judging import has_ended
 from tenured.host.ledger import Ledger
 from tenured.host.parts import Parts, class_name
 from tenured.host.policy import policy_of
 from tenured.host.signaljobs import SignalJob
 from tenured.host.site import Site
+from tenured.host.standing import Phase, Standing
 from tenured.host.stores import Record, RecordDeleted, RecordLost, RecordUnreadable
 from tenured.host.telling import Telling
 from tenured.host.waitlist import Waitlist
@@ -44,8 +42,6 @@ QUEUE_LIMIT = 128
 """Calls that may wait for one agent; more get `Busy`."""
 MAILBOX = 1024
 """Signals that may wait for one agent here; their senders keep the rest."""
-WOKEN_S = 0.1
-"""Until the registry is told that an agent is awake."""
 ACTIVATION_LIMIT_S = 60.0
 """User code that takes longer to come up has failed."""
 TELL_S = 1.0
@@ -54,19 +50,6 @@ LINGER_S = 10.0
 """How long a holder that finds the mark of an end in the record waits before the row may go: who called the turn that
 ended the agent, and lost its host, asks again for the reply.
 """
-
-
-class Phase(StrEnum):
-    """Of an activation, as metrics and refusals name it."""
-
-    STARTING = "Starting"
-    READY = "Running"
-    PAUSED = "Paused"
-    BACKOFF = "Backoff"
-    ENDING = "Terminating"
-    """It has ended by itself, and something is still on its way."""
-    DOWN = "Unavailable"
-    """Its state cannot be read: it stays down until somebody acts."""
 
 
 class Holder:
@@ -89,7 +72,6 @@ class Holder:
         """
         self.uid = row.uid
         self.epoch = row.epoch
-        self.phase = Phase.STARTING
         self._site = site
         self._row = row
         self._agent = row.spec.id
@@ -101,12 +83,8 @@ class Holder:
         self._stopping = False
         self._worker: Worker | None = None
         self._backoff = Backoff(attempt=row.attempt, failed_ns=boot_ns() if row.attempt else 0)
-        self._trouble = ""
-        self._letters = 0
+        self._standing = Standing(site, self._telling, told)
         self._known = known
-        self.told = told
-        """The registry believes that it sleeps until then; None: it knows better."""
-        self._woken: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._on_asleep = on_asleep
         self._on_ended = on_ended
@@ -139,6 +117,16 @@ class Holder:
         return job.answer
 
     @property
+    def phase(self) -> Phase:
+        """How it stands."""
+        return self._standing.phase
+
+    @property
+    def told(self) -> turns.Wake | None:
+        """When the registry believes that it wakes; None: it knows that it is awake."""
+        return self._standing.told
+
+    @property
     def failure(self) -> BaseException | None:
         """Why the activation ended by itself: a defect of ours."""
         return self._task.exception() if self._task.done() and not self._task.cancelled() else None
@@ -161,7 +149,7 @@ class Holder:
         if self._stopping or self._task.done():
             return f"{self._agent} is leaving this host"
         if self.phase in (Phase.BACKOFF, Phase.DOWN):
-            return f"{self._agent}: {self._trouble}"
+            return f"{self._agent}: {self._standing.trouble}"
         return None
 
     @property
@@ -248,22 +236,16 @@ class Holder:
 
     async def _close_down(self, parts: Parts, ended: endings.Ended, linger_s: float) -> None:
         """Goes on with its end until nothing is owed [box_first]."""
-        self.phase = Phase.ENDING
+        self._standing.phase = Phase.ENDING
         log.info("%s", has_ended(self._agent, ended))
-        tells = asyncio.get_running_loop().call_later(0.0 if linger_s else TELL_S, self._tell_ending, parts, ended)
+        tell_s = 0.0 if linger_s else TELL_S
+        tells = asyncio.get_running_loop().call_later(
+            tell_s, lambda: self._standing.ending(parts.ledger.book.boxes, ended)
+        )
         try:
             await parts.runner.close_down(linger_s)
         finally:
             tells.cancel()
-
-    def _tell_ending(self, parts: Parts, ended: endings.Ended) -> None:
-        """What keeps it."""
-        found = parts.ledger.book.boxes
-        left = f"on their way: {len(found.out)}, dead letters: {len(found.letters)}"
-        message = f"{ended.reason} ({left})" if found.out or found.letters else ended.reason
-        trouble = Trouble(phase=Phase.ENDING, reason=Reason.ENDED, message=message)
-        self._site.reports.trouble(self.uid, self.epoch, trouble)
-        self._tell_boxes(found)
 
     def _may_sleep(self, parts: Parts) -> bool:
         """Nothing was asked for so long, and nothing is under way [sleep_settled, sleep_owing]."""
@@ -305,10 +287,10 @@ class Holder:
             self._worker = None
             if trial is not None:
                 trial.cut_off("NotReady", refused.fault.message)
-            return _reason_of(refused.fault), refused.fault.message
+            return reason_of(refused.fault), refused.fault.message
         except WorkerLost as error:
             self._worker = None
-            self.phase = Phase.STARTING
+            self._standing.phase = Phase.STARTING
             # The same epoch goes on elsewhere only once this process is provably dead (protocol additions 3).
             await worker.dead.wait()
             if trial is None:
@@ -358,53 +340,16 @@ class Holder:
     def _serves(self, parts: Parts) -> None:
         """It is in a worker's memory, and Ready as soon as what it begins with is durable [ready_written]."""
         if parts.beginning.serves():
-            self._report_ready(parts.ledger.book.boxes)
+            self._standing.ready(parts.ledger.book.boxes)
         self._look_idle(parts)
-
-    def _report_ready(self, found: boxes.Boxes, *, hurry: bool = True) -> None:
-        self._trouble = ""
-        if self.phase not in (Phase.READY, Phase.PAUSED):
-            self.phase = Phase.READY
-            if self.told is None:
-                self._site.reports.ready(self.uid, self.epoch, hurry=hurry)
-            elif self._woken is None:
-                self._woken = asyncio.get_running_loop().call_later(WOKEN_S, self._report_woken)
-        self._tell_boxes(found)
-
-    def _report_woken(self) -> None:
-        """Most go to sleep again, or have served what woke them: that must not wait for a commit of the registry."""
-        self.told = None
-        if self.phase is Phase.READY:
-            self._site.reports.ready(self.uid, self.epoch)
-
-    def _report_trouble(self, trouble: Trouble) -> None:
-        self.told = None
-        self._site.reports.trouble(self.uid, self.epoch, trouble)
 
     def _committed(self, due: tuple[tenure_link.Due, ...] | None) -> None:
         if self._parts is not None:
             self._parts.alarms.committed(due)
             if self._parts.beginning.is_over():
-                self._report_ready(self._parts.ledger.book.boxes, hurry=False)
-            elif self.phase in (Phase.READY, Phase.PAUSED, Phase.ENDING):
-                self._tell_boxes(self._parts.ledger.book.boxes)
-
-    def _tell_boxes(self, found: boxes.Boxes) -> None:
-        """The registry knows how many dead letters there are, and whether the agent is paused."""
-        if len(found.letters) != self._letters:
-            self._letters = len(found.letters)
-            self._site.reports.dead_letters(self.uid, self.epoch, self._letters)
-        if found.held is not None and self.phase is Phase.READY:
-            self.phase = Phase.PAUSED
-            text = paused(self._agent, found.held)
-            log.warning("%s", text)
-            self._telling.say("error", text)
-            message = f"{found.held.what} failed {found.held.attempts} times: {found.held.message}"
-            trouble = Trouble(phase=Phase.PAUSED, reason=Reason.PAUSED, message=message, attempt=found.held.attempts)
-            self._report_trouble(trouble)
-        elif found.held is None and self.phase is Phase.PAUSED:
-            self.phase = Phase.READY
-            self._site.reports.ready(self.uid, self.epoch)
+                self._standing.ready(self._parts.ledger.book.boxes, hurry=False)
+            else:
+                self._standing.committed(self._parts.ledger.book.boxes)
 
     # --- when it goes wrong ---------------------------------------------------------------------------------
 
@@ -415,30 +360,20 @@ class Holder:
         self._worker = None
         self._backoff = self._backoff.failed(boot_ns())
         pause_s = self._backoff.delay_ns / 1e9
-        self.phase = Phase.BACKOFF
-        self._trouble = f"backing off (attempt {self._backoff.attempt}, next in {pause_s:g} s): {message}"
-        log.warning("%s: %s", self._agent, self._trouble)
-        self._telling.say("error", self._trouble)
-        trouble = Trouble(
-            phase=self.phase, reason=reason, message=message, attempt=self._backoff.attempt, retry_in_seconds=pause_s
-        )
-        self._report_trouble(trouble)
-        self._refuse_queued("NotReady", self._trouble)
+        self._standing.backs_off(reason, message, self._backoff.attempt, pause_s)
+        self._refuse_queued("NotReady", self._standing.trouble)
         await asyncio.sleep(pause_s)
-        self.phase = Phase.STARTING
+        self._standing.phase = Phase.STARTING
 
     async def _stay_down(self, message: str) -> None:
         """Never start empty where there was a state: stay down, with the reason, until somebody acts."""
-        self.phase = Phase.DOWN
-        self._trouble = message
-        log.error("%s stays down: %s", self._agent, message)
-        self._report_trouble(Trouble(phase=self.phase, reason=Reason.STATE_UNREADABLE, message=message))
+        self._standing.down(message)
         await self._until_stopped(message)
 
     async def _until_stopped(self, why: str) -> None:
         """Serves nobody until the registry tells this host to stop."""
         if self.phase is not Phase.DOWN:
-            self.phase = Phase.STARTING
+            self._standing.phase = Phase.STARTING
         self._stopping = True
         self._refuse_queued("NotReady", why)
         if self._worker is not None:
@@ -448,8 +383,7 @@ class Holder:
 
     def _close(self) -> None:
         """The last thing: nothing stays unanswered, the worker forgets the agent."""
-        if self._woken is not None:
-            self._woken.cancel()
+        self._standing.close()
         if self._worker is not None:
             self._worker.deactivate(self.uid, self.epoch)
             self._worker = None
@@ -473,12 +407,3 @@ class Holder:
             return "query"
         query = self._site.pool.is_query(class_name(self._row), call.method)
         return "by_name" if query is None else "query" if query else "action"
-
-
-def _reason_of(fault: tenure_link.Fault) -> str:
-    """A reason of the catalogue for what the worker said."""
-    return (
-        fault.code
-        if fault.code in {Reason.STATE_INVALID, Reason.CLASS_NOT_FOUND, Reason.STATE_UNREADABLE}
-        else Reason.ACTIVATION_FAILED
-    )
