@@ -144,17 +144,22 @@ async def test_a_host_that_is_not_there_cannot_be_quarantined(servers: LocalServ
 async def test_who_creates_an_agent_hears_where_calls_go(
     servers: LocalServers, registry: RegistryStub, fresh: Callable[[], str]
 ) -> None:
-    """From every server, the leader or not: row and assignment are one entry, and the answer has the route."""
-    async with FakeHost(servers, "routed"):
+    """From every server, the leader or not: row and assignment are one entry, and the answer has the route. While the
+    leader assigns others a new row waits behind them, and there is none: so each is asked until that is over.
+    """
+    async with FakeHost(servers, "routed"), asyncio.timeout(30):
         for server in servers.servers:
-            name = fresh()
-            request = registry_pb2.ApplyAgentsRequest(agents=[spec(name)], managed_by=registry_pb2.MANAGED_BY_API)
-            result = (await servers.registry(name=server).ApplyAgents(request)).results[0]
-            row = (await registry.Lookup(registry_pb2.LookupRequest(agent=name))).agents[0]
-            assert (result.route.agent, result.route.uid, result.route.epoch) == (name, row.uid, 1)
-            assert (result.route.host, row.epoch) == (row.host, 1)
-            assert result.route.address
-            await remove(registry, name)
+            routed = False
+            while not routed:
+                name = fresh()
+                request = registry_pb2.ApplyAgentsRequest(agents=[spec(name)], managed_by=registry_pb2.MANAGED_BY_API)
+                result = (await servers.registry(name=server).ApplyAgents(request)).results[0]
+                row = (await registry.Lookup(registry_pb2.LookupRequest(agent=name))).agents[0]
+                if routed := result.HasField("route"):
+                    assert (result.route.agent, result.route.uid, result.route.epoch) == (name, row.uid, 1)
+                    assert (result.route.host, row.epoch) == (row.host, 1)
+                    assert result.route.address
+                await remove(registry, name)
 
 
 async def test_an_agent_that_waits_has_no_route_in_the_answer(registry: RegistryStub, fresh: Callable[[], str]) -> None:

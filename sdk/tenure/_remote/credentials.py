@@ -6,7 +6,7 @@ import contextlib
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from tenure._remote.endpoint import Endpoint
 from tenure.errors import ConfigurationError
@@ -26,7 +26,7 @@ def context_of(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 @contextlib.contextmanager
-def _as_file(content: bytes) -> Iterator[str]:
+def _as_file(content: bytes) -> Generator[str]:
     """Where there are such, in memory: a key on no disk, and no disk needed (a pod's may be read-only)."""
     if hasattr(os, "memfd_create"):
         with open(os.memfd_create("tenure-client"), "wb") as file:  # noqa: PTH123 - a descriptor
