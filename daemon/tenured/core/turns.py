@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import islice
 
 import msgspec
 
@@ -258,7 +259,7 @@ class Draft:
         """Drop what is older than the keep time: a few replies from the old end; all old spans once the bound is
         reached.
         """
-        for call_id in list(self.replies)[:FORGET]:
+        for call_id in tuple(islice(self.replies, FORGET)):
             if self.now - self.replies[call_id].used < KEEP_S:
                 break
             self._drop(call_id)
