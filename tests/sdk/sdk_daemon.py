@@ -178,6 +178,7 @@ class Daemon:
         self._waiting: list[Conversation] = []
         self._came = asyncio.Condition()
         self._server: asyncio.Server | None = None
+        self._away = False
 
     async def __aenter__(self) -> Self:
         self.lock.touch()
@@ -190,6 +191,8 @@ class Daemon:
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
+        for _ in range(5):  # what was accepted in the last moment is heard of, and closed
+            await asyncio.sleep(0)
 
     def write(self, code: str) -> None:
         (self.directory / "pool_agents.py").write_text(code)
@@ -203,10 +206,12 @@ class Daemon:
 
     async def listen(self) -> None:
         self.socket.unlink(missing_ok=True)
+        self._away = False
         self._server = await asyncio.start_unix_server(self._connected, self.socket)
 
     async def away(self) -> None:
         """As a daemon that died: no socket, no connections."""
+        self._away = True
         if self._server is not None:
             self._server.close()
             self.socket.unlink(missing_ok=True)
@@ -220,6 +225,9 @@ class Daemon:
         return self.__dict__.setdefault("_all", [])
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._away:  # it was accepted before, and is heard of now
+            writer.transport.abort()
+            return
         conversation = Conversation(reader, writer)
         self.all.append(conversation)
         try:

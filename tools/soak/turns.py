@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import signal
@@ -85,10 +86,11 @@ class Report:
 
 
 class Load:
-    """Callers that go on until so many turns have been made."""
+    """Callers that go on until so many turns have been made, or so many seconds have passed."""
 
-    def __init__(self, cluster: Cluster, turns: int, seed: int) -> None:
+    def __init__(self, cluster: Cluster, turns: int, seed: int, seconds: float) -> None:
         self.told = Told()
+        self._until = time.monotonic() + seconds
         self.names = [f"{NAMESPACE}/soak-{number}" for number in range(AGENTS)]
         self._cluster, self._turns, self._seed = cluster, turns, seed
         self._next: Counter[Id] = Counter()
@@ -100,7 +102,7 @@ class Load:
 
     async def _loop(self, number: int) -> None:
         rng, who = random.Random(self._seed * 1000 + number), f"loop-{number}"
-        while self.done < self._turns:
+        while self.done < self._turns and time.monotonic() < self._until:
             agent, to = rng.sample(self.names, 2)
             self._next[who, agent] += 1
             n = self._next[who, agent]
@@ -260,12 +262,12 @@ async def dead_letters_of(cluster: Cluster) -> int:
     return 0
 
 
-async def soak(turns: int, seed: int, *, log: bool = False) -> Report:
-    """Run it, and count."""
+async def soak(turns: int, seed: int, *, seconds: float = math.inf, log: bool = False) -> Report:
+    """Run it, and count. After so many seconds no turn begins: what was made by then is judged."""
     began = time.monotonic()
     specs = [agent_spec(f"soak-{number}", "SoakAgent") for number in range(AGENTS)]
     async with local_cluster(specs, log=log, root=AGENTS_DIR, modules=("soak_agents",)) as (running, cluster):
-        load, faults = Load(cluster, turns, seed), Faults(running, cluster, seed)
+        load, faults = Load(cluster, turns, seed, seconds), Faults(running, cluster, seed)
         striking, telling = asyncio.create_task(faults.run()), asyncio.create_task(tell(load, faults))
         try:
             await load.run()
@@ -310,11 +312,14 @@ def main(arguments: list[str]) -> int:
         prog="python -m tools.soak turns", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--turns", type=int, default=1_000_000, help="default: 1,000,000")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="judge what was made after so long, if that is sooner"
+    )
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
     parser.add_argument("--log", action="store_true", help="print the processes' logs to standard error")
     given = parser.parse_args(arguments)
-    report = asyncio.run(soak(given.turns, given.seed, log=given.log))
+    report = asyncio.run(soak(given.turns, given.seed, seconds=60 * given.minutes, log=given.log))
     print(report)
     if given.json:
         given.json.write_text(json.dumps(asdict(report), indent=1) + "\n")
