@@ -84,10 +84,11 @@ bench: .venv/.project ## failover, calls, creation, measured on a local cluster
 sim: setup ## the seeded simulations on fresh seeds (SEEDS=200)
 	$(BIN)/python -m tools.sim --seeds $(SEEDS)
 
-sim-fresh: setup ## as many fresh seeds as fit into 160 s, 600 at most; part of `test`
+sim-fresh: setup ## as many fresh seeds as fit into 190 s, 600 at most; part of `test`
 	$(BIN)/python -m tools.sim --kind cluster --seeds 300 --seconds 100
 	$(BIN)/python -m tools.sim --kind consensus --seeds 200 --seconds 40
 	$(BIN)/python -m tools.sim --kind stories --seeds 100 --seconds 20
+	$(BIN)/python -m tools.sim --kind signals --seeds 100 --seconds 30
 
 models: setup ## explore the protocol models: every configuration, every guard left out once (long; niced)
 	nice -n 10 $(BIN)/python -m models.explore

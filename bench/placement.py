@@ -20,7 +20,8 @@ import msgspec
 from bench.harness import Line, arguments, emit, percentile, say
 from tenured.core import commands as c
 from tenured.core import machine
-from tenured.core.model import Agent, AgentClass, AgentSpec, Node, Pool, Spread
+from tenured.core.agentspec import AgentSpec, Spread
+from tenured.core.model import Agent, AgentClass, Node, Pool
 from tenured.core.placement import STRATEGIES, place
 from tenured.core.registry import Registry
 

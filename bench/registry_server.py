@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from tenured.core import commands as c
-from tenured.core.model import AgentSpec, Pool
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import Pool
 from tenured.raft import Applied, Consensus, RaftConfig, Role
 from tenured.server.heap import settle
 from tenured.server.process import VERSION

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from tenured.core import commands, model, results
+from tenured.core import agentspec, commands, model, results
 from tenured.core.profile import BALANCED
 from tenured.raft import Applied, Consensus, RaftConfig, Role
 from tenured.server.replica import Replica
@@ -53,7 +53,7 @@ async def fill(consensus: Consensus, replica: Replica, count: int) -> list[model
     )  # fmt: skip
     for start in range(0, count, FILL):
         agents = tuple(
-            model.AgentSpec(id=f"bench/agent-{n}", class_name="Bench", pool="default", cpu_milli=1, memory_bytes=1)
+            agentspec.AgentSpec(id=f"bench/agent-{n}", class_name="Bench", pool="default", cpu_milli=1, memory_bytes=1)
             for n in range(start, min(start + FILL, count))
         )
         await decided(consensus, commands.ApplyAgents(wall=wall, agents=agents, managed_by="API"))

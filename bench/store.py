@@ -1,137 +1,61 @@
-"""The engine under the state store: SQLite as it is used, LMDB, and an append-only log with its index in memory.
+"""How the state store commits: a journal before SQLite as it is used, SQLite alone, and the journal alone.
 
     python -m bench.store [--json] [--runs 5]
 
 Each stands under the store's own writer thread and group commit (`tenured.storage.Register`), in turns, in one
 directory. A write is what a small turn writes, as a delta: three entries of some 60 bytes, and one that is deleted.
 Lines: one write after the other; writes a second with 64 in flight, each to a record of its own; the processor time of
-one of these. The floor is an append of 256 bytes with fdatasync.
-
-The log is the least that could work: no compaction, no check of its own at opening, every record in memory. LMDB is
-left out where its module is not installed (`pip install lmdb`; it is no dependency).
+one of these. The floor is an append of 256 bytes with fdatasync. The journal alone grows for ever and can answer no
+read: it is what taking it into SQLite costs.
 """
 
 import asyncio
-import contextlib
-import importlib
 import os
 import tempfile
 import time
-import zlib
-from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import uvloop
 
 from bench.harness import Line, arguments, emit, percentile, say
-from tenured.core.cells import Cell, Version
+from tenured.core.cells import Version
 from tenured.storage import Register, SealItem, WriteItem, register
-from tenured.storage.database import Database
+from tenured.storage.journal import Change
+from tenured.storage.keeping import Keeper
 
 RECORDS = 64
 SEQUENTIAL = 500
 ROUND_S = 2.0
-FLOOR = "SQLite, same run"
+AS_USED = "journal and SQLite"
+ALONE = "SQLite alone, same run"
 
 
-class _Other:
-    """What `Register` asks of an engine, as far as this bench goes."""
+class Alone(Keeper):
+    """SQLite without a journal: each commit is synced there."""
 
-    incarnation, joining, joined = "bench", True, (0, "")
+    def keep(self, changes: list[Change]) -> None:
+        """One transaction and one sync."""
+        database = self.database
+        database._db.execute("PRAGMA synchronous = FULL")  # noqa: SLF001 - as the store was before docs/adr/0034
+        with database.transaction():
+            database.apply(changes)
 
-    def cells(self) -> dict[str, Cell]:
-        """Nothing is kept between runs."""
-        return {}
+    @property
+    def due(self) -> bool:
+        """Nothing to copy."""
+        return False
 
-    def admit(self) -> None:
-        """It is a bench."""
-
-    def tidy(self, *, idle: bool) -> None:
-        """Nothing to tidy."""
-
-    def size(self, uid: str) -> int:  # noqa: ARG002 - as the engine's
-        """Nobody asks for records here."""
-        return 0
-
-    def entries(self, uid: str) -> dict[str, bytes]:  # noqa: ARG002 - as the engine's
-        """Nobody asks for records here."""
-        return {}
+    overdue = due
 
 
-class Log(_Other):
-    """One file, appended to; what it says is also in a dict."""
+class Lasting(Keeper):
+    """The journal alone, which nobody takes into SQLite: the least that could work."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        self._records: dict[str, dict[str, bytes]] = {}
-        self._pending: list[tuple[Any, ...]] = []
-        self._encode = msgspec.msgpack.Encoder().encode
-
-    @contextlib.contextmanager
-    def transaction(self) -> Generator[None]:
-        """One append and one sync."""
-        yield
-        pending, self._pending = self._pending, []
-        body = self._encode(pending)
-        os.write(self._file, len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body)
-        os.fdatasync(self._file)
-
-    def put_cell(self, uid: str, cell: Cell) -> None:
-        """Within a transaction."""
-        self._pending.append((uid, cell.sealed, cell.version.epoch, cell.version.seq))
-
-    def put_entries(self, uid: str, puts: Mapping[str, bytes], deletes: tuple[str, ...], *, whole: bool) -> None:
-        """Within a transaction."""
-        record = self._records.setdefault(uid, {})
-        if whole:
-            record.clear()
-        for key in deletes:
-            record.pop(key, None)
-        record.update(puts)
-        self._pending.append((uid, puts, deletes, whole))
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+    due = overdue = Alone.due
 
 
-class Lmdb(_Other):
-    """Keys `uid/entry` in one tree."""
-
-    def __init__(self, path: Path) -> None:
-        lmdb = importlib.import_module("lmdb")
-        self._environment = lmdb.open(str(path), map_size=1 << 30, subdir=False, metasync=True, sync=True)
-        self._transaction: Any = None
-
-    @contextlib.contextmanager
-    def transaction(self) -> Generator[None]:
-        """One write transaction, synced."""
-        with self._environment.begin(write=True) as self._transaction:
-            yield
-
-    def put_cell(self, uid: str, cell: Cell) -> None:
-        """Within a transaction."""
-        packed = msgspec.msgpack.encode((cell.sealed, cell.version.epoch, cell.version.seq))
-        self._transaction.put(f"c/{uid}".encode(), packed)
-
-    def put_entries(self, uid: str, puts: Mapping[str, bytes], deletes: tuple[str, ...], *, whole: bool) -> None:  # noqa: ARG002 - deltas only
-        """Within a transaction."""
-        for key in deletes:
-            self._transaction.delete(f"e/{uid}/{key}".encode())
-        for key, value in puts.items():
-            self._transaction.put(f"e/{uid}/{key}".encode(), zlib.crc32(value).to_bytes(4, "big") + value)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._environment.close()
-
-
-ENGINES: dict[str, Any] = {"SQLite": Database, "log": Log}
-with contextlib.suppress(ImportError):
-    importlib.import_module("lmdb")
-    ENGINES["LMDB"] = Lmdb
+ENGINES: dict[str, type[Keeper]] = {AS_USED: Keeper, "SQLite alone": Alone, "the journal alone": Lasting}
 
 
 class Writer:
@@ -154,9 +78,10 @@ class Writer:
             raise RuntimeError(f"{answer.verdict}: {answer.message}")
 
 
-async def one_round(engine: Any, directory: Path) -> tuple[list[float], float, float]:
+async def one_round(engine: type[Keeper], directory: Path) -> tuple[list[float], float, float]:
     """(milliseconds one after the other, writes a second in flight, processor milliseconds of one of these)."""
-    register.Database = engine
+    module: Any = register
+    module.Keeper = engine
     store = Register(directory / "state.db")
     await store.open()
     try:
@@ -181,7 +106,7 @@ async def one_round(engine: Any, directory: Path) -> tuple[list[float], float, f
         took, used = time.perf_counter() - began, time.process_time() - used
     finally:
         await store.close()
-        register.Database = Database
+        module.Keeper = Keeper
     return times, count / took, used / count * 1000
 
 
@@ -216,9 +141,9 @@ async def measure(rounds: int) -> list[Line]:
     )
     for title, unit, value in columns:
         values = {name: [value(run) for run in runs] for name, runs in found.items()}
-        beside = percentile(values["SQLite"], 0.5)
+        beside = percentile(values["SQLite alone"], 0.5)
         lines += [
-            Line(f"{name}: {title}", percentile(each, 0.5), unit, each, FLOOR, beside) for name, each in values.items()
+            Line(f"{name}: {title}", percentile(each, 0.5), unit, each, ALONE, beside) for name, each in values.items()
         ]
     return lines
 

@@ -36,6 +36,7 @@ MODELS = (
     "l_poison",
     "m_ends",
     "n_asleep",
+    "o_replies",
 )
 """The models of docs/protocols.md, by module."""
 WALK_S = 10.0

@@ -4,7 +4,9 @@ The turn asks a model ("A", any result), waits for an approval ("W"), and pays (
 takes an idempotency key. The sender's signals are 1 (that turn), 2 (anything else) and 3 (the approval), in order, so
 that the approval stands behind 2 in its stream. Signals are resent until they are settled. The store is a sealed cell,
 as in model C. `rollout`: new code asks for its steps in another order. `interleave`: the turn is declared so, and other
-signals are served while it is suspended.
+signals are served while it is suspended. `pauses`: how often the turn fails for the last time and pauses its agent,
+until somebody resumes it or skips the turn. `lates`: how often the first run ends by its caller's deadline while the
+acceptance is being written.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Record(NamedTuple):
     hist: tuple[int, ...] = ()  # user state: ended turns
     draft: tuple[int, ...] = ()  # user state as the turn saw it before its suspension, with [fresh_state] left out
     failed: bool = False  # the turn ended as a dead letter at the receiver, with both lists of steps
+    held: bool = False  # the agent is paused at the turn
 
 
 class Act(NamedTuple):
@@ -40,6 +43,8 @@ class Act(NamedTuple):
     landed: bool = False
     run: tuple[Entry, ...] | None = None  # results that it has in memory only
     effect: Entry | None = None  # an outside effect whose result is not journalled yet
+    late: bool = False  # the run that was to be accepted has ended: its caller's time was over
+    stuck: bool = False  # nobody runs what is owed, with [accept_runs] left out
 
 
 class World(NamedTuple):
@@ -53,19 +58,22 @@ class World(NamedTuple):
     paid: frozenset[tuple[int, int]] = frozenset()  # what the service did: (key, amount)
     asked: bool = False  # the model was asked
     code: int = 0
+    pauses: int = 0
+    lates: int = 0
     bad: str | None = None
 
 
 class Steps(Model[World]):
     """See the module."""
 
-    epochs, voids, rollout, interleave, signals = 2, False, False, False, 3
+    epochs, voids, rollout, interleave, signals, pauses, lates = 2, False, False, False, 3, 0, 0
     live = True
-    FAST = ({}, {"voids": True, "signals": 1}, {"rollout": True}, {"interleave": True})
+    FAST = ({}, {"voids": True, "signals": 1}, {"rollout": True}, {"interleave": True}, {"pauses": 1}, {"lates": 1})
     SMALL = ({"epochs": 3}, {"epochs": 3, "voids": True, "rollout": True})
     BIG = {"epochs": 5, "voids": True, "rollout": True}
     GUARDS = {
         "accept_first": {"voids": True, "signals": 1},
+        "accept_runs": {"lates": 1, "signals": 1},
         "journal_first": {"signals": 1},
         "stable_key": {},
         "same_steps": {"rollout": True},
@@ -73,9 +81,11 @@ class Steps(Model[World]):
         "inbox": {},
         "inbox_seen": {},
         "inbox_in_commit": {},
+        "inbox_order": {"pauses": 1},
         "end_in_commit": {},
         "fresh_state": {"interleave": True},
         "fence": {},
+        "pause_journal": {"pauses": 1, "signals": 1},
     }
 
     def init(self) -> World:
@@ -92,6 +102,8 @@ class Steps(Model[World]):
             return "a dead letter said to be not applied had an effect"
         if len(set(s.cell.hist)) < len(s.cell.hist):
             return "a turn ended twice"
+        if APPROVAL in s.cell.hist and 2 in s.cell.hist and s.cell.hist.index(APPROVAL) < s.cell.hist.index(2):
+            return "a later signal overtook the inbox"
         if s.cell.last > 1 and 2 not in {*s.cell.hist, *s.cell.inbox}:
             return "what a settled signal did is gone"
         return s.bad
@@ -122,8 +134,11 @@ class Steps(Model[World]):
         me = act.mem
         if act.draft and not act.landed and (newest or not self.on("fence")):
             yield f"host.{e} commit lands", turn(act._replace(landed=True), cell=act.draft)
+        if act.draft and act.draft.turn and not (me.turn or act.late) and s.lates < self.lates:
+            yield f"!host.{e} the caller's time is over", turn(act._replace(late=True), lates=s.lates + 1)
         if act.landed and act.draft:
-            yield f"host.{e} learns of its commit", turn(Act(act.draft, run=act.run))
+            stuck = act.late and not self.on("accept_runs")
+            yield f"host.{e} learns of its commit", turn(Act(act.draft, run=act.run, stuck=stuck))
         for n in s.box:
             if n <= me.last:
                 told = "not applied" if n == 1 and me.voided else "applied"
@@ -135,7 +150,13 @@ class Steps(Model[World]):
         def write(label: str, new: Record, **rest: Any) -> Step[World]:
             return f"host.{e} {label}", turn(act._replace(draft=new, effect=None, **rest))
 
+        if me.held:
+            yield write("is resumed", me._replace(held=False))
+            yield write("skips 1", me._replace(held=False, turn=False, journal=(), failed=True))
+            return
         yield from self.take(s, act, turn, write)
+        if act.stuck:
+            return
         if me.turn or act.run is not None:
             yield from self.run(s, e, act, turn, write)
         elif me.inbox:
@@ -157,7 +178,7 @@ class Steps(Model[World]):
                 yield write("accepts 1", new._replace(turn=True))
             elif act.run is None:
                 yield "starts 1 without a commit", turn(act._replace(run=()))
-        elif not me.turn:
+        elif not me.turn and not (me.inbox and self.on("inbox_order")):
             yield write(f"runs {n}", new._replace(hist=(*me.hist, n), inbox=me.inbox))
         elif n == APPROVAL and self.waits(s, me):
             if self.on("wake_in_commit"):
@@ -194,6 +215,10 @@ class Steps(Model[World]):
             else:
                 yield "a step takes another's result", s._replace(bad="a step got the result of another step")
             return
+        if s.pauses < self.pauses and me.turn and act.run is None:
+            kept = me.journal if self.on("pause_journal") else ()
+            label, paused = write("fails for the last time, and pauses", me._replace(held=True, journal=kept))
+            yield label, paused._replace(pauses=s.pauses + 1)
         if len(done) == len(PROGRAMS[s.code]):
             state = me.hist if self.on("fresh_state") else me.draft
             end = began._replace(turn=False, journal=(), hist=(*state, 1), draft=())

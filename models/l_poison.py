@@ -3,8 +3,9 @@
 Their agents share a worker. After its end both are suspects if they had begun there, and each is run alone in a worker
 of its own; only an end there counts. What had begun is noted before it begins, where the note outlives the worker;
 without notes all that was sent is suspected. The count is written down before the signal is run again, since it may
-take the whole host with it; and so a host tries one suspect at a time. An innocent signal whose host dies of something
-else in `limit` of its trials is blamed all the same: nobody can tell.
+take the whole host with it; and so one that was counted before is tried with nobody else on its host. First tries run
+side by side: an innocent signal may be counted once for the end of the poison, and is blamed if its host dies of
+something else in `limit - 1` of its trials, where one trial at a time (`strict`) would take `limit`: nobody can tell.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ POISON = 0
 class Poison(Model[World]):
     """See the module. `power`: what the poison kills, its worker or the whole host."""
 
-    power, limit, crashes, notes = "worker", 2, 1, True
+    power, limit, crashes, notes, strict = "worker", 3, 1, True, False
     live = True
-    FAST = ({}, {"power": "host"}, {"notes": False})
-    SMALL = ({"limit": 3, "crashes": 2}, {"limit": 3, "crashes": 2, "power": "host"})
+    FAST = ({}, {"power": "host"}, {"notes": False}, {"power": "host", "limit": 2, "strict": True})
+    SMALL = ({"limit": 4, "crashes": 2}, {"limit": 4, "crashes": 2, "power": "host"})
     BIG = {"limit": 9, "crashes": 8, "power": "host"}
     GUARDS = {
         "alone": {},
@@ -77,7 +78,7 @@ class Poison(Model[World]):
             if signal.state == "waits" and attempts >= self.limit:
                 yield f"{name} becomes a dead letter", swap(signal._replace(state="dead"))
             elif signal.state == "waits" and (signal.suspect or signal.attempts) and self.on("alone"):
-                if self.on("one_trial") and any(other.state == "alone" for other in s.signals):
+                if self.on("one_trial") and any(self.apart(signal, v) for v in s.signals if v.state == "alone"):
                     continue
                 yield f"{name} is run alone, attempt written", swap(self.attempt(signal)._replace(state="alone"))
             elif signal.state == "waits":
@@ -88,6 +89,10 @@ class Poison(Model[World]):
                 yield f"{name} is applied", swap(signal._replace(state="done"))
             elif signal.state in ("runs", "alone"):
                 yield f"the poison kills its {self.power}", self.killed(s, alone=signal.state == "alone")
+
+    def apart(self, signal: Signal, trial: Signal) -> bool:
+        """Whether the signal must wait for the end of that trial."""
+        return self.strict or signal.attempts > 0 or trial.attempts > 1
 
     def attempt(self, signal: Signal) -> Signal:
         """Count the attempt: in the record, before it runs; or in memory."""

@@ -3,6 +3,8 @@
 
 * `cluster`: the whole cluster (`tenured.simulation`): servers, hosts, clients and an operator under faults.
 * `stories`: the same with agents of the SDK and its client (`tenure.testing`), under no, few or many faults.
+* `signals`: as `stories`, with agents that send to each other, plan timers, take steps and wait, sleep, end, fail, ask
+  each other, and hear topics: seven stories by turns.
 * `consensus`: the Raft engine alone, on a network and disks that are worse than real ones (`tests/raft/sim`).
 * `store`: the quorum register alone (`tests/core/core_register_sim.py`).
 
@@ -17,10 +19,14 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tenure.testing import Simulation
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("tests/core", "tests/simulation", "examples/counter"))]
@@ -79,20 +85,37 @@ def stories(first: int, count: int) -> Result:
     """Users' agents."""
     from sim_stories import busy  # noqa: PLC0415
 
+    return _tell((busy,), first, count)
+
+
+def signals(first: int, count: int) -> Result:
+    """Users' agents among each other."""
+    from sim_asking import asking  # noqa: PLC0415
+    from sim_ending import ending  # noqa: PLC0415
+    from sim_failing import pausing, putting_aside  # noqa: PLC0415
+    from sim_signalling import signalling  # noqa: PLC0415
+    from sim_sleeping import sleeping  # noqa: PLC0415
+    from sim_topics import broadcasting  # noqa: PLC0415
+
+    return _tell((signalling, sleeping, asking, putting_aside, pausing, ending, broadcasting), first, count)
+
+
+def _tell(told: Sequence[Callable[[Simulation], Awaitable[None]]], first: int, count: int) -> Result:
+    """Stories by turns, each under all faults."""
     from tenure.testing import simulate  # noqa: PLC0415
 
     result, began = Result(), time.process_time()
     for seed in range(first, first + count):
-        faults = ("none", "calm", "rough")[seed % 3]
+        faults, story = ("none", "calm", "rough")[seed % 3], told[seed // 3 % len(told)]
         try:
-            (run,) = simulate(busy, seeds=[seed], faults=faults)
+            (run,) = simulate(story, seeds=[seed], faults=faults)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             result.broken.setdefault(getattr(error, "rule", repr(error)), []).append(seed)
             result.transcript = result.transcript or "\n".join([str(error), *getattr(error, "__notes__", [])])
         else:
             result.events += len(run.transcript)
             result.acknowledged += sum(call.outcome == "applied" for call in run.history)
-            result.coverage[faults] += 1
+            result.coverage[f"{story.__name__}, {faults}"] += 1
         result.seeds += 1
     result.seconds = time.process_time() - began
     return result
@@ -136,6 +159,7 @@ def store(first: int, count: int) -> Result:
 KINDS: dict[str, Callable[[int, int], Result]] = {
     "cluster": cluster,
     "stories": stories,
+    "signals": signals,
     "consensus": consensus,
     "store": store,
 }

@@ -53,7 +53,9 @@ class FrameStream(asyncio.Protocol):
         """Bytes of the longest frame that is taken."""
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
-        self._full: asyncio.Future[None] | None = None
+        self.full = False
+        """So much waits to be sent that no more should be given; `on_room` is called when most of it is gone."""
+        self.on_room: Callable[[], None] = lambda: None
 
     def send(self, frame: bytes) -> bool:
         """Queue one frame. False: the connection is over, or was cut because its peer does not read."""
@@ -65,11 +67,6 @@ class FrameStream(asyncio.Protocol):
             return False
         transport.write(len(frame).to_bytes(4, "big") + frame)
         return True
-
-    async def drained(self) -> None:
-        """Until little waits to be sent, or the connection is over: for those who have much to send."""
-        while self._full is not None and not self.lost.done():
-            await asyncio.wait((self._full, self.lost), return_when=asyncio.FIRST_COMPLETED)
 
     def cut(self) -> None:
         """End the connection at once; what waits is dropped."""
@@ -131,17 +128,16 @@ class FrameStream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Enough waits to be sent."""
-        self._full = asyncio.get_running_loop().create_future()
+        self.full = True
 
     def resume_writing(self) -> None:
         """Most of it is gone."""
-        if self._full is not None:
-            self._full.set_result(None)
-            self._full = None
+        self.full = False
+        self.on_room()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - of asyncio.Protocol
         """It is over."""
-        self.on_frame = lambda _: None
+        self.on_frame, self.on_room = lambda _: None, lambda: None
         if not self.lost.done():
             self.lost.set_result(None)
 

@@ -1,7 +1,4 @@
-"""What a server is told by flags and environment: read and checked here, once, at the start.
-
-Every flag can be given as `TENURE_<FLAG>` (lists comma-separated); a flag wins over the environment.
-"""
+"""What a server is told by flags and environment: read and checked here, once, at the start (`flags`)."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from pathlib import Path
 from tenure_api.identity import MalformedName, cluster_id_of
 from tenured.core.failover import DEFAULT_SHARE
 from tenured.core.profile import PROFILES, Profile
+from tenured.flags import LOG_FORMATS, ConfigError, Reader
 
 RAFT_PORT = 7447
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -75,15 +73,11 @@ class ServerConfig:
         return f"{namespace}/{name}"
 
 
-class ConfigError(Exception):
-    """A flag that is missing or makes no sense; the message names it."""
-
-
 def server_config(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> ServerConfig:
     """Read flags and environment. Raises ConfigError; exits after `--help`."""
     environment = os.environ if environment is None else environment
     given = _server_parser().parse_args(list(arguments))
-    read = _Reader({name: value for name, value in vars(given).items() if value is not None}, environment)
+    read = Reader(given, environment)
     try:
         cluster = cluster_id_of(read.text("cluster"))
     except MalformedName as error:
@@ -93,9 +87,6 @@ def server_config(arguments: Sequence[str], environment: Mapping[str, str] | Non
     peers.pop(name, None)  # so that every server can be started with the same list
     if len(peers) + 1 not in (1, 3, 5):
         raise ConfigError(f"--peer: a cluster has 1, 3 or 5 servers, not {len(peers) + 1}")
-    profile = read.text("profile", "Balanced")
-    if profile not in PROFILES:
-        raise ConfigError(f"--profile: {profile!r} is none of {', '.join(PROFILES)}")
     return ServerConfig(
         name=name,
         cluster=cluster,
@@ -111,10 +102,10 @@ def server_config(arguments: Sequence[str], environment: Mapping[str, str] | Non
         enrol_port=read.port("enrol_port", 7446),
         http_port=read.port("http_port", 8080),
         api_addresses=read.addresses("api_address"),
-        profile=PROFILES[profile],
+        profile=PROFILES[read.choice("profile", tuple(PROFILES), "Balanced")],
         failover_guard=read.share("failover_guard", DEFAULT_SHARE),
         enrolment=_enrolment(read.text("enrolment", "token-review"), environment),
-        log_format=read.choice("log_format", ("text", "json")),
+        log_format=read.choice("log_format", LOG_FORMATS),
     )
 
 
@@ -158,51 +149,3 @@ def _server_parser() -> argparse.ArgumentParser:
     add("--enrolment", metavar="token-review | secret:FILE")
     add("--log-format", metavar="text | json")
     return parser
-
-
-class _Reader:
-    """Values by flag name, else by environment, else by default."""
-
-    def __init__(self, given: Mapping[str, str | list[str]], environment: Mapping[str, str]) -> None:
-        self._given = given
-        self._environment = environment
-
-    def text(self, flag: str, default: str | None = None) -> str:
-        value = self._given.get(flag, self._environment.get(f"TENURE_{flag.upper()}", default))
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"--{flag.replace('_', '-')} (or TENURE_{flag.upper()}) is missing")
-        return value
-
-    def choice(self, flag: str, choices: tuple[str, ...]) -> str:
-        value = self.text(flag, choices[0])
-        if value not in choices:
-            raise ConfigError(f"--{flag.replace('_', '-')}: {value!r} is none of {', '.join(choices)}")
-        return value
-
-    def share(self, flag: str, default: float) -> float:
-        value = self.text(flag, str(default))
-        try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if not 0 <= number <= 1:
-            raise ConfigError(f"--{flag.replace('_', '-')}: {value!r} is no share between 0 and 1")
-        return number
-
-    def port(self, flag: str, default: int) -> int:
-        value = self.text(flag, str(default))
-        if not value.isdecimal() or int(value) > 65535:
-            raise ConfigError(f"--{flag.replace('_', '-')}: {value!r} is not a port")
-        return int(value)
-
-    def addresses(self, flag: str) -> dict[str, str]:
-        value = self._given.get(flag, self._environment.get(f"TENURE_{flag.upper()}", ""))
-        items = value if isinstance(value, list) else [item for item in value.split(",") if item]
-        found: dict[str, str] = {}
-        for item in items:
-            name, equals, address = item.partition("=")
-            _, colon, port = address.rpartition(":")
-            if not equals or not colon or not port.isdecimal() or not name:
-                raise ConfigError(f"--{flag.replace('_', '-')}: {item!r} is not NAME=HOST:PORT")
-            found[name] = address
-        return found

@@ -87,7 +87,8 @@ class AsyncClient:
         `state`: initial values, the class's defaults for the rest. `durability` "Volatile": nothing is stored. `reads`
         "Quorum": queries ask a majority of the servers and trust no clock. `idle_timeout`: seconds without work after
         which the agent leaves memory until it is asked again; None: never. Returns when the cluster has recorded the
-        agent; calls wait until it is ready. Raises Conflict and what else the cluster refuses.
+        agent; calls wait until it is ready. Raises Conflict, NotReady while one of that name is going, and what else
+        the cluster refuses.
         """
         initial = state.model_dump(mode="python", round_trip=True) if isinstance(state, State) else dict(state or {})
         await self._open().create(

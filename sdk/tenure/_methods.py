@@ -138,7 +138,13 @@ class Method(Generic[P, R_co]):
                 return cast(object, self.function(*first, **arguments))
             return cast(object, await asyncio.to_thread(self.function, *first, **arguments))
         result = self.function(*first, **arguments)
-        return cast(object, await result if inspect.iscoroutine(result) else result)
+        if not inspect.iscoroutine(result):
+            return cast(object, result)
+        if self.immediate:  # a plain function after all is said and done: what it returned may ask for its task
+            from tenure._eager import into_task  # noqa: PLC0415 - it brings asyncio
+
+            await into_task()
+        return cast(object, await result)
 
     def encode_arguments(self, arguments: Mapping[str, object]) -> bytes:
         """Raises InvalidArguments, naming the parameter."""

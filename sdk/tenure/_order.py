@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tenure import _codec, _watch
 from tenure._body import run_one, settled
 from tenure._context import Context
 from tenure._deadline import on_loop_clock
+from tenure._eager import into_task, resumed
 from tenure._effects import Directive
 from tenure._methods import Method
 from tenure._scope import Scope, current_scope
@@ -52,14 +53,24 @@ class Order:
 async def execute(order: Order, draft: Agent[Any], scope: Scope) -> bytes:
     """Run the bodies within the deadline; the first one's reply. Raises DeadlineExceeded and what the bodies raise."""
     token = current_scope.set(scope)
-    limit = scope.limit = asyncio.timeout_at(on_loop_clock(order.deadline_ns) if order.deadline_ns else None)
+    limit: asyncio.Timeout | None = None
     try:
         if order.deadline_ns and time.clock_gettime_ns(time.CLOCK_BOOTTIME) >= order.deadline_ns:
             raise DeadlineExceeded(f"the deadline passed before {order.label} began")
+        if asyncio.current_task() is None and not _immediate(order, draft, scope):
+            await into_task()  # code that may wait may ask for its task
+        run = _run(order, draft, scope)
+        try:
+            waits_for = run.send(None)
+        except StopIteration as end:
+            return cast(bytes, end.value)  # it has waited for nothing: there was nothing that a time-out could end
+        if asyncio.current_task() is None:
+            await into_task()
+        limit = scope.limit = asyncio.timeout_at(on_loop_clock(order.deadline_ns) if order.deadline_ns else None)
         async with limit:
-            reply = await _run(order, draft, scope)
+            reply = await resumed(run, waits_for)
     except TimeoutError as error:
-        if limit.expired():
+        if limit is not None and limit.expired():
             raise DeadlineExceeded(_overdue(order)) from error
         raise
     except asyncio.CancelledError as error:
@@ -70,6 +81,14 @@ async def execute(order: Order, draft: Agent[Any], scope: Scope) -> bytes:
     finally:
         current_scope.reset(token)
     return reply
+
+
+def _immediate(order: Order, draft: Agent[Any], scope: Scope) -> bool:
+    """Whether it is one plain function with nothing around it."""
+    if len(order.calls) != 1 or order.bare or scope.roster is not None:
+        return False
+    method = order.calls[0][0]
+    return method.immediate and (method.kind == "query" or type(draft).__tenure_direct__)
 
 
 def _overdue(order: Order) -> str:

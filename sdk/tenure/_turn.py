@@ -12,12 +12,13 @@ import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
 from tenure import _codec, _record, _routes, _state, _watch
-from tenure._agent import Agent, Cell, Role, make, state_class
+from tenure._agent import Agent, Cell, Role, make
 from tenure._context import Context
 from tenure._effects import Directive, Error
 from tenure._faults import fault_of
@@ -25,20 +26,18 @@ from tenure._instruction import Kind
 from tenure._methods import Method, find
 from tenure._order import Order, execute
 from tenure._record import Record
+from tenure._recorded import MEMORY, Ahead, Recorded
 from tenure._scope import EMITS, Emission, Scope, current_scope
-from tenure._state import S, State
-from tenure._view import View
+from tenure._state import State
 from tenure.errors import Busy, CallError, StateInvalid
 from tenure_link import Fault, Signal, Turn, TurnDone, Wait
 
 if TYPE_CHECKING:
     from tenure._journal import Journal
     from tenure.signals import Signal as Envelope
-    from tenure.skills._roster import Roster
     from tenure.strategies import Snapshot
 
-MEMORY = "@strategy"
-"""The slice of the agent's strategy."""
+_NO_CONFIG: Mapping[str, object] = MappingProxyType({})
 Hook = Literal["on_start", "on_stop"]
 Slices = dict[str, Any]
 Fold = Callable[[Slices, Sequence[Directive]], Slices]
@@ -63,21 +62,14 @@ class Done(msgspec.Struct, frozen=True):
     """Names of the steps that this attempt asked for."""
 
 
-class Ahead(msgspec.Struct, frozen=True):
-    """A turn that ended well and is not settled."""
-
-    turn: int
-    state: bytes | None
-    """None: as before."""
-    roster: Roster | None
-
-
-class Activation:
+class Activation(Recorded):
     """One agent in memory. Actions one after the other; queries beside them, on what is committed.
 
     Turns may run ahead of their commits, each on the draft that the one before left (protocol 3, several turns in one
     write).
     """
+
+    __slots__ = ("_config", "_fold", "_supports", "epoch", "recovered", "uid")
 
     def __init__(  # noqa: PLR0913 - what an activation is made of
         self,
@@ -97,45 +89,13 @@ class Activation:
         `supports`: directives that the runtime has executors for, None: any. With `fold` the runtime keeps slices of
         its own, and commits what a strategy remembers of a failed turn.
         """
-        self.cls = cls
+        super().__init__(cls, agent_id, stored, initial)
         self.uid = uid
-        self.id = agent_id
         self.epoch = epoch
         self.recovered = stored is not None
-        self._kind: type[State] = state_class(cls)
         self._supports = supports
         self._fold = fold
-        self.first: bytes | None = None
-        """The first state, to be committed before the agent is called; None when there was a stored one."""
-        if stored is None:
-            state = _state.initial(self._kind, self._map(initial, "initial state"))
-            memory = cls.__tenure_strategy__.initial() if cls.__tenure_strategy__ is not None else {}
-            self._record = Record(state, {MEMORY: memory} if memory else {}, _record.first_roster(cls))
-            stored = self.first = _record.encode(cls, self._record, checked=False)
-        else:
-            self._record = _record.decode(cls, self._kind, stored)
-        self._config: Mapping[str, object] = self._map(config, "config")
-        self._committed = stored
-        self._roster = self._record.skills
-        """Skills as of the last commit, their states in bytes: the undo of what is not in `_committed` too."""
-        self._running: int | None = None
-        self._dropped = False
-        self._ahead: list[Ahead] = []
-        self._view = View(self._kind)
-
-    @property
-    def committed(self) -> bytes:
-        """The last committed record, msgpack."""
-        return self._committed
-
-    def committed_state(self, kind: type[S]) -> S:
-        """A copy of the last committed state."""
-        return _record.decode(cast("type[Agent[S]]", self.cls), kind, self._committed, self._roster).state
-
-    @property
-    def slices(self) -> Mapping[str, Any]:
-        """What is kept beside the state, by name; of the live record."""
-        return self._record.slices
+        self._config: Mapping[str, object] = self._map(config, "config") if config else _NO_CONFIG
 
     @property
     def direct(self) -> bool:
@@ -166,26 +126,6 @@ class Activation:
     def skills(self) -> Mapping[str, str]:
         """Keys of the skills that are attached, by alias."""
         return self._roster.keys if self._roster is not None else {}
-
-    def commit(self, turn: int) -> None:
-        """Everything up to this turn is durable: it is the new undo. Ignored for what is not pending."""
-        count = sum(one.turn <= turn for one in self._ahead)
-        settled, self._ahead = self._ahead[:count], self._ahead[count:]
-        for one in settled:
-            self._roster = one.roster
-            if one.state is not None:
-                self._committed = one.state
-                self._view.forget()
-
-    def drop(self, turn: int) -> None:
-        """This turn and all later ones did not happen: undo them, one that runs when it ends."""
-        kept = [one for one in self._ahead if one.turn < turn]
-        dropped = len(kept) < len(self._ahead)
-        self._ahead = kept
-        if self._running is not None and self._running >= turn:
-            self._dropped = True
-        elif dropped:
-            self._undo()
 
     def run_now(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Done:
         """Run and commit the turn of a plain function, in this step: for runtimes whose commits are immediate.
@@ -368,12 +308,6 @@ class Activation:
         slices = {name: content.pop(name) for name in list(content) if name.startswith("@")}
         return _codec.pack({**content, **(self._fold or _as_it_is)(slices, directives)})
 
-    def adopt(self, record: bytes) -> None:
-        """What `beside` returned is durable. The turn that runs goes on from there."""
-        slices = {name: value for name, value in _codec.unpack_map(record).items() if name.startswith("@")}
-        self._record.slices = _record.own_slices(slices)
-        self._committed = record
-
     async def _query(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Done:
         scope = self._scope(turn.turn, method.name, turn.deadline_ns, turn.caller)
         scope.read_only, scope.roster = True, self._roster
@@ -387,9 +321,6 @@ class Activation:
             scope.open = False
             self._view.give_back(view, method.label, self.id)
         return Done(turn.turn, reply)
-
-    def _decoded(self) -> State:
-        return cast(State, _record.decode(self.cls, self._kind, self._committed, self._roster).state)
 
     def _scope(self, turn: int, label: str, deadline_ns: int, caller: str) -> Scope:
         scope = Scope(
@@ -446,22 +377,6 @@ class Activation:
         """The host's duty, checked: one turn at a time."""
         if self._running is not None:
             raise Busy(f"turn {number} of {self.id} came while turn {self._running} ran")
-
-    @property
-    def _draft_bytes(self) -> bytes:
-        """The record that the next turn begins with."""
-        return next((one.state for one in reversed(self._ahead) if one.state is not None), self._committed)
-
-    def _undo(self) -> None:
-        """Go back to what the last turn that stands has left [batch_restart]."""
-        roster = self._ahead[-1].roster if self._ahead else self._roster
-        self._record = _record.decode(self.cls, self._kind, self._draft_bytes, roster)
-
-    def _map(self, data: bytes, what: str) -> dict[str, object]:
-        try:
-            return _codec.unpack_map(data)
-        except ValueError as error:
-            raise StateInvalid(f"{what} of {self.id}: {error}") from error
 
 
 def _ending(journal: Journal, scope: Scope, reply: bytes) -> tuple[Directive, ...]:

@@ -28,6 +28,7 @@ DEADLINE_S = 60.0
 MODULES = (
     "cluster_agents",
     "cluster_operating",
+    "cluster_clock",
     "cluster_signals",
     "cluster_deployed",
     "payments",

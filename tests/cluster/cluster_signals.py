@@ -1,11 +1,11 @@
-"""The agents of test_signals.py, test_timers.py, test_steps.py and test_volatile.py; imported by the hosts' workers."""
+"""The agents of test_signals.py, test_steps.py and test_volatile.py; imported by the hosts' workers."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from contextlib import closing
-from typing import Any
 
 import pydantic
 
@@ -142,43 +142,6 @@ class Mayfly(tenure.Agent[MouthState]):
         return self.state.said
 
 
-class ClockState(tenure.State):
-    """What is kept."""
-
-    rung: list[str] = pydantic.Field(default_factory=list[str])
-
-
-class Clock(tenure.Agent[ClockState]):
-    """Rings."""
-
-    @tenure.action
-    def ring(self, what: str) -> None:
-        """Once more."""
-        self.state.rung = [*self.state.rung, what]
-
-    @tenure.action
-    def plan(self, ctx: tenure.Context, seconds: list[float]) -> None:
-        """One run for each."""
-        for number, delay in enumerate(seconds):
-            ctx.after(delay, Clock.ring(what=str(number)), name=f"ring-{number}")
-
-    @tenure.action
-    def daily(self, ctx: tenure.Context, times: str, missed: str) -> None:
-        """Again and again."""
-        policy: Any = missed
-        ctx.cron("daily", times, Clock.ring(what=missed), missed=policy)
-
-    @tenure.action
-    def forget(self, ctx: tenure.Context, plan: str) -> None:
-        """No run of that name."""
-        ctx.cancel(plan)
-
-    @tenure.query
-    def rung(self) -> list[str]:
-        """What has rung, in order."""
-        return self.state.rung
-
-
 def _open(file: str) -> closing[sqlite3.Connection]:
     connection = sqlite3.connect(file, isolation_level=None, timeout=30)
     connection.execute("CREATE TABLE IF NOT EXISTS charge (key TEXT PRIMARY KEY, amount INTEGER)")
@@ -242,6 +205,17 @@ class Shop(tenure.Agent[ShopState]):
     def approve(self, ctx: tenure.Context, to: str) -> None:
         """A human's word."""
         ctx.emit("buy.approved", to=to)
+
+    @tenure.action
+    async def cook(self, ctx: tenure.Context, seconds: float) -> int:
+        """One long step; the process that it ran in."""
+        await ctx.step("simmer", asyncio.sleep, seconds)
+        return os.getpid()
+
+    @tenure.query
+    def kitchen(self) -> int:
+        """The process that it is in."""
+        return os.getpid()
 
     @tenure.action
     async def wait_in_vain(self, ctx: tenure.Context, seconds: float) -> str:

@@ -8,15 +8,16 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tenured.core import cells, frames
 from tenured.core import joining as j
-from tenured.core import register as r
+from tenured.core.owner import FIRST_EPOCH, Owner
 
 NS = 1_000_000_000
 
 
 History = tuple[str, ...]
 """The writes that led to a record, oldest first."""
-Message = tuple[int, str, r.Request, r.Answer | None]
+Message = tuple[int, str, frames.Request, frames.Answer | None]
 """epoch, server, request, and the answer when it is on its way back"""
 
 
@@ -28,9 +29,9 @@ class Violation(AssertionError):
 class Guards:
     """What a server checks; mutations replace one."""
 
-    seal: Callable[..., r.WriteDecision] = r.guard_seal
-    write: Callable[..., r.WriteDecision] = r.guard_write
-    view: Callable[..., r.Verdict] = r.guard_view
+    seal: Callable[..., cells.WriteDecision] = cells.guard_seal
+    write: Callable[..., cells.WriteDecision] = cells.guard_write
+    view: Callable[..., cells.Verdict] = cells.guard_view
     merge: Callable[..., j.Step | None] = j.merge
     """Of a joining server."""
     one_at_a_time: bool = True
@@ -57,34 +58,36 @@ def history_of(entries: Mapping[str, bytes]) -> History:
 class Server:
     view: int = 1
     joining: bool = False
-    cell: r.Cell = field(default_factory=r.Cell)
+    cell: cells.Cell = field(default_factory=cells.Cell)
     entries: dict = field(default_factory=dict)
     pages: dict[str, j.Page] = field(default_factory=dict)
     """While joining: what the others have told of the record, under `view`."""
 
     def page(self, view: int, guards: Guards) -> j.Page | None:
         """Tell a joining server of the record; None: refused, as `server.lending` does."""
-        if guards.view(view, self.view, joining=self.joining) is not r.Verdict.OK:
+        if guards.view(view, self.view, joining=self.joining) is not cells.Verdict.OK:
             return None
-        known = self.cell != r.Cell()
+        known = self.cell != cells.Cell()
         return j.Page([j.Head("7", self.cell.sealed, self.cell.version)] if known else [], total=int(known))
 
-    def answer(self, request: r.Request, guards: Guards) -> r.Answer | None:
+    def answer(self, request: frames.Request, guards: Guards) -> frames.Answer | None:
         verdict = guards.view(request.view, self.view, joining=self.joining)
-        if isinstance(request, r.Read):
-            return r.Record(version=self.cell.version, entries=dict(self.entries)) if verdict is r.Verdict.OK else None
-        if isinstance(request, r.Seal):
-            if verdict is not r.Verdict.OK:
-                return r.Sealed(verdict=verdict)
+        if isinstance(request, frames.Read):
+            if verdict is not cells.Verdict.OK:
+                return None
+            return frames.Record(version=self.cell.version, entries=dict(self.entries))
+        if isinstance(request, frames.Seal):
+            if verdict is not cells.Verdict.OK:
+                return frames.Sealed(verdict=verdict)
             decision = guards.seal(self.cell, request.epoch)
             self.cell = decision.cell
             small = len(self.entries) < 4  # larger ones are fetched by Read
             entries = dict(self.entries) if small else None
-            return r.Sealed(
+            return frames.Sealed(
                 verdict=decision.verdict, sealed=self.cell.sealed, version=self.cell.version, entries=entries
             )
-        if verdict is not r.Verdict.OK:
-            return r.Written(verdict=verdict)
+        if verdict is not cells.Verdict.OK:
+            return frames.Written(verdict=verdict)
         decision = guards.write(self.cell, request.version, request.base)
         if decision.store:
             if request.base is None:
@@ -94,7 +97,7 @@ class Server:
                     self.entries.pop(name, None)
                 self.entries |= request.puts
         self.cell = decision.cell
-        return r.Written(verdict=decision.verdict, sealed=self.cell.sealed, version=self.cell.version)
+        return frames.Written(verdict=decision.verdict, sealed=self.cell.sealed, version=self.cell.version)
 
 
 class StoreSim:
@@ -105,7 +108,7 @@ class StoreSim:
         seed: int,
         *,
         servers: int = 3,
-        owner: type[r.Owner] = r.Owner,
+        owner: type[Owner] = Owner,
         guards: Guards | None = None,
     ) -> None:
         self.random = random.Random(seed)
@@ -149,7 +152,7 @@ class StoreSim:
     def do_assign(self) -> None:
         """A new epoch; the old owner is not told."""
         epoch = len(self.owners) + 1
-        first = epoch == r.FIRST_EPOCH and self.seed % 2 == 1  # PostgreSQL's first epochs are sealed
+        first = epoch == FIRST_EPOCH and self.seed % 2 == 1  # PostgreSQL's first epochs are sealed
         owner = self.owner_class("7", epoch, self.names, view=self.view, expect_state=self.acknowledged, first=first)
         self.owners[epoch] = owner
         self.writes[epoch] = {}
@@ -177,7 +180,7 @@ class StoreSim:
             self.take(epoch, owner.tick(self.now))
 
     def do_write(self) -> None:
-        ready = [e for e, owner in self.owners.items() if owner.phase is r.Phase.READY and owner.version.seq < 60]
+        ready = [e for e, owner in self.owners.items() if owner.phase is frames.Phase.READY and owner.version.seq < 60]
         if not ready:
             return
         epoch = self.random.choice(ready)
@@ -259,8 +262,8 @@ class StoreSim:
             held = [self.servers[holder] for holder in need.holders]
             best = max(held, key=lambda holder: holder.cell.version, default=None)
             if best is not None:  # the record may have grown since it was listed
-                server.cell, server.entries = r.Cell(need.sealed, best.cell.version), dict(best.entries)
-            server.cell = r.Cell(max(need.sealed, server.cell.version.epoch), server.cell.version)
+                server.cell, server.entries = cells.Cell(need.sealed, best.cell.version), dict(best.entries)
+            server.cell = cells.Cell(max(need.sealed, server.cell.version.epoch), server.cell.version)
         server.joining = False
         server.pages.clear()
         self.note(f"{name} answers again with {server.cell}")
@@ -284,20 +287,20 @@ class StoreSim:
             self.net.remove(found)
             self.deliver(found)
 
-    def take(self, epoch: int, output: r.Output) -> None:
+    def take(self, epoch: int, output: frames.Output) -> None:
         self.net += [(epoch, send.server, send.request, None) for send in output.sends]
         for outcome in output.outcomes:
             self.note(f"owner {epoch}: {type(outcome).__name__} {getattr(outcome, 'seq', '')}")
             match outcome:
-                case r.Adopted():
+                case frames.Adopted():
                     history = history_of(outcome.entries)
                     if dict(outcome.entries) != entries_of(history):
                         self.fail(f"owner {epoch} adopts keys that its history {history} does not give")
                     self.see(epoch, history, adopt=True)
-                case r.Committed():
+                case frames.Committed():
                     self.acknowledged = True
                     self.see(epoch, self.writes[epoch][outcome.seq], adopt=False)
-                case r.Unreadable():
+                case frames.Unreadable():
                     self.fail(f"owner {epoch} finds nothing although {self.visible} was acknowledged")
 
     # --- the invariants (protocol 2; b_register.see) ------------------------------------------------------------
@@ -332,7 +335,7 @@ class StoreSim:
             self.do_learn_all()
             while self.net:
                 self.deliver(self.net.pop(0))
-            if owner.phase is r.Phase.READY and not owner.busy:
+            if owner.phase is frames.Phase.READY and not owner.busy:
                 break
             self.now += NS
             self.take(epoch, owner.tick(self.now))

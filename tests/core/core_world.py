@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from tenured.core import commands as c
 from tenured.core import machine
+from tenured.core.changes import Delta
 from tenured.core.model import Agent, AgentClass, ManagedBy, Pool
-from tenured.core.registry import Delta, Registry
+from tenured.core.registry import Registry
 from tenured.core.results import Result, RowResult
 
 COUNTER = (AgentClass(name="Counter"),)

@@ -5,7 +5,8 @@ import pytest
 from core_world import World
 
 from tenured.core import commands as c
-from tenured.core.model import Delivery, Hibernation, Spread
+from tenured.core.agentspec import Delivery, Spread
+from tenured.core.model import Hibernation
 from tenured.core.results import RowResult
 
 

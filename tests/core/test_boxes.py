@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenured.core import boxdraft
 from tenured.core import boxes as b
 from tenured.core import turns as t
+from tenured.core.boxdraft import OutboxFull
 from tenured.core.signals import Signal, Verdict
 
 LETTER = b.Letter(at=1.0, side=b.Side.SENDER, verdict="pending", what="x", source="d/a", to="d/b", code="E", message="")
@@ -93,20 +95,20 @@ def test_what_is_given_up_waits_for_the_truth() -> None:
 
 def test_the_outbox_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protocol 3 [limit]: for one receiver, in all, and in bytes; said before anything is kept."""
-    monkeypatch.setattr(b, "MAX_OUT", 5)
-    monkeypatch.setattr(b, "MAX_OUT_TO", 3)
-    monkeypatch.setattr(b, "MAX_OUT_BYTES", 100)
+    monkeypatch.setattr(boxdraft, "MAX_OUT", 5)
+    monkeypatch.setattr(boxdraft, "MAX_OUT_TO", 3)
+    monkeypatch.setattr(boxdraft, "MAX_OUT_BYTES", 100)
     full = after(t.Book(), *[lambda boxes: boxes.send(entry())] * 3)
     draft = t.Draft(full, 1.0)
     draft.boxes.check_room([entry("d/c")])
     for more in ([entry()], [entry("d/c")] * 3, [entry("d/c", b"x" * 99)]):
-        with pytest.raises(b.OutboxFull):
+        with pytest.raises(OutboxFull):
             draft.boxes.check_room(more)
 
 
 def test_the_oldest_dead_letter_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded; and a letter that is put again stays where it was."""
-    monkeypatch.setattr(b, "MAX_LETTERS", 2)
+    monkeypatch.setattr(boxdraft, "MAX_LETTERS", 2)
     book = after(t.Book(), *(lambda boxes, name=name: boxes.add_letter(name, LETTER) for name in "abc"))
     assert list(book.boxes.letters) == ["b", "c"]
 

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tenured.core import boxdraft
 from tenured.core import boxes as b
 from tenured.core import journals as j
 from tenured.core import turns as t
@@ -196,7 +197,7 @@ TestOneJournal.settings = settings(max_examples=60, stateful_step_count=40, dead
 
 def test_a_void_that_is_no_longer_remembered_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Protocol 3 [void_memory]: never `applied`, which would drop its dead letter and lose the signal silently."""
-    monkeypatch.setattr(b, "MAX_VOIDED", 2)
+    monkeypatch.setattr(boxdraft, "MAX_VOIDED", 2)
     book = t.Book()
     for n in range(1, 5):
         draft = t.Draft(book, 1.0)

@@ -7,11 +7,11 @@ import pytest
 from core_world import World
 
 from tenured.core import boxes, commands, endings, turns
+from tenured.core.agentspec import AgentSpec
 from tenured.core.describe import describe
 from tenured.core.endings import Ended
 from tenured.core.journals import Journal
 from tenured.core.lookup import Answer
-from tenured.core.model import AgentSpec
 from tenured.core.signals import Signal
 
 

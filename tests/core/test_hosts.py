@@ -3,6 +3,7 @@
 import pytest
 from core_world import World
 
+from tenured.core import changes
 from tenured.core import commands as c
 from tenured.core import registry as registry_module
 from tenured.core.model import AgentClass, Node, Pool, RowKey
@@ -128,17 +129,32 @@ def test_a_server_with_another_disk_must_be_replaced_and_that_is_a_new_view(worl
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_history_is_bounded_and_says_when_it_does_not_reach(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN.md 3, invariant 7: a watcher that is too far behind gets a snapshot."""
-    monkeypatch.setattr(registry_module, "HISTORY_LIMIT", 10)
+def test_what_changed_is_known_however_long_ago_each_row_once(world: World) -> None:
+    """A watcher that is far behind needs no snapshot: that of a large registry is outrun while it is being read."""
     for n in range(30):
         world.create(f"a-{n}")
     registry = world.registry
-    assert registry.since(0) is None
+    at = registry.revision
+    for n in range(50):
+        world.apply(c.SetWaiting(items=(c.WaitingItem(uid="7", epoch=0, reason="NoHostFits", message=f"{n}"),)))
+    assert [key.name for key in registry.since(at - 5).changed] == ["26", "27", "28", "29", "30", "7"]
+    assert len(registry.since(0).changed) == len(registry.agents) + len(registry.hosts) + len(registry.pools)
     assert registry.since(registry.revision + 1) is None
-    recent = registry.since(registry.revision - 5)
-    assert [key.name for key in recent.changed] == [str(n) for n in range(26, 31)]
     assert not registry.since(registry.revision)
+
+
+def test_what_is_gone_is_bounded_and_says_when_it_does_not_reach(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN.md 3, invariant 7: a watcher that may lack a row's end gets a snapshot."""
+    monkeypatch.setattr(changes, "GONE_LIMIT", 10)
+    for n in range(15):
+        world.create(f"a-{n}")
+    registry = world.registry
+    at = registry.revision
+    world.apply(c.DeleteAgents(ids=tuple(f"shop/a-{n}" for n in range(10)), managed_by="API"))
+    assert (len(registry.since(at).gone), registry.reaches(at)) == (10, True)
+    world.apply(c.DeleteAgents(ids=("shop/a-10",), managed_by="API"))
+    assert registry.since(at) is None
+    assert len(registry.since(at + 1).gone) == 10
 
 
 def test_the_command_table_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenured.core import commands as c
-from tenured.core.model import STRATEGIES, Agent, Host, Node, Pool, Spread, Taint, Toleration
+from tenured.core.agentspec import STRATEGIES, Spread, Toleration
+from tenured.core.model import Agent, Host, Node, Pool, Taint
 from tenured.core.placement import EXPLANATION_BYTES, Placement, dry_run, place
 from tenured.core.registry import Registry, Usage
 

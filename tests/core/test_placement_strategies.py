@@ -7,7 +7,8 @@ import pytest
 from core_world import COUNTER, World
 
 from tenured.core import commands as c
-from tenured.core.model import Node, Pool, Spread, Taint, Toleration
+from tenured.core.agentspec import Spread, Toleration
+from tenured.core.model import Node, Pool, Taint
 from tenured.core.placement import STRATEGIES, Placement, dry_run, newcomer, place, rooms
 from tenured.core.placement.strategies import WEIGHTS
 

@@ -7,8 +7,10 @@ import core_register_sim as sim
 import msgspec
 import pytest
 
+from tenured.core import cells, frames
 from tenured.core import joining as j
-from tenured.core import register as r
+from tenured.core.owner import FIRST_EPOCH, NotReady, Owner
+from tenured.core.peers import RETRY_NS
 
 SEEDS = 300
 
@@ -38,46 +40,46 @@ def caught(**mutation: object) -> str:
     return ""
 
 
-class NoRepair(r.Owner):
-    def _adopt(self, now: int, entries: Mapping[str, bytes]) -> r.Output:
+class NoRepair(Owner):
+    def _adopt(self, now: int, entries: Mapping[str, bytes]) -> frames.Output:
         return self._ready(entries)
 
 
-class AnyOneSeal(r.Owner):
+class AnyOneSeal(Owner):
     quorum = 1
 
 
-def unsealed_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> r.WriteDecision:
-    return r.guard_write(r.Cell(0, cell.version), version, base)
+def unsealed_write(cell: cells.Cell, version: cells.Version, base: cells.Version | None) -> cells.WriteDecision:
+    return cells.guard_write(cells.Cell(0, cell.version), version, base)
 
 
-def unordered_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> r.WriteDecision:
+def unordered_write(cell: cells.Cell, version: cells.Version, base: cells.Version | None) -> cells.WriteDecision:
     if version.epoch < cell.sealed:
-        return r.WriteDecision(r.Verdict.FENCED, cell)
-    return r.WriteDecision(r.Verdict.OK, r.Cell(version.epoch, version), store=True)
+        return cells.WriteDecision(cells.Verdict.FENCED, cell)
+    return cells.WriteDecision(cells.Verdict.OK, cells.Cell(version.epoch, version), store=True)
 
 
-def answers_at_once(view: int, own_view: int, *, joining: bool) -> r.Verdict:
+def answers_at_once(view: int, own_view: int, *, joining: bool) -> cells.Verdict:
     """A new disk answers before it has copied."""
-    return r.Verdict.OK if view == own_view else r.Verdict.OTHER_VIEW
+    return cells.Verdict.OK if view == own_view else cells.Verdict.OTHER_VIEW
 
 
-def any_view(view: int, own_view: int, *, joining: bool) -> r.Verdict:
+def any_view(view: int, own_view: int, *, joining: bool) -> cells.Verdict:
     """A server answers requests of an old view."""
-    return r.Verdict.JOINING if joining else r.Verdict.OK
+    return cells.Verdict.JOINING if joining else cells.Verdict.OK
 
 
-class NobodySeals(r.Owner):
+class NobodySeals(Owner):
     """Every epoch is taken for the first."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **{**named, "first": True, "expect_state": False})
 
 
-class OldAnswersCount(r.Owner):
+class OldAnswersCount(Owner):
     """An owner keeps what it collected under the old view."""
 
-    def view_changed(self, now: int, view: int) -> r.Output:
+    def view_changed(self, now: int, view: int) -> frames.Output:
         kept = {name: (peer.seal, peer.acked) for name, peer in self._peers.items()}
         output = super().view_changed(now, view)
         for name, (seal, acked) in kept.items():
@@ -99,8 +101,8 @@ def seals_are_forgotten(pages: Mapping[str, j.Page], others: int) -> j.Step | No
     return msgspec.structs.replace(step, needs=needs)
 
 
-def baseless_write(cell: r.Cell, version: r.Version, base: r.Version | None) -> r.WriteDecision:
-    return r.guard_write(cell, version, None)
+def baseless_write(cell: cells.Cell, version: cells.Version, base: cells.Version | None) -> cells.WriteDecision:
+    return cells.guard_write(cell, version, None)
 
 
 @pytest.mark.parametrize(
@@ -189,20 +191,24 @@ def test_a_joining_server_that_forgets_promises_is_caught() -> None:
 SERVERS = ("a", "b", "c")
 
 
-def owner(epoch: int = 1, *, expect_state: bool = False) -> tuple[r.Owner, dict[str, r.Request]]:
-    made = r.Owner("7", epoch, SERVERS, view=1, expect_state=expect_state)
+def owner(epoch: int = 1, *, expect_state: bool = False) -> tuple[Owner, dict[str, frames.Request]]:
+    made = Owner("7", epoch, SERVERS, view=1, expect_state=expect_state)
     return made, {send.server: send.request for send in made.start(0).sends}
 
 
-def sealed(version: r.Version = r.NOTHING, entries: dict[str, bytes] | None = None, epoch: int = 1) -> r.Sealed:
-    return r.Sealed(verdict=r.Verdict.OK, sealed=epoch, version=version, entries={} if entries is None else entries)
+def sealed(
+    version: cells.Version = cells.NOTHING, entries: dict[str, bytes] | None = None, epoch: int = 1
+) -> frames.Sealed:
+    return frames.Sealed(
+        verdict=cells.Verdict.OK, sealed=epoch, version=version, entries={} if entries is None else entries
+    )
 
 
-def kinds(output: r.Output) -> list[str]:
+def kinds(output: frames.Output) -> list[str]:
     return [type(outcome).__name__ for outcome in output.outcomes]
 
 
-def ready_owner() -> r.Owner:
+def ready_owner() -> Owner:
     own, asked = owner()
     own.answered(0, "a", asked["a"], sealed())
     assert kinds(own.answered(0, "b", asked["b"], sealed())) == ["Adopted"]
@@ -211,27 +217,27 @@ def ready_owner() -> r.Owner:
 
 def test_a_first_epoch_is_ready_at_once_and_its_first_write_is_whole() -> None:
     """Protocol 2 [first_epoch]: nobody held the agent before, so nobody is asked; a server without it needs no base."""
-    own = r.Owner("7", r.FIRST_EPOCH, SERVERS, view=1, expect_state=False, first=True)
+    own = Owner("7", FIRST_EPOCH, SERVERS, view=1, expect_state=False, first=True)
     output = own.start(0)
-    assert (kinds(output), output.sends, own.phase) == (["Adopted"], [], r.Phase.READY)
+    assert (kinds(output), output.sends, own.phase) == (["Adopted"], [], frames.Phase.READY)
     assert not own.busy
     _, output = own.write(0, {"s": b"1"})
     write = output.sends[0].request
     assert [(send.server, send.request.version, send.request.base) for send in output.sends] == [
-        (name, r.Version(1, 1), None) for name in SERVERS
+        (name, cells.Version(1, 1), None) for name in SERVERS
     ]
-    done = r.Written(verdict=r.Verdict.OK, version=write.version)
+    done = frames.Written(verdict=cells.Verdict.OK, version=write.version)
     assert own.answered(0, "a", write, done).outcomes == []
     assert kinds(own.answered(0, "b", write, done)) == ["Committed"]
 
 
 def test_a_first_epoch_that_was_taken_over_is_fenced_by_its_first_write() -> None:
     """Protocol 2 [seal]: it promised nothing to itself, and is refused by what was promised to the next one."""
-    own = r.Owner("7", r.FIRST_EPOCH, SERVERS, view=1, expect_state=False, first=True)
+    own = Owner("7", FIRST_EPOCH, SERVERS, view=1, expect_state=False, first=True)
     own.start(0)
     _, output = own.write(0, {"s": b"1"})
-    assert r.guard_write(r.Cell(sealed=2), r.Version(1, 1), None).verdict is r.Verdict.FENCED
-    fenced = r.Written(verdict=r.Verdict.FENCED, sealed=2)
+    assert cells.guard_write(cells.Cell(sealed=2), cells.Version(1, 1), None).verdict is cells.Verdict.FENCED
+    fenced = frames.Written(verdict=cells.Verdict.FENCED, sealed=2)
     assert kinds(own.answered(0, "a", output.sends[0].request, fenced)) == ["Fenced"]
 
 
@@ -251,10 +257,10 @@ def test_writes_under_way_need_a_majority_of_the_new_view() -> None:
     own = ready_owner()
     _, output = own.write(0, {"s": b"1"})
     write = output.sends[0].request
-    own.answered(0, "a", write, r.Written(verdict=r.Verdict.OK, version=write.version))
+    own.answered(0, "a", write, frames.Written(verdict=cells.Verdict.OK, version=write.version))
     again = {send.server: send.request for send in own.view_changed(1, 2).sends}
     assert again["b"].view == 2
-    done = r.Written(verdict=r.Verdict.OK, version=write.version)
+    done = frames.Written(verdict=cells.Verdict.OK, version=write.version)
     assert own.answered(2, "b", again["b"], done).outcomes == []
     assert kinds(own.answered(2, "a", again["a"], done)) == ["Committed"]
 
@@ -264,19 +270,19 @@ def test_nothing_found_is_a_loss_if_there_was_a_state() -> None:
     own, asked = owner(2, expect_state=True)
     own.answered(0, "a", asked["a"], sealed(epoch=2))
     assert kinds(own.answered(0, "b", asked["b"], sealed(epoch=2))) == ["Unreadable"]
-    assert own.phase is r.Phase.STOPPED
+    assert own.phase is frames.Phase.STOPPED
 
 
 def test_a_record_found_on_one_server_is_written_back_before_it_shows() -> None:
     """Protocol 2 [repair]; the version is that of the new epoch with the old seq."""
     own, asked = owner(2)
-    old = r.Version(1, 4)
+    old = cells.Version(1, 4)
     own.answered(0, "a", asked["a"], sealed(old, {"s": b"x"}, 2))
-    output = own.answered(0, "b", asked["b"], sealed(r.Version(1, 3), {"s": b"w"}, 2))
+    output = own.answered(0, "b", asked["b"], sealed(cells.Version(1, 3), {"s": b"w"}, 2))
     assert output.outcomes == []
-    assert {send.request.version for send in output.sends} == {r.Version(2, 4)}
+    assert {send.request.version for send in output.sends} == {cells.Version(2, 4)}
     assert all(send.request.base is None and send.request.puts == {"s": b"x"} for send in output.sends)
-    done = r.Written(verdict=r.Verdict.OK, version=r.Version(2, 4))
+    done = frames.Written(verdict=cells.Verdict.OK, version=cells.Version(2, 4))
     request = output.sends[0].request
     assert own.answered(1, "c", request, done).outcomes == []
     assert kinds(own.answered(1, "b", request, done)) == ["Adopted"]
@@ -285,18 +291,18 @@ def test_a_record_found_on_one_server_is_written_back_before_it_shows() -> None:
 def test_the_highest_epoch_is_adopted_not_the_highest_seq() -> None:
     """Protocol 2 [epoch_first]: a partial (1, 9) must not beat the acknowledged (2, 1)."""
     own, asked = owner(3)
-    own.answered(0, "a", asked["a"], sealed(r.Version(1, 9), {"s": b"partial"}, 3))
-    output = own.answered(0, "b", asked["b"], sealed(r.Version(2, 1), {"s": b"acknowledged"}, 3))
-    assert {(s.request.version, s.request.puts["s"]) for s in output.sends} == {(r.Version(3, 1), b"acknowledged")}
+    own.answered(0, "a", asked["a"], sealed(cells.Version(1, 9), {"s": b"partial"}, 3))
+    output = own.answered(0, "b", asked["b"], sealed(cells.Version(2, 1), {"s": b"acknowledged"}, 3))
+    assert {(s.request.version, s.request.puts["s"]) for s in output.sends} == {(cells.Version(3, 1), b"acknowledged")}
 
 
 def test_a_repeated_write_has_the_same_version_and_bytes() -> None:
     """Protocol 2, owner 5: never another blob under one version."""
     own = ready_owner()
     _, first = own.write(0, {"s": b"1"})
-    later = own.tick(r.RETRY_NS)
+    later = own.tick(RETRY_NS)
     assert [send.request for send in later.sends if send.server == "a"] == [first.sends[0].request]
-    assert own.tick(r.RETRY_NS + 1).sends == []
+    assert own.tick(RETRY_NS + 1).sends == []
 
 
 def test_a_server_without_the_base_gets_the_whole_record_once() -> None:
@@ -304,10 +310,10 @@ def test_a_server_without_the_base_gets_the_whole_record_once() -> None:
     own = ready_owner()
     _, one = own.write(0, {"s": b"1", "m": b"x"})
     _, two = own.write(0, {"s": b"2"}, ["m"])
-    need = r.Written(verdict=r.Verdict.NEED_BASE)
+    need = frames.Written(verdict=cells.Verdict.NEED_BASE)
     output = own.answered(0, "b", one.sends[1].request, need)
     assert [(s.server, s.request.base, dict(s.request.puts)) for s in output.sends] == [("b", None, {"s": b"2"})]
-    assert output.sends[0].request.version == r.Version(1, 2)
+    assert output.sends[0].request.version == cells.Version(1, 2)
     assert own.answered(0, "b", two.sends[1].request, need).sends == []
 
 
@@ -315,9 +321,9 @@ def test_a_fenced_owner_stops() -> None:
     """Protocol 2: a refused owner stops; it writes no more."""
     own = ready_owner()
     _, output = own.write(0, {"s": b"1"})
-    answer = r.Written(verdict=r.Verdict.FENCED, sealed=2)
-    assert own.answered(0, "a", output.sends[0].request, answer).outcomes == [r.Fenced(2)]
-    with pytest.raises(r.NotReady):
+    answer = frames.Written(verdict=cells.Verdict.FENCED, sealed=2)
+    assert own.answered(0, "a", output.sends[0].request, answer).outcomes == [frames.Fenced(2)]
+    with pytest.raises(NotReady):
         own.write(0, {"s": b"2"})
     assert not own.busy
 
@@ -325,39 +331,39 @@ def test_a_fenced_owner_stops() -> None:
 def test_a_deleted_agents_owner_stops() -> None:
     """Protocol 2 [uid]: the registry has no such uid."""
     own, asked = owner()
-    assert own.answered(0, "a", asked["a"], r.Sealed(verdict=r.Verdict.DELETED)).outcomes == [r.Deleted()]
+    assert own.answered(0, "a", asked["a"], frames.Sealed(verdict=cells.Verdict.DELETED)).outcomes == [frames.Deleted()]
 
 
 def test_records_are_guarded_by_the_registry() -> None:
     """Protocol 2: a uid that is gone is refused, one that is not here yet has to wait."""
     agents = {"5": object()}
-    assert r.guard_uid("5", agents, 9) is r.Verdict.OK
-    assert r.guard_uid("6", agents, 9) is r.Verdict.DELETED
-    assert r.guard_uid("10", agents, 9) is r.Verdict.BEHIND
-    assert r.guard_view(1, 2, joining=False) is r.Verdict.OTHER_VIEW
-    assert r.guard_view(2, 2, joining=True) is r.Verdict.JOINING
+    assert cells.guard_uid("5", agents, 9) is cells.Verdict.OK
+    assert cells.guard_uid("6", agents, 9) is cells.Verdict.DELETED
+    assert cells.guard_uid("10", agents, 9) is cells.Verdict.BEHIND
+    assert cells.guard_view(1, 2, joining=False) is cells.Verdict.OTHER_VIEW
+    assert cells.guard_view(2, 2, joining=True) is cells.Verdict.JOINING
 
 
 def test_other_refusals_are_kept_for_status_and_repeated() -> None:
     """A full disk or a server that is behind is asked again, with growing pauses."""
     own, asked = owner()
-    own.answered(0, "a", asked["a"], r.Sealed(verdict=r.Verdict.BEHIND))
+    own.answered(0, "a", asked["a"], frames.Sealed(verdict=cells.Verdict.BEHIND))
     assert "BEHIND" in own.trouble
-    assert [send.server for send in own.tick(r.RETRY_NS).sends] == ["a", "b", "c"]
-    assert own.tick(2 * r.RETRY_NS).sends == []
-    assert len(own.tick(3 * r.RETRY_NS).sends) == 3
+    assert [send.server for send in own.tick(RETRY_NS).sends] == ["a", "b", "c"]
+    assert own.tick(2 * RETRY_NS).sends == []
+    assert len(own.tick(3 * RETRY_NS).sends) == 3
 
 
 def test_what_makes_no_sense_is_ignored() -> None:
     """Servers that are none of ours, answers of another kind or out of their time, views that are over."""
     own, asked = owner()
-    written = r.Written(verdict=r.Verdict.OK)
-    assert own.answered(0, "z", asked["a"], sealed()) == r.Output()
-    assert own.answered(0, "a", asked["a"], written) == r.Output()
-    assert own.answered(0, "a", r.Read(uid="7", view=1), r.Record()) == r.Output()
+    written = frames.Written(verdict=cells.Verdict.OK)
+    assert own.answered(0, "z", asked["a"], sealed()) == frames.Output()
+    assert own.answered(0, "a", asked["a"], written) == frames.Output()
+    assert own.answered(0, "a", frames.Read(uid="7", view=1), frames.Record()) == frames.Output()
     own.lost("z")
-    assert own.restored(0, "z") == r.Output()
-    assert own.view_changed(0, 1) == r.Output()
+    assert own.restored(0, "z") == frames.Output()
+    assert own.view_changed(0, 1) == frames.Output()
     own.lost("a")
     own.lost("b")
     own.lost("c")
@@ -368,15 +374,15 @@ def test_what_makes_no_sense_is_ignored() -> None:
 def test_a_large_record_is_fetched_from_a_server_that_has_it() -> None:
     """The answer to the seal left it out; another version than the sealed one is no answer."""
     own, asked = owner(2)
-    old = r.Version(1, 4)
-    large = r.Sealed(verdict=r.Verdict.OK, sealed=2, version=old)
+    old = cells.Version(1, 4)
+    large = frames.Sealed(verdict=cells.Verdict.OK, sealed=2, version=old)
     own.answered(0, "a", asked["a"], large)
     reads = own.answered(0, "b", asked["b"], large).sends
-    assert [(send.server, type(send.request)) for send in reads] == [("a", r.Read), ("b", r.Read)]
-    assert own.answered(0, "a", reads[0].request, r.Record(version=r.Version(1, 5))) == r.Output()
+    assert [(send.server, type(send.request)) for send in reads] == [("a", frames.Read), ("b", frames.Read)]
+    assert own.answered(0, "a", reads[0].request, frames.Record(version=cells.Version(1, 5))) == frames.Output()
     assert own.trouble
-    output = own.answered(0, "b", reads[1].request, r.Record(version=old, entries={"s": b"x"}))
-    assert output.outcomes == [r.Adopted(old, {"s": b"x"})]
+    output = own.answered(0, "b", reads[1].request, frames.Record(version=old, entries={"s": b"x"}))
+    assert output.outcomes == [frames.Adopted(old, {"s": b"x"})]
 
 
 def test_a_server_that_is_away_gets_nothing_until_it_is_back() -> None:

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from tenured.core import commands, machine, snapshots
-from tenured.core.model import AgentSpec, Pool
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import Pool
 from tenured.core.registry import Registry
 
 AGENTS = 1203

@@ -63,8 +63,16 @@ def test_a_pool_shrinks_and_grows_and_its_agents_stay(steady: Kube) -> None:
     )
     steady.wait_cluster(60)
     for name, count in counts.items():
-        status = steady.wait_running(name)
-        assert status["host"] in steady.ready_pods("app.kubernetes.io/component=host")
+        # Two pods may be ready before the two that stay are, and a host serves before the kubelet calls its pod ready.
+        steady.wait(
+            f"{name} runs in a pod that is ready",
+            60,
+            lambda name=name: (
+                steady.wait_running(name)["host"],
+                steady.ready_pods("app.kubernetes.io/component=host"),
+            ),
+            lambda seen: seen[0] in seen[1] and len(seen[1]) == 2,
+        )
         assert steady.call(f"shop/{name}", "value") == count
     patch_pool(steady, replicas=None)
     steady.wait(

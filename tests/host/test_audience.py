@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, ClassInfo, HostRow, Spread, WatchBatch
 from tenured.core import patterns
 from tenured.host.mirror import Mirror
+from tenured.host.rows import Row
 
 
 def agent(uid: int, kind: str = "Cart", space: str = "shop", *, deleting: bool = False, **more: Any) -> AgentRow:
@@ -138,20 +139,18 @@ def test_the_indexes_are_what_the_rows_say(batches: list[WatchBatch]) -> None:
         for type_ in ("order.paid", "x"):
             found = uids(mirror.subscribers(type_, "shop"))
             assert found == slow(mirror, lambda row: any(hears(info, type_) for info in kinds(mirror, row)))  # noqa: B023
-    assert uids(mirror.capable("ocr", "shop")) == slow(mirror, lambda row: "ocr" in row.spec.capabilities)
-    assert uids(mirror.group("blue", "shop")) == slow(
-        mirror, lambda row: "blue" in [rule.group for rule in row.spec.spread]
-    )
+    assert uids(mirror.capable("ocr", "shop")) == slow(mirror, lambda row: "ocr" in row.kind.capabilities)
+    assert uids(mirror.group("blue", "shop")) == slow(mirror, lambda row: "blue" in row.kind.groups)
     assert uids(mirror.everyone("shop")) == slow(mirror, lambda _: True)
 
 
 def slow(mirror: Mirror, wanted: Any) -> list[int]:
-    rows = [row for row in mirror.agents.values() if row.spec.id.startswith("shop/") and not row.deleting]
+    rows = [row for row in mirror.agents.values() if row.id.startswith("shop/") and not row.deleting]
     return sorted(int(row.uid) for row in rows if wanted(row))
 
 
-def kinds(mirror: Mirror, row: AgentRow) -> list[ClassInfo]:
-    name, pool = getattr(row.spec, "class"), row.spec.pool
+def kinds(mirror: Mirror, row: Row) -> list[ClassInfo]:
+    name, pool = row.kind.name, row.kind.pool
     return [info for each in mirror.hosts.values() if each.pool == pool for info in each.classes if info.name == name]
 
 

@@ -16,6 +16,7 @@ from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec
 from tenured.host import beginning, newborns
 from tenured.host.holder import Holder, Phase
 from tenured.host.leasing import boot_ns
+from tenured.host.rows import row_of
 from tests.host.test_turns import pack, reply_of, scene, submit  # noqa: F401 - a fixture
 
 FIRST, ONE = pack({"n": 0}), pack({"n": 1})
@@ -26,7 +27,7 @@ async def newborn(scene: Any, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: 
     """An agent that serves, and whose first state waits for as long as the test lets it."""
     monkeypatch.setattr(newborns, "FIRST_WRITE_S", 3600.0)
     spec = AgentSpec(id="shop/a", **{"class": "C"})
-    holder = Holder(scene.site, AgentRow(uid="7", epoch=1, spec=spec))
+    holder = Holder(scene.site, row_of(AgentRow(uid="7", epoch=1, spec=spec)))
     async with asyncio.timeout(5):
         while not scene.played.heard(tenure_link.Activate):  # noqa: ASYNC110 - a step of the loop at a time
             await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from playing import FAIL, Scene, answer_of, named
 
 import tenure_link
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery
-from tenured.core import boxes
+from tenured.core import boxdraft
 
 pack = msgspec.msgpack.encode
 ONCE = AgentSpec(delivery=Delivery(max_attempts=1))
@@ -103,17 +103,17 @@ async def test_skip_and_redrive_end_a_pause(play: Scene) -> None:
 
 async def test_a_letter_that_finds_no_room_is_tried_again(play: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither lost nor acked without it; and the host goes on."""
-    monkeypatch.setattr("tenured.host.committing.NO_ROOM_S", 0.01)
+    monkeypatch.setattr("tenured.host.retrying.NO_ROOM_S", 0.01)
     await play.start(more=ONCE)
     real = play.holder._parts.ledger.check_room
     full = [True]
 
-    def check(draft: Any, more: int) -> None:
+    def check(_: Any, draft: Any, more: int) -> None:
         if full[0]:
             raise boxes_error()
         real(draft, more)
 
-    monkeypatch.setattr(play.holder._parts.ledger, "check_room", check)
+    monkeypatch.setattr(type(play.holder._parts.ledger), "check_room", check)
     answer = play.send(1)
     play.played.done(await play.turn(), fault=FAIL)
     again = await play.turn()
@@ -125,4 +125,4 @@ async def test_a_letter_that_finds_no_room_is_tried_again(play: Scene, monkeypat
 
 
 def boxes_error() -> Exception:
-    return boxes.OutboxFull("full")
+    return boxdraft.OutboxFull("full")

@@ -176,7 +176,7 @@ async def test_fenced_while_a_large_entry_is_being_encoded(place: Place, monkeyp
     await record.write(0, {"c": b"\x01"})
     go = threading.Event()
     encode = record._encoded
-    monkeypatch.setattr(record, "_encoded", lambda entries: (go.wait(10), encode(entries))[1])
+    monkeypatch.setattr(type(record), "_encoded", lambda _, entries: (go.wait(10), encode(entries))[1])
     large, small = record.write(0, {"s": b"x" * 5000}), record.write(0, {"c": b"\x02"})
     second = await opened(place, 2, ONE)
     go.set()

@@ -84,12 +84,13 @@ def test_a_store_that_is_none_is_refused_without_its_text(capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--server", "nonsense"], "expected NAME=VALUE"),
-        (["--profile", "Brisk"], "there are Fast, Balanced, Calm"),
-        (["--port", "many"], "many"),
+        (["--server", "nonsense"], "--server: 'nonsense' is not NAME=HOST:PORT"),
+        (["--profile", "Brisk"], "none of Fast, Balanced, Calm"),
+        (["--port", "many"], "--port: 'many' is not a port"),
+        (["--worker-uid", "root"], "--worker-uid: 'root' is no user id"),
         (["--nmae", "x"], "unrecognized"),
-        (["--log-format", "xml"], "text and json"),
-        (["--compress", "some"], "there are on and off"),
+        (["--log-format", "xml"], "none of text, json"),
+        (["--compress", "some"], "none of on, off"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_sentence(

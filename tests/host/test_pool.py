@@ -367,6 +367,30 @@ async def test_a_lease_reaches_pid_1_at_each_renewal_and_when_it_comes_back(
     assert (await again.hear(tenure_link.Lease)).until_ns == 1000
 
 
+async def another_worker(dial: Callable[..., Any], hello: tenure_link.Hello, tmp_path: Path) -> None:
+    """It is welcome."""
+    extra = await dial(tmp_path / "worker.sock")
+    extra.say(hello)
+    await extra.hear(tenure_link.Welcome)
+
+
+async def test_a_trial_waits_for_no_worker_that_is_there_already(
+    pool: WorkerPool,
+    supervisor: Any,
+    worker: Any,
+    dial: Callable[..., Any],
+    make_hello: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """PID 1 has one more than the daemon wants, which has not heard of that yet: another one is asked for."""
+    for pid in (12, 13):
+        await another_worker(dial, make_hello(pid=pid), tmp_path)
+    asked = asyncio.ensure_future(pool.trial_worker())
+    assert (await supervisor.hear(tenure_link.Spawn)).workers == 4
+    await another_worker(dial, make_hello(pid=14), tmp_path)
+    assert (await asked).pid == 14
+
+
 async def test_a_trial_gets_a_worker_of_its_own(
     pool: WorkerPool,
     supervisor: Any,
@@ -378,16 +402,14 @@ async def test_a_trial_gets_a_worker_of_its_own(
     """Protocol additions 15: one more worker, which takes no other agent and goes afterwards."""
     asked = asyncio.ensure_future(pool.trial_worker())
     assert (await supervisor.hear(tenure_link.Spawn)).workers == 3
-    extra = await dial(tmp_path / "worker.sock")
-    extra.say(make_hello(pid=13))
-    await extra.hear(tenure_link.Welcome)
+    await another_worker(dial, make_hello(pid=13), tmp_path)
     trial = await asked
     assert trial.pid == 13
     assert (await pool.pick()).pid == 11
     another = asyncio.ensure_future(pool.trial_worker())
     assert await supervisor.hear(tenure_link.Spawn) == tenure_link.Spawn(workers=4, keep=(13,))
     another.cancel()
-    await asyncio.sleep(0)
+    assert await supervisor.hear(tenure_link.Spawn) == tenure_link.Spawn(workers=3, keep=(13,))
     pool.end_trial(trial)
     assert (await supervisor.hear(tenure_link.Kill)).pid == 13
     assert await supervisor.hear(tenure_link.Spawn) == tenure_link.Spawn(workers=2)

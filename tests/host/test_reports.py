@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tenure_proto.v1.hostlink_pb2 import AgentReport, CommandResult, HostFrame, ServerFrame, Trouble
-from tenured.host.reports import Reporter
+from tenured.host.reports import GATHER_S, Reporter
 
 
 class Links:
@@ -68,11 +68,23 @@ async def test_no_letters_are_a_count_too() -> None:
 
 async def test_a_word_that_is_in_no_hurry_goes_soon_and_with_what_comes_meanwhile() -> None:
     """A new agent has answered by then: its Ready is out of the way of that, and of one entry with others."""
-    (report,) = await told(lambda reporter: reporter.ready("1", 1, hurry=False))
+    (report,) = await told(lambda reporter: reporter.ready("1", 1, within_s=GATHER_S))
     assert report.ready
 
     def say(reporter: Reporter) -> None:
-        reporter.ready("1", 1, hurry=False)
+        reporter.ready("1", 1, within_s=GATHER_S)
         reporter.ready("2", 1)
 
     assert [report.uid for report in await told(say)] == ["1", "2"]
+
+
+async def test_a_word_that_can_wait_holds_up_none_that_can_wait_less() -> None:
+    """And goes with it."""
+
+    def say(reporter: Reporter) -> None:
+        reporter.ready("1", 1, within_s=1000)
+        reporter.ready("2", 1, within_s=0.001)
+        reporter.ready("3", 1, within_s=1000)
+
+    async with asyncio.timeout(10):
+        assert [report.uid for report in await told(say)] == ["1", "2", "3"]

@@ -11,7 +11,7 @@ from playing import FAIL, STATE, Scene, answer_of, named, sends
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_QUERY
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery
-from tenured.core import boxes
+from tenured.core import boxdraft, boxes
 from tenured.core.signals import Again, Settled, Verdict
 from tenured.host.turning import AHEAD
 
@@ -323,18 +323,18 @@ async def test_an_answer_that_finds_no_room_does_not_stop_the_host(
     play: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Protocol 3, bounds [limit]: tried again later; never an endless loop, never an ack without the answer."""
-    monkeypatch.setattr("tenured.host.committing.NO_ROOM_S", 0.01)
+    monkeypatch.setattr("tenured.host.retrying.NO_ROOM_S", 0.01)
     play.mirror.know("shop/b", "8")
     await play.start(more=ONCE)
     await_sent = play.call()
     await play.end(sends=sends("shop/b"))
     await answer_of(await_sent)
-    monkeypatch.setattr(boxes, "MAX_OUT", 1)
+    monkeypatch.setattr(boxdraft, "MAX_OUT", 1)
     answer = play.send(1, work=tenure_link.Work(name="do1", reply="5/k/0"))
     await play.end()
     turn = await play.turn()
     assert not answer.done()
-    monkeypatch.setattr(boxes, "MAX_OUT", 10)
+    monkeypatch.setattr(boxdraft, "MAX_OUT", 10)
     await play.end(turn)
     assert await answer_of(answer) == APPLIED
 
@@ -368,6 +368,6 @@ async def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of an activation end at once."""
 
     async def back_off(holder: Any, reason: str, message: str) -> None:
-        holder._refuse_queued("NotReady", message)
+        holder._mailbox.refuse("NotReady", message)
 
     monkeypatch.setattr("tenured.host.holder.Holder._back_off", back_off)

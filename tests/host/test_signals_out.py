@@ -154,12 +154,12 @@ async def test_settlements_survive_a_write_that_is_refused(play: Scene, monkeypa
     record = play.holder._parts.ledger._record
     write, full = record.write, [True]
 
-    def refuse(now: int, puts: Any, deletes: Any = ()) -> Any:
+    def refuse(_: Any, now: int, puts: Any, deletes: Any = ()) -> Any:
         if full[0]:
             raise RecordTooLarge("the limit is 1")
         return write(now, puts, deletes)
 
-    monkeypatch.setattr(record, "write", refuse)
+    monkeypatch.setattr(type(record), "write", refuse)
     play.courier.answer(1)
     job = play.call(2)
     await play.end(sends=sends("shop/b"))
@@ -184,6 +184,21 @@ async def test_a_request_that_nobody_waits_for_any_more_is_given_up(play: Scene)
     await play.end()
     play.lease.cluster_now = play.lease.cluster_time = 120.0
     await play.until(lambda: (1, "8", True) in play.courier.log)
+
+
+async def test_a_reply_is_kept_until_it_is_taken(play: Scene) -> None:
+    """Protocol 9, rule 11 [reply_settled]: whoever waits for it may be away for longer than a signal lives."""
+    play.mirror.know("shop/s5", "5")
+    await play.start(more=AgentSpec(delivery=Delivery(ttl_s=10.0)))
+    play.send(1, work=tenure_link.Work(name="double", reply="k/0"))
+    await play.end(reply=pack(8))
+    await play.until(lambda: play.courier.log)
+    await sent(play, to="shop/s5")
+    play.lease.cluster_time = play.lease.cluster_now = 120.0
+    await play.until(lambda: (2, "5", True) in play.courier.log)
+    assert (1, "5", True) not in play.courier.log
+    play.courier.answer(1, Verdict.APPLIED)
+    await play.until(lambda: 1 not in play.book().boxes.out)
 
 
 async def test_a_request_that_is_not_delivered_is_told_to_the_turn_that_waits(play: Scene) -> None:

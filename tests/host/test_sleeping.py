@@ -20,6 +20,7 @@ from tenured.core.turns import Wake
 from tenured.host.activations import Activations
 from tenured.host.leasing import boot_ns
 from tenured.host.mirror import Mirror
+from tenured.host.rows import row_of
 from tenured.host.sleeping import Sleeper, Sleepers
 from tests.host.test_turns import pack, scene  # noqa: F401 - a fixture
 
@@ -44,11 +45,11 @@ async def place(scene: SimpleNamespace) -> Any:  # noqa: F811
     object.__setattr__(scene.site, "mirror", mirror)
     scene.activations = Activations(scene.site)
 
-    def assign(one: AgentRow) -> None:
-        batch = WatchBatch(revision=9, snapshot=True, synced=True, agents=[one], hosts=[HostRow(incarnation="h.1")])
+    def mirror_is(*rows: AgentRow) -> None:
+        batch = WatchBatch(revision=9, snapshot=True, synced=True, agents=rows, hosts=[HostRow(incarnation="h.1")])
         scene.activations.rows_changed(mirror.apply(batch))
 
-    scene.assign = assign
+    scene.assign = scene.mirror_is = mirror_is
     running = asyncio.ensure_future(scene.activations.run())
     yield scene
     scene.activations.abort()
@@ -82,11 +83,33 @@ def said(place: Any) -> list[str]:
     return [one[0] for one in place.reports.said]
 
 
-async def fall_asleep(place: Any, state: Any, key: int = 1) -> None:
-    """Assigned, one call answered, and asleep."""
+async def ready(place: Any) -> None:
+    """Assigned, and told to be Ready."""
     place.assign(row())
     async with asyncio.timeout(5):
         await place.reports.first.wait()
+
+
+async def plan_and_sleep(place: Any, key: int) -> tenure_link.Due:
+    """A call that plans something for in an hour; asleep."""
+    due = tenure_link.Due("later", place.lease.cluster_now + 3600)
+    job = call(place, key)
+    place.played.done(await place.played.turn(), reply=pack(1), state=pack({"n": 1}), due=(due,))
+    await asyncio.wait_for(job.reply, 5)
+    await asleep(place)
+    return due
+
+
+def its_time_comes(place: Any, due: tenure_link.Due) -> None:
+    """What was planned for in an hour is due, as soon as somebody looks."""
+    place.played.due = (due,)
+    place.lease.cluster_now += 3601
+    place.activations.sleepers.look()
+
+
+async def fall_asleep(place: Any, state: Any, key: int = 1) -> None:
+    """Assigned, one call answered, and asleep."""
+    await ready(place)
     await answered(place, call(place, key), state)
     await asleep(place)
 
@@ -95,9 +118,7 @@ async def test_an_idle_agent_leaves_memory_and_a_call_brings_it_back(place: Any)
     """State, marks and epoch are as they were. Nobody is asked for them: what was committed is kept for a while, as if
     its owner had never been away [sleep_settled].
     """
-    place.assign(row())
-    async with asyncio.timeout(5):
-        await place.reports.first.wait()
+    await ready(place)
     assert (await answered(place, call(place, 1), {"n": 1})).value == pack(1)
     await asleep(place)
     assert len(place.played.heard(tenure_link.Deactivate)) == 1
@@ -165,27 +186,21 @@ async def test_the_registry_is_told_of_another_time_to_wake(place: Any, monkeypa
     """However short it was awake: its row says when."""
     monkeypatch.setattr("tenured.host.standing.WOKEN_S", 60.0)
     await fall_asleep(place, {"n": 1})
-    due = tenure_link.Due("later", place.lease.cluster_now + 3600)
-    job = call(place, 2)
-    place.played.done(await place.played.turn(), reply=pack(1), state=pack({"n": 1}), due=(due,))
-    await asyncio.wait_for(job.reply, 5)
-    await asleep(place)
+    await plan_and_sleep(place, 2)
     assert said(place) == ["ready", "hibernated", "hibernated"]
     assert place.reports.said[-1][3] > 0
 
 
 async def test_one_that_took_long_to_begin_sleeps_too(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time without anything to do was over before it served."""
-    monkeypatch.setattr("tenured.host.holder.boot_ns", lambda: boot_ns() + 10**9)
+    monkeypatch.setattr("tenured.host.resting.boot_ns", lambda: boot_ns() + 10**9)
     place.assign(row())
     await asleep(place)
 
 
 async def test_a_call_in_the_moment_of_falling_asleep_is_served(place: Any) -> None:
     """Its time without anything to do is over, and a call comes before it has left memory."""
-    place.assign(row())
-    async with asyncio.timeout(5):
-        await place.reports.first.wait()
+    await ready(place)
     await answered(place, call(place, 1), {"n": 1})
     runner = place.activations.holders["7"]._parts.runner
     runner.rest()
@@ -221,27 +236,17 @@ async def test_a_signal_wakes_it(place: Any) -> None:
 
 async def test_a_plan_wakes_it(place: Any) -> None:
     """The record says when; nothing else is in memory."""
-    place.assign(row())
-    async with asyncio.timeout(5):
-        await place.reports.first.wait()
-    job = call(place, 1)
-    due = tenure_link.Due("later", place.lease.cluster_now + 3600)
-    place.played.done(await place.played.turn(), reply=pack(1), state=pack({"n": 1}), due=(due,))
-    await asyncio.wait_for(job.reply, 5)
-    await asleep(place)
+    await ready(place)
+    due = await plan_and_sleep(place, 1)
     assert place.reports.said[-1][3] > 0
-    place.played.due = (due,)
-    place.lease.cluster_now += 3601
-    place.activations.sleepers.look()
+    its_time_comes(place, due)
     fired = await place.played.turn()
     assert (fired.kind, fired.method, fired.at) == ("timer", "later", due.at)
 
 
 async def test_an_agent_that_owes_a_turn_sleeps_when_nobody_waits_here_for_its_end(place: Any) -> None:
     """Protocol 9, rule 5: nothing of a suspended turn stays in memory; whoever waits for its reply keeps it awake."""
-    place.assign(row())
-    async with asyncio.timeout(5):
-        await place.reports.first.wait()
+    await ready(place)
     job = call(place, 1)
     turn = await place.played.turn()
     place.played.worker.answered(tenure_link.Progress(turn.turn, turn.uid, lasts=9999.0))
@@ -259,9 +264,7 @@ async def test_an_agent_that_owes_a_turn_sleeps_when_nobody_waits_here_for_its_e
 
 async def test_one_that_is_taken_over_asleep_is_sealed_and_sleeps_on(place: Any) -> None:
     """Protocol 2, bulk take-over [wake_highest]: the epoch is sealed in the background; a call adopts the state."""
-    place.assign(row())
-    async with asyncio.timeout(5):
-        await place.reports.first.wait()
+    await ready(place)
     await answered(place, call(place, 1), {"n": 1})
     await asleep(place)
     place.assign(row(epoch=2, ready_epoch=1, hibernated=True))
@@ -274,9 +277,7 @@ async def test_one_that_is_taken_over_asleep_is_sealed_and_sleeps_on(place: Any)
 
 async def test_what_is_taken_over_asleep_and_owes_a_signal_is_woken(place: Any) -> None:
     """The registry has not heard that it was awake again before its host was lost; the record says so [wake_owing]."""
-    place.assign(row())
-    async with asyncio.timeout(5):
-        await place.reports.first.wait()
+    await ready(place)
     job = call(place, 1)
     place.played.done(await place.played.turn(), reply=pack(1), state=pack({"n": 1}), sends=sends("shop/b"))
     await asyncio.wait_for(job.reply, 5)
@@ -291,14 +292,66 @@ async def test_what_is_taken_over_asleep_and_owes_a_signal_is_woken(place: Any) 
 async def test_many_are_sealed_a_part_at_a_time(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call does not wait for its agent's turn; whoever leaves meanwhile is not sealed."""
     monkeypatch.setattr("tenured.host.sleeping.SEALING", 1)
-    rows = [AgentRow(uid=str(n), epoch=1, ready_epoch=0, spec=row().spec, hibernated=True) for n in range(1, 5)]
+    rows = [AgentRow(uid=str(n), epoch=1, spec=row().spec, hibernated=True) for n in range(1, 5)]
     for one in rows:
-        place.activations.sleepers.take_over(one)
+        place.activations.sleepers.take_over(row_of(one))
     assert len(place.activations.sleepers._sealing) == 1
     place.activations.sleepers.take("3")
     for _ in range(3):
         await asleep(place)
     assert [one[1] for one in place.reports.said] == ["1", "2", "4"]
+
+
+async def test_who_is_called_does_not_wait_for_the_others_that_came_with_it(place: Any) -> None:
+    """A host that takes over thousands compares them part by part; that took minutes when it was busy."""
+    others = [AgentRow(uid=str(n), epoch=1, spec=row().spec, host="h", incarnation="h.1") for n in range(1000, 3000)]
+    place.mirror_is(*others, row(epoch=2, ready_epoch=0, hibernated=True))
+    async with asyncio.timeout(5):
+        job = call(place, 1)
+        await answered(place, job, {"n": 1})
+    assert place.activations.holders["7"].epoch == 2
+    assert "2999" not in place.activations.sleepers
+
+
+async def test_who_waits_for_an_agent_that_was_given_up_is_not_woken_by_looking(place: Any) -> None:
+    """Its new holder is news; that it is not here is none. The waiting call spun until its patience was over."""
+    await fall_asleep(place, {"n": 1})
+    place.activations.release_all(True)
+    async with asyncio.timeout(5):
+        while "released" not in said(place):
+            await place.activations.next_change()
+    place.activations.release_all(False)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    change = place.activations.next_change()
+    assert place.activations.find("7") is None
+    assert not change.done()
+
+
+async def test_a_snapshot_that_is_being_read_does_not_end_those_that_sleep(place: Any) -> None:
+    """What has not come yet is not gone: they were given up, and came back under another epoch."""
+    await fall_asleep(place, {"n": 1})
+    snapshot = WatchBatch(snapshot=True, hosts=[HostRow(incarnation="h.1")])
+    place.activations.rows_changed(place.site.mirror.apply(snapshot))
+    signal = Signal("5", "7", 1, 0, 99.0, msgspec.msgpack.encode(tenure_link.Work(name="m", arguments=b"\x80")))
+    assert (await place.activations.deliver(signal)).code == "NotReady"
+    place.activations.rows_changed(place.site.mirror.apply(WatchBatch(revision=10, synced=True, agents=[row()])))
+    async with asyncio.timeout(5):
+        assert (await call(place, 1).reply).recorded
+    assert "released" not in said(place)
+
+
+async def test_a_plan_whose_time_comes_while_a_snapshot_is_read_is_not_forgotten(place: Any) -> None:
+    """It waits until all rows are known again."""
+    await ready(place)
+    due = await plan_and_sleep(place, 1)
+    place.activations.rows_changed(place.site.mirror.apply(WatchBatch(snapshot=True)))
+    its_time_comes(place, due)
+    assert "7" in place.activations.sleepers
+    place.activations.rows_changed(place.site.mirror.apply(WatchBatch(revision=10, synced=True, agents=[row()])))
+    place.activations.sleepers.look()
+    assert (await place.played.turn()).method == "later"
+    assert "released" not in said(place)
 
 
 async def test_one_that_sleeps_leaves_at_once(place: Any) -> None:

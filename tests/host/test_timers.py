@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from playing import FAIL, Scene, answer_of
@@ -10,6 +11,8 @@ from playing import FAIL, Scene, answer_of
 import tenure_link
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery
 from tenured.core.signals import Settled, Verdict
+from tenured.host.alarms import Alarms
+from tenured.host.timerjobs import TimerJob
 
 ONCE = AgentSpec(delivery=Delivery(max_attempts=1))
 PAUSE = AgentSpec(on_exhausted="Pause", delivery=Delivery(max_attempts=1))
@@ -106,7 +109,7 @@ async def test_a_run_that_is_refused_is_not_forgotten(play: Scene) -> None:
     play.holder._parts.alarms._look()
     turn = await play.turn()
     play.lease.held = False
-    play.holder._parts.runner.cut(play.holder._parts.runner.flights[0], keep=True)
+    play.holder._parts.runner.lineup.cut(play.holder._parts.runner.lineup.flights[0], keep=True)
     play.holder._parts.runner.pump()
     await play.quiet()
     play.lease.held = True
@@ -127,6 +130,24 @@ async def test_a_timer_waits_while_a_turn_is_owed(play: Scene) -> None:
     assert turn.kind == "timer"
     await play.quiet()
     assert play.no_turn()
+
+
+async def test_a_timer_that_waits_is_not_fired_again_in_another_worker() -> None:
+    """Protocol 1 [timer_in_commit]: its run goes on waiting in the agent's queue; one that was dropped does not."""
+    fired: list[TimerJob] = []
+    lease: Any = SimpleNamespace(cluster_now=150.0, held=True)
+    alarms = Alarms(lease, fired.append, lambda: False, cast(Any, lambda callback: callback))
+    alarms.begin()
+    alarms.committed((PLAN,))
+    assert len(fired) == 1
+    alarms.stop()
+    alarms.begin()
+    assert len(fired) == 1
+    alarms.stop()
+    fired[0].cut_off("NotReady", "the agent is in no worker")
+    alarms.begin()
+    assert len(fired) == 2
+    alarms.stop()
 
 
 async def test_the_turn_of_a_timer_that_takes_steps_is_run_once(play: Scene) -> None:
@@ -179,7 +200,7 @@ async def test_a_timer_whose_turn_cannot_be_kept_is_one_dead_letter(
 ) -> None:
     """OutboxFull: only the worker can take the plan off, so it is asked to, without a run."""
     await planned(play, more=ONCE)
-    monkeypatch.setattr("tenured.core.boxes.MAX_OUT", 0)
+    monkeypatch.setattr("tenured.core.boxdraft.MAX_OUT", 0)
     reach(play, 150.0)
     work = tenure_link.Outgoing(to="shop/b", work=b"\x80")
     await play.end(due=(), sends=(work,))
@@ -196,7 +217,7 @@ async def test_a_poisonous_step_of_a_timer_takes_its_plan_off(play: Scene, monke
     """Protocol 3, poison [count]: or it would be due again, and again."""
 
     async def at_once(holder: Any, reason: str, message: str) -> None:
-        holder._refuse_queued("NotReady", message)
+        holder._mailbox.refuse("NotReady", message)
 
     monkeypatch.setattr("tenured.host.holder.Holder._back_off", at_once)
     await planned(play)

@@ -17,13 +17,14 @@ from tenure_proto.v1 import hostlink_pb2 as wire
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
 from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED, OUTCOME_UNKNOWN, Version
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec
-from tenured.core import register
+from tenured.core import cells
 from tenured.core.signals import Settled, Verdict
-from tenured.host import holder as holder_module
+from tenured.host import mailbox
 from tenured.host.holder import Holder
 from tenured.host.leasing import boot_ns
 from tenured.host.logs import AgentLogs
 from tenured.host.metrics import Metrics
+from tenured.host.rows import row_of
 from tenured.host.site import Site
 from tenured.host.store import Store
 from tenured.host.worker import Worker
@@ -39,7 +40,7 @@ class MemoryServers:
     def __init__(self) -> None:
         self.names = SERVERS
         self.view = 1
-        self.cells: dict[str, dict[str, tuple[register.Cell, dict[str, bytes]]]] = {name: {} for name in SERVERS}
+        self.cells: dict[str, dict[str, tuple[cells.Cell, dict[str, bytes]]]] = {name: {} for name in SERVERS}
         self.away: set[str] = set()
         self.writes_answer = asyncio.Event()
         self.writes_answer.set()
@@ -61,8 +62,8 @@ class MemoryServers:
     def seal_above(self, uid: str, epoch: int) -> None:
         """Another holder has taken over."""
         for name in SERVERS:
-            cell, entries = self.cells[name].get(uid, (register.Cell(), {}))
-            self.cells[name][uid] = (register.Cell(epoch, cell.version), entries)
+            cell, entries = self.cells[name].get(uid, (cells.Cell(), {}))
+            self.cells[name][uid] = (cells.Cell(epoch, cell.version), entries)
 
     async def _answer(self, server: str, frame: Any) -> Any:
         if frame.WhichOneof("body") == "seal":
@@ -78,8 +79,8 @@ class MemoryServers:
         return wire.ServerFrame(written=wire.WrittenMany(items=items))
 
     def _seal(self, server: str, item: Any) -> Any:
-        cell, entries = self.cells[server].get(item.uid, (register.Cell(), {}))
-        decision = register.guard_seal(cell, item.epoch)
+        cell, entries = self.cells[server].get(item.uid, (cells.Cell(), {}))
+        decision = cells.guard_seal(cell, item.epoch)
         self.cells[server][item.uid] = (decision.cell, entries)
         version = Version(epoch=decision.cell.version.epoch, seq=decision.cell.version.seq)
         return wire.Sealed(
@@ -91,15 +92,15 @@ class MemoryServers:
         )
 
     def _read(self, server: str, uid: str) -> Any:
-        cell, entries = self.cells[server].get(uid, (register.Cell(), {}))
+        cell, entries = self.cells[server].get(uid, (cells.Cell(), {}))
         version = Version(epoch=cell.version.epoch, seq=cell.version.seq)
         return wire.Record(uid=uid, version=version, entries=entries)
 
     def _write(self, server: str, item: Any) -> Any:
-        cell, entries = self.cells[server].get(item.uid, (register.Cell(), {}))
-        version = register.Version(item.version.epoch, item.version.seq)
-        base = register.Version(item.base.epoch, item.base.seq) if item.HasField("base") else None
-        decision = register.guard_write(cell, version, base)
+        cell, entries = self.cells[server].get(item.uid, (cells.Cell(), {}))
+        version = cells.Version(item.version.epoch, item.version.seq)
+        base = cells.Version(item.base.epoch, item.base.seq) if item.HasField("base") else None
+        decision = cells.guard_write(cell, version, base)
         if decision.store:
             kept = {} if base is None else {key: entries[key] for key in entries if key not in item.deletes}
             self.cells[server][item.uid] = (decision.cell, {**kept, **item.puts})
@@ -112,7 +113,7 @@ class MemoryServers:
 
     def stored(self, uid: str, key: str) -> list[bytes]:
         """The entry on each server that has it."""
-        return [cells[uid][1][key] for cells in self.cells.values() if uid in cells and key in cells[uid][1]]
+        return [kept[uid][1][key] for kept in self.cells.values() if uid in kept and key in kept[uid][1]]
 
 
 class FakeLease:
@@ -227,7 +228,7 @@ class FakeReports:
         self.said: list[tuple] = []
         self.first = asyncio.Event()
 
-    def ready(self, uid: str, epoch: int, *, hurry: bool = True) -> None:
+    def ready(self, uid: str, epoch: int, *, within_s: float = 0.0) -> None:
         self.said.append(("ready", uid, epoch))
         self.first.set()
 
@@ -262,7 +263,7 @@ async def scene() -> AsyncIterator[Any]:
     async def start(epoch: int = 1, **row: Any) -> Holder:
         reports.first.clear()
         fields = {"uid": "7", "epoch": epoch, "spec": AgentSpec(id="shop/a", **{"class": "C"}), **row}
-        made.append(Holder(site, AgentRow(**fields)))
+        made.append(Holder(site, row_of(AgentRow(**fields))))
         async with asyncio.timeout(5):
             await reports.first.wait()
         return made[-1]
@@ -473,7 +474,7 @@ async def test_the_queue_is_bounded(scene: SimpleNamespace) -> None:
     holder = await scene.start()
     submit(holder, key=0)
     await scene.played.turn()
-    waiting = [submit(holder, key=key) for key in range(1, holder_module.QUEUE_LIMIT)]
+    waiting = [submit(holder, key=key) for key in range(1, mailbox.CALLS)]
     error = (await reply_of(submit(holder, key=9999))).error
     assert (error.code, error.outcome, error.retryable) == ("Busy", OUTCOME_NOT_APPLIED, True)
     assert not any(job.answered for job in waiting)
@@ -522,8 +523,8 @@ async def test_nothing_where_there_was_something_is_no_beginning(scene: SimpleNa
 
 async def test_a_record_that_cannot_be_read_is_no_beginning(scene: SimpleNamespace) -> None:
     """Damaged marks: the agent stays down, and the record is left alone."""
-    for cells in scene.servers.cells.values():
-        cells["7"] = (register.Cell(1, register.Version(1, 1)), {"s": pack({"n": 1}), "c": b"\xc1"})
+    for kept in scene.servers.cells.values():
+        kept["7"] = (cells.Cell(1, cells.Version(1, 1)), {"s": pack({"n": 1}), "c": b"\xc1"})
     await scene.start(epoch=2, ready_epoch=1)
     assert scene.reports.said[-1][:2] == ("trouble", "StateUnreadable")
 

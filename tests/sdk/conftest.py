@@ -1,6 +1,26 @@
 """Helpers of the SDK's tests: its sample agents are importable as `sdk_agents`."""
 
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from tenure.testing import VirtualRuntime
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+async def rt() -> AsyncIterator[VirtualRuntime]:
+    """A local runtime in virtual time. Modules that need another kind have one of their own."""
+    async with VirtualRuntime() as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def outside_anew() -> None:
+    """For tests of steps: nobody outside has been asked for anything."""
+    from step_support import nobody_was_asked
+
+    nobody_was_asked()

@@ -101,6 +101,8 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
     polls: list[int] = field(default_factory=list)
     """How long each asked to wait, in ms."""
     watched_from: list[int] = field(default_factory=list)
+    changes_address: str = ""
+    """Where it says that the leader takes changes."""
 
     async def move(self, route: common_pb2.Route) -> None:
         async with self.changed:
@@ -148,7 +150,7 @@ class Registry(registry_pb2_grpc.RegistryServicer, enrolment_pb2_grpc.EnrolmentS
             result = registry_pb2.RowResult(id=request.agents[0].id, outcome="refused", error=self.refuse.pop(0))
         elif (route := self.routes.get(request.agents[0].id)) is not None:
             result.route.CopyFrom(route)
-        return registry_pb2.ApplyAgentsResponse(results=[result])
+        return registry_pb2.ApplyAgentsResponse(results=[result], changes_address=self.changes_address)
 
     async def Watch(self, request, context):  # noqa: ANN001, ANN201, N802 - gRPC's
         self.watched_from.append(request.from_revision)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cutting_proxy import CuttingProxy
 from sdk_cluster import Answer, Calls, FakeCluster, fake_cluster, value
 
 import tenure_frames
@@ -82,9 +83,9 @@ async def framed(cluster: FakeCluster, path: Path, answer: Answer, *, older: boo
         await made.wires.stop()
 
 
-async def call(remote: Remote, by: object = 2) -> object:
+async def call(remote: Remote, by: object = 2, timeout_s: float = 10) -> object:
     packed = msgspec.msgpack.encode({"by": by})
-    return msgspec.msgpack.decode((await remote.call(AGENT, "action", "increment", packed, timeout_s=10)).value)
+    return msgspec.msgpack.decode((await remote.call(AGENT, "action", "increment", packed, timeout_s=timeout_s)).value)
 
 
 def silent(_: Call) -> None:
@@ -97,6 +98,23 @@ async def test_a_call_goes_by_frames_where_the_route_says_so(cluster: FakeCluste
         assert await call(remote) == 3
     assert [peer.uri for peer in host.peers] == ["spiffe://main.shop/client/alice"]
     assert host.host.seen == []
+
+
+async def test_a_call_that_was_given_up_before_there_was_a_connection_never_leaves(
+    cluster: FakeCluster, tmp_path: Path
+) -> None:
+    """The caller was told that it was not applied, so it must not be applied later (DESIGN.md, invariant 5)."""
+    async with framed(cluster, tmp_path, value(3)) as host, CuttingProxy(host.wires.port) as proxy:
+        proxy.hold_answers()
+        host.host.frames_address = f"127.0.0.1:{proxy.port}"
+        await cluster.place(AGENT, host.host)
+        async with Remote(cluster.endpoint()) as remote:
+            with pytest.raises(errors.CallError) as caught:
+                await call(remote, timeout_s=0.3)
+            proxy.pass_answers()
+            assert await call(remote) == 3
+    assert caught.value.outcome == "not_applied"
+    assert [one.key for one in host.seen] == [2]
 
 
 async def test_many_calls_share_frames_and_each_gets_its_reply(cluster: FakeCluster, tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from typing import Any
 import grpc
 import msgspec
 import pytest
+from cutting_proxy import CuttingProxy
 from grpc import aio
 from sdk_cluster import TOKEN, Calls, FakeCluster, error, fake_cluster, silent, value
 
 from tenure import errors
 from tenure._remote import Remote, calls, discover, enrol, parse_url
 from tenure._remote.calls import Attempt
+from tenure._remote.routes import Routes
 from tenure._remote.sessions import ended
 from tenure_api import identity
 from tenure_proto.v1 import calls_pb2, common_pb2, registry_pb2
@@ -106,9 +108,9 @@ async def test_an_operation_whose_outcome_is_not_known_says_so(cluster: FakeClus
     await cluster.place(AGENT, host)
     async with client(cluster) as remote:
         with pytest.raises(errors.CallError) as caught:
-            await remote.control(AGENT, "skip", {}, timeout_s=0.3)
+            await remote.control(AGENT, "skip", {}, timeout_s=1.0)
         with pytest.raises(errors.CallError) as looking:
-            await remote.control(AGENT, "dlq.list", {}, timeout_s=0.3)
+            await remote.control(AGENT, "dlq.list", {}, timeout_s=1.0)
     assert (caught.value.outcome, looking.value.outcome) == ("unknown", "not_applied")
     assert len(host.seen) == 2
 
@@ -259,6 +261,47 @@ async def test_a_refusal_speaks_for_its_own_send_only(cluster: FakeCluster, code
     assert (caught.value.code, caught.value.outcome, len(host.seen)) == (code, outcome, 2)
 
 
+@pytest.mark.parametrize("frames", [False, True])
+async def test_a_host_that_takes_the_connection_and_never_shakes_hands_did_nothing(
+    cluster: FakeCluster, frames: bool
+) -> None:
+    """Nothing was said to it, and nothing will be once the call was given up (DESIGN.md, invariant 5)."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        address = f"127.0.0.1:{frozen.getsockname()[1]}"
+        route = common_pb2.Route(
+            agent=AGENT,
+            uid="7",
+            host="host-1",
+            address=address,
+            frames_address=address if frames else "",
+            epoch=1,
+            ready=True,
+        )
+        await cluster.registry.move(route)
+        async with client(cluster) as remote:
+            with pytest.raises(errors.CallError) as caught:
+                await call(remote, timeout_s=0.5)
+    assert caught.value.outcome == "not_applied"
+
+
+async def test_a_call_that_was_given_up_before_there_was_a_connection_never_leaves(cluster: FakeCluster) -> None:
+    """The caller was told that it was not applied, so it must not be applied later (DESIGN.md, invariant 5)."""
+    host = await cluster.host("host-0", value(3))
+    target = int(host.address.rpartition(":")[2])
+    async with CuttingProxy(target) as proxy, client(cluster) as remote:
+        proxy.hold_answers()
+        route = common_pb2.Route(
+            agent=AGENT, uid="7", host="host-0", address=f"127.0.0.1:{proxy.port}", epoch=1, ready=True
+        )
+        await cluster.registry.move(route)
+        with pytest.raises(errors.CallError) as caught:
+            await call(remote, timeout_s=0.3)
+        proxy.pass_answers()
+        assert await call(remote) == 3
+    assert caught.value.outcome == "not_applied"
+    assert [one.key for one in host.seen] == [2]
+
+
 async def test_a_host_that_was_never_reached_did_nothing(cluster: FakeCluster) -> None:
     """Refused connections are "not applied"; so is a certificate that is not that host's."""
     host = await cluster.host("host-0", value(3))
@@ -266,7 +309,7 @@ async def test_a_host_that_was_never_reached_did_nothing(cluster: FakeCluster) -
     await cluster.registry.move(gone)
     async with client(cluster) as remote:
         with pytest.raises(errors.Unavailable) as caught:
-            await call(remote, timeout_s=0.5)
+            await call(remote, timeout_s=1.5)
         assert caught.value.outcome == "not_applied"
         posing = common_pb2.Route(agent="shop/d", uid="8", host="host-1", address=host.address, epoch=1, ready=True)
         await cluster.registry.move(posing)
@@ -291,6 +334,38 @@ async def test_no_agent(cluster: FakeCluster) -> None:
         assert caught.value.outcome == "unknown"
 
 
+async def test_a_call_that_its_host_refuses_after_a_server_knew_that_the_agent_is_gone_is_not_applied() -> None:
+    """A host that does not hold the agent any more waits a moment for news of it; then every send is answered so
+    (protocol 3, errors [client_memory]).
+    """
+    loop = asyncio.get_running_loop()
+    refusal = error("NotReady", retryable=True)(calls_pb2.Call())
+
+    class Host:
+        heard, opened, waiting = 0.0, True, 1
+        answer: asyncio.Future[calls_pb2.Reply] = loop.create_future()
+
+        def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]:
+            return self.answer
+
+    host, route = Host(), common_pb2.Route(agent=AGENT, uid="7", host="host-0", epoch=1)
+
+    async def resolve(request: registry_pb2.ResolveRequest, _: float) -> registry_pb2.ResolveResponse:
+        if not request.known_epoch:
+            return registry_pb2.ResolveResponse(route=route)
+        loop.call_later(0.05, host.answer.set_result, refusal)
+        gone = common_pb2.Error(code="NotFound", message="none", outcome=common_pb2.OUTCOME_NOT_APPLIED)
+        return registry_pb2.ResolveResponse(error=gone)
+
+    async def peer_of(_: common_pb2.Route) -> Host:
+        return host
+
+    asked = calls_pb2.Call(agent=AGENT, kind=calls_pb2.CALL_KIND_ACTION)
+    with pytest.raises(errors.NotFound) as caught:
+        await Attempt(asked, Routes(resolve), peer_of, loop.time() + 10).run()
+    assert caught.value.outcome == "not_applied"
+
+
 async def test_an_agent_that_is_gone_is_not_found_though_its_host_cannot_tell(cluster: FakeCluster) -> None:
     """A host's copy of the registry may be old: a server's word ends the call."""
     host = await cluster.host("host-0", value(3), error("NotReady", retryable=True))
@@ -300,6 +375,14 @@ async def test_an_agent_that_is_gone_is_not_found_though_its_host_cannot_tell(cl
         await cluster.registry.delete(AGENT)
         with pytest.raises(errors.NotFound):
             await call(remote)
+
+
+async def test_what_is_going_can_be_created_again_soon(cluster: FakeCluster) -> None:
+    """The registry's own word for it is in no catalogue of the callers'."""
+    cluster.registry.refuse = [common_pb2.Error(code="Deleting", message="it is being deleted; apply again")]
+    async with client(cluster) as remote:
+        with pytest.raises(errors.NotReady, match="apply again"):
+            await remote.create(AGENT, "Counter", pool="default", state=b"", config=b"")
 
 
 async def test_closing_ends_the_calls_that_wait(cluster: FakeCluster) -> None:
@@ -358,7 +441,7 @@ async def test_what_is_left_of_the_time_hides_no_reason(cluster: FakeCluster) ->
 
         asked: list[float] = []
         with pytest.raises(errors.Unavailable, match="nobody listens there"):
-            await remote._ask("status", slow_at_last, timeout_s=0.2)
+            await remote._ask("status", slow_at_last, timeout_s=1.0)
     assert len(asked) > 2
     assert asked[-1] < asked[0]
 

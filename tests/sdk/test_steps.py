@@ -1,11 +1,9 @@
 """Steps of a turn in the local runtime: protocol 9, 1 to 4 and 7."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import step_agents as sample
-import step_support as support
 from step_agents import Shop
 from step_support import HOUR, ended, faults_restart
 
@@ -14,17 +12,7 @@ from tenure import errors
 from tenure.storage import SQLiteStorage
 from tenure.testing import FakeStorage, VirtualRuntime
 
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nobody has been asked for anything."""
-    support.nobody_was_asked()
-
-
-@pytest.fixture
-async def rt() -> AsyncIterator[VirtualRuntime]:
-    async with VirtualRuntime() as runtime:
-        yield runtime
+pytestmark = pytest.mark.usefixtures("outside_anew")
 
 
 async def test_a_turn_of_steps_is_one_turn(rt: VirtualRuntime) -> None:

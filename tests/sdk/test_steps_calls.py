@@ -1,27 +1,15 @@
 """Turns that wait for other agents, in the local runtime: protocol 9, 5 and 6."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import step_support as support
 from step_agents import Asks
 from step_support import HOUR, ended, faults_restart
 
 from tenure import errors
 from tenure.testing import VirtualRuntime
 
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nobody has been asked for anything."""
-    support.nobody_was_asked()
-
-
-@pytest.fixture
-async def rt() -> AsyncIterator[VirtualRuntime]:
-    async with VirtualRuntime() as runtime:
-        yield runtime
+pytestmark = pytest.mark.usefixtures("outside_anew")
 
 
 async def pair(rt: VirtualRuntime) -> tuple[Asks, Asks]:

@@ -17,6 +17,8 @@ from tenure._turn import Activation
 from tenure.signals import Signal, to_msgpack
 from tenure_link import Entry, Fault, Progress, Turn, TurnDone, Work
 
+pytestmark = pytest.mark.usefixtures("outside_anew")
+
 NOW = 1000.0
 
 
@@ -60,13 +62,6 @@ class Daemon:
             chain=tuple(chain),
         )
         return await activation.run(turn, journal)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nobody has been asked for anything."""
-    sample.service.__init__()  # type: ignore[misc]
-    sample.prices = iter(range(100))
 
 
 async def test_acceptance_comes_before_the_first_step_and_each_result_before_the_next() -> None:

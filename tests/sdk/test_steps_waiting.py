@@ -1,11 +1,9 @@
 """Turns that wait for a time or a signal, in the local runtime: protocol 9, 5 and 6."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import step_agents as sample
-import step_support as support
 from step_agents import Shop
 from step_support import HOUR, approved, faults_restart, started
 
@@ -14,17 +12,7 @@ from tenure import errors
 from tenure.signals import Signal
 from tenure.testing import VirtualRuntime
 
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    """Nobody has been asked for anything."""
-    support.nobody_was_asked()
-
-
-@pytest.fixture
-async def rt() -> AsyncIterator[VirtualRuntime]:
-    async with VirtualRuntime() as runtime:
-        yield runtime
+pytestmark = pytest.mark.usefixtures("outside_anew")
 
 
 async def test_a_sleep_keeps_nothing_in_memory(rt: VirtualRuntime) -> None:

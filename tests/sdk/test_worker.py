@@ -115,6 +115,8 @@ async def test_the_lock_of_a_removed_file_is_no_lock(tmp_path: Path) -> None:
     """
     async with running(tmp_path) as daemon:
         _, worker = await daemon.welcome()
+        worker.send(Ping(1))
+        await worker.next(Pong)  # it has its lock: else it would end by itself
         with daemon.lock.open() as file:
             daemon.lock.unlink()
             daemon.lock = Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")

@@ -3,7 +3,8 @@
 from prometheus_client import CollectorRegistry
 
 from tenured.core import commands
-from tenured.core.model import AgentClass, AgentSpec, Pool
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import AgentClass, Pool
 from tenured.server.census import Census
 from tenured.server.replica import Replica
 

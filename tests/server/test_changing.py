@@ -185,6 +185,31 @@ async def test_changes_by_framed_tls_at_any_server(servers: LocalServers, fresh:
         link.close()
 
 
+async def test_every_server_says_where_the_leader_takes_changes(
+    servers: LocalServers, fresh: Callable[[], str]
+) -> None:
+    """So that whoever has asked one of them by gRPC may ask the leader next (ADR 0033)."""
+    leader = servers.servers[await servers.leader()]
+    for name in servers.servers:
+        answer = await servers.registry(name=name).ApplyAgents(created(1, fresh()).apply)
+        assert answer.changes_address == f"127.0.0.1:{leader.raft_port}"
+
+
+async def test_a_command_that_is_repeated_another_way_is_applied_once(
+    servers: LocalServers, fresh: Callable[[], str]
+) -> None:
+    """As a client does that has lost its connection to the leader: one row, and the answer of the first time."""
+    change, answers = created(1, fresh()), asyncio.Queue[Changed]()
+    change.apply.command_id = f"both-ways-{change.apply.agents[0].id}"
+    async with asyncio.timeout(10):
+        link = await framed(servers, "client", answers)
+        assert link.send(ChangeBatch(changes=[change]))
+        first = (await answers.get()).applied.results[0]
+        again = (await servers.registry().ApplyAgents(change.apply)).results[0]
+        link.close()
+    assert (again.uid, again.outcome) == (first.uid, "created")
+
+
 async def test_a_frame_that_is_no_change_ends_the_stream(servers: LocalServers) -> None:
     async with asyncio.timeout(10):
         link = await framed(servers, "operator", asyncio.Queue())

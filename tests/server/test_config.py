@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tenured.config import ConfigError, SecretFile, TokenReview, server_config
+from tenured.config import SecretFile, TokenReview, server_config
+from tenured.flags import ConfigError
 
 FLAGS = [
     *("--name", "s0", "--cluster", "shop/demo", "--data", "/d", "--tls", "/t", "--authority", "/a"),

@@ -13,8 +13,8 @@ import pytest
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1 import store_pb2
 from tenured.core import commands as c
+from tenured.core.agentspec import AgentSpec
 from tenured.core.cells import Version
-from tenured.core.model import AgentSpec
 from tenured.raft import Applied, NotApplied, Outcome
 from tenured.server import joining
 from tenured.server.joining import Joining

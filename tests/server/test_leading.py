@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from tenured.core import commands
+from tenured.core.agentspec import AgentSpec
 from tenured.core.lease import Ack, Load
-from tenured.core.model import AgentClass, AgentSpec, Pool
+from tenured.core.model import AgentClass, Pool
 from tenured.core.profile import FAST
 from tenured.raft import Applied, NotApplied, Outcome, Role
 from tenured.server.leading import Leader
@@ -220,7 +221,8 @@ async def test_agents_that_wait_for_places_are_planned_as_soon_as_others_are_rea
 
 async def lose_a_host(world: World, many: int) -> None:
     """h1 held `many` agents, and is proven dead under this leader; h0 is left."""
-    from tenured.core.model import AgentClass, AgentSpec, Pool
+    from tenured.core.agentspec import AgentSpec
+    from tenured.core.model import AgentClass, Pool
 
     world.log.place(commands.ApplyPools(pools=(Pool(name="default"),)))
     world.log.place(commands.RegisterHost(name="h1", incarnation="i1", pool="default", node="n1"))
@@ -273,7 +275,8 @@ async def test_cluster_time_does_not_jump_over_a_leader_that_stood_still(world: 
 
 
 async def test_agents_are_placed_without_waiting_for_a_tick(world: World) -> None:
-    from tenured.core.model import AgentClass, AgentSpec, Pool
+    from tenured.core.agentspec import AgentSpec
+    from tenured.core.model import AgentClass, Pool
 
     world.log.place(commands.ApplyPools(pools=(Pool(name="default"),)))
     report = commands.ReportHost(incarnation="i0", ready=True, classes=(AgentClass(name="Counter"),))

@@ -14,7 +14,8 @@ from local_servers import LocalServers
 from tenure_proto.v1 import hostlink_pb2, registry_pb2
 from tenure_proto.v1.registry_pb2_grpc import RegistryStub
 from tenured.core import commands as c
-from tenured.core.model import AgentClass, AgentSpec, Pool
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import AgentClass, Pool
 from tenured.core.registry import Registry
 from tenured.server import rows
 

@@ -3,7 +3,8 @@
 from prometheus_client import CollectorRegistry
 
 from tenured.core import commands as c
-from tenured.core.model import AgentClass, AgentSpec, Pool
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import AgentClass, Pool
 from tenured.server.losses import Losses
 from tenured.server.replica import Replica
 

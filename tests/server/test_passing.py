@@ -9,7 +9,8 @@ from tenure_api.identity import Identity, Role
 from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, Call, LogBatch, LogsRequest, Reply
 from tenure_proto.v1.common_pb2 import OUTCOME_NOT_APPLIED, OUTCOME_UNKNOWN, Error
 from tenured.core import commands
-from tenured.core.model import AgentClass, AgentSpec, Pool
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import AgentClass, Pool
 from tenured.raft import Applied, Outcome
 from tenured.server.passing import Passing
 from tenured.server.replica import Replica
@@ -140,7 +141,7 @@ async def test_what_may_have_been_applied_stays_unknown_when_time_is_up() -> Non
     world = World()
     world.assign("h0", 0)
     world.hosts.answers["h0:7445"] = [LinkLost("cut"), NotConnected("refused")]
-    reply = await world.call(timeout_ms=150)
+    reply = await world.call(timeout_ms=1500)
     assert reply.error.outcome == OUTCOME_UNKNOWN
     assert reply.error.retryable
     assert len(world.hosts.asked) > 1
@@ -150,7 +151,7 @@ async def test_what_never_left_is_not_applied() -> None:
     world = World()
     world.assign("h0", 0)
     world.hosts.answers["h0:7445"] = [NotConnected("refused")]
-    reply = await world.call(timeout_ms=100)
+    reply = await world.call(timeout_ms=1000)
     assert (reply.error.code, reply.error.outcome) == ("Unavailable", OUTCOME_NOT_APPLIED)
 
 
@@ -164,7 +165,7 @@ async def test_a_verdict_that_is_final_is_not_repeated() -> None:
 
 async def test_an_unknown_agent_is_not_found() -> None:
     world = World()
-    reply = await world.passing.call(ME, Call(agent="shop/b", timeout_ms=100))
+    reply = await world.passing.call(ME, Call(agent="shop/b", timeout_ms=1000))
     assert (reply.error.code, reply.error.outcome) == ("NotFound", OUTCOME_NOT_APPLIED)
 
 

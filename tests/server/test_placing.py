@@ -159,6 +159,7 @@ async def test_who_creates_an_agent_hears_where_calls_go(
                     assert (result.route.agent, result.route.uid, result.route.epoch) == (name, row.uid, 1)
                     assert (result.route.host, row.epoch) == (row.host, 1)
                     assert result.route.address
+                    assert result.route.frames_address == "127.0.0.1:2"
                 await remove(registry, name)
 
 

@@ -49,7 +49,7 @@ async def wipe(servers: LocalServers, name: str) -> None:
 
 
 def spoil(servers: LocalServers, name: str, by: int) -> None:
-    """Change every checksum in the store of a server that is down; the opposite number repairs it."""
+    """Change every checksum in the store of a server that was stopped; the opposite number repairs it."""
     with sqlite3.connect(servers.servers[name].directory / "data" / "state.db") as database:
         database.execute("UPDATE entry SET crc = crc + ?", (by,))
     database.close()
@@ -128,7 +128,7 @@ async def test_a_second_lost_disk_waits_until_the_first_has_joined(five: LocalSe
         for name in (leader, first, second):
             await write(host, name, 1)
         await write(host, damaged, 2)  # nobody else has this version
-        await five.kill(damaged)
+        await five.terminate(damaged)  # in an orderly way: everything is in the database, nothing in its journal
         spoil(five, damaged, 1)
         await five.start(damaged)
         await five.ready(damaged, within_s=WAIT_S)
@@ -151,7 +151,7 @@ async def test_a_second_lost_disk_waits_until_the_first_has_joined(five: LocalSe
         sentence = f"{second} came back with another disk while {first} still reads"
         await until(lambda: waits(second, sentence), WAIT_S, lambda: five.servers[second].log)
         assert five.servers[second].log.count(sentence) == 1, "said once, not at every attempt"
-        await five.kill(damaged)
+        await five.terminate(damaged)
         spoil(five, damaged, -1)
         await five.start(damaged)
         await five.ready(within_s=WAIT_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tenured.core import commands
-from tenured.core.model import AgentSpec
+from tenured.core.agentspec import AgentSpec
 from tenured.server.replica import Replica
 
 

@@ -13,7 +13,7 @@ from tenure_proto.v1.hostlink_pb2 import HeartbeatAck
 from tenured.core import commands, machine
 from tenured.core.frames import Committed, Output, Phase
 from tenured.core.lease import Ack, HostLease, LeaderLeases, Load, Silence
-from tenured.core.register import Owner
+from tenured.core.owner import Owner
 from tenured.core.registry import Registry
 from tenured.host.leasing import Lease
 from tenured.server.leading import Leader

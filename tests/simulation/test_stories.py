@@ -341,3 +341,36 @@ def test_the_daemon_is_loaded_by_the_first_simulation() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+class Stumbling(agents.Counter):
+    """Fails after a while; whoever asks it gets an answer."""
+
+    @tenure.action
+    def begin(self, ctx: tenure.Context) -> None:
+        """Fail in a turn that is tried again."""
+        ctx.send(self.id, Stumbling.fail())
+
+    @tenure.action
+    async def fail(self) -> None:
+        """Undone each time."""
+        await asyncio.sleep(0.1)
+        raise ValueError("no luck")
+
+    @tenure.query
+    async def value_slowly(self) -> int:
+        """The count, after a while."""
+        await asyncio.sleep(0.2)
+        return self.state.count
+
+
+async def _asked_while_a_turn_is_dropped(cluster: Simulation) -> None:
+    counter = await cluster.create(Stumbling, "counter-1")
+    assert await counter.increment(by=2) == 2
+    await counter.begin()
+    await asyncio.sleep(0.05)
+    assert await counter.value_slowly() == 2
+
+
+def test_a_query_beside_a_turn_that_is_dropped_is_answered() -> None:
+    simulate(_asked_while_a_turn_is_dropped, seeds=range(3))

@@ -1,6 +1,6 @@
 """Run as a process by the tests: opens a store, writes for ever, and says on stdout what was answered.
 
-Arguments: path, and optionally the largest file size in bytes that the process may write.
+Arguments: path; bytes of a file of the journal; and optionally the largest file in bytes that the process may write.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 
 from tenured.core.cells import Verdict, Version
-from tenured.storage import Register, WriteItem
+from tenured.storage import Register, WriteItem, keeping
 
 
 async def main() -> None:
-    if len(sys.argv) > 2:
+    keeping.COPY_BYTES, keeping.COPY_AT_ONCE = int(sys.argv[2]), 20
+    if len(sys.argv) > 3:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
     store = Register(Path(sys.argv[1]))
     await store.open()
     await store.admit()

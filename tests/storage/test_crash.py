@@ -12,8 +12,9 @@ from tenured.storage import Register
 WRITER = Path(__file__).with_name("store_writer.py")
 
 
-def start(path: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, str(WRITER), str(path), *arguments], stdout=subprocess.PIPE, text=True)
+def start(path: Path, journal: int, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(WRITER), str(path), str(journal), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 async def stored(path: Path) -> dict[str, tuple[Version, bytes]]:
@@ -46,7 +47,7 @@ async def test_what_was_acknowledged_survives_kill_nine(tmp_path: Path) -> None:
     for round_number in range(5):
         path = tmp_path / str(round_number) / "state.db"
         path.parent.mkdir()
-        with start(path) as process:
+        with start(path, 15_000 << (4 * (round_number % 2))) as process:
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(200 + 150 * round_number)]
             process.kill()
@@ -56,7 +57,7 @@ async def test_what_was_acknowledged_survives_kill_nine(tmp_path: Path) -> None:
 
 async def test_a_full_disk_is_refused_with_a_sentence_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
-    with start(path, str(600 * 1024)) as process:
+    with start(path, 4 << 20, str(600 * 1024)) as process:
         assert process.stdout is not None
         lines = process.stdout.readlines()
     refusals = [line for line in lines if line.startswith("refused")]

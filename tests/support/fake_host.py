@@ -91,6 +91,7 @@ class FakeHost:
             pool="default",
             node=f"node-of-{self.name}",
             address="127.0.0.1:1",
+            signals_address="127.0.0.1:2",
             version="test",
         )
         message.MergeFrom(hostlink_pb2.RegisterHost(**changes))  # type: ignore[arg-type]

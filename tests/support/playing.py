@@ -19,9 +19,11 @@ from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec
 from tenured.clocks import boot_ns
 from tenured.core import turns
 from tenured.core.signals import Settled, Signal, Verdict
+from tenured.host.events import Events
 from tenured.host.holder import Holder
 from tenured.host.logs import AgentLogs
 from tenured.host.metrics import Metrics
+from tenured.host.rows import Row, row_of
 from tenured.host.site import Site
 from tenured.host.store import Store
 from tests.host.test_turns import FakeLease, FakeReports, MemoryServers, PlayedWorker, pack
@@ -35,18 +37,18 @@ class PlayedMirror:
 
     def __init__(self) -> None:
         self.synced = True
-        self.rows: dict[str, AgentRow] = {}
+        self.rows: dict[str, Row] = {}
 
     def know(self, agent: str, uid: str) -> None:
-        self.rows[agent] = AgentRow(uid=uid, spec=AgentSpec(id=agent))
+        self.rows[agent] = row_of(AgentRow(uid=uid, spec=AgentSpec(id=agent)))
 
-    def agent(self, agent_id: str) -> AgentRow | None:
+    def agent(self, agent_id: str) -> Row | None:
         return self.rows.get(agent_id)
 
-    def subscribers(self, type_: str, namespace: str) -> list[AgentRow]:
+    def subscribers(self, type_: str, namespace: str) -> list[Row]:
         return []
 
-    def everyone(self, namespace: str) -> list[AgentRow]:
+    def everyone(self, namespace: str) -> list[Row]:
         return list(self.rows.values())
 
 
@@ -134,8 +136,8 @@ class Scene(SimpleNamespace):
         given = AgentSpec(id="shop/a", **{"class": "C"})
         given.MergeFrom(row.pop("more", AgentSpec()))
         self.over: list[str] = []
-        agent = AgentRow(**{"uid": "7", "epoch": epoch, "spec": given, **row})
-        self.holder = Holder(self.site, agent, on_ended=lambda _, reason: self.over.append(reason))
+        agent = row_of(AgentRow(**{"uid": "7", "epoch": epoch, "spec": given, **row}))
+        self.holder = Holder(self.site, agent, events=Events(ended=lambda _, reason: self.over.append(reason)))
         self.made.append(self.holder)
         if heard:
             async with asyncio.timeout(5):

@@ -76,6 +76,13 @@ class Load:
                 self.acknowledged.clear()
                 await self.acknowledged.wait()
 
+    async def reach(self, operations: int, within_s: float = 60) -> None:
+        """Until the history has so many."""
+        async with asyncio.timeout(within_s):
+            while len(self.history) < operations:
+                self.acknowledged.clear()
+                await self.acknowledged.wait()
+
     # ---- one client ----------------------------------------------------------------------------------------------
 
     async def _client(self, client: int, rng: random.Random) -> None:

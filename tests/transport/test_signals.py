@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import socket
+import ssl
+import warnings
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -189,3 +194,33 @@ async def test_a_port_that_is_taken_is_told(two: tuple[Host, Host], certificates
     taken = FramedWires(CLUSTER, certificates("host", "c"), "127.0.0.1", two[0].courier.port)
     with pytest.raises(TransportError, match="Is another process there"):
         await taken.listen(lambda _host, wire: wire.cut())
+
+
+async def test_a_connection_that_comes_as_the_port_is_closed_is_closed_too(certificates: Certificates) -> None:
+    """In whatever moment of being accepted and of its handshake: a daemon that goes must not leave a peer hanging."""
+    server, other = certificates("host", "c"), certificates("host", "d").directory
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(other / "ca.crt")
+    client.load_cert_chain(other / "tls.crt", other / "tls.key")
+    for turns in range(24):
+        wires_of = FramedWires(CLUSTER, server, "127.0.0.1", 0)
+        await wires_of.listen(lambda _host, wire: wire.cut())
+        with socket.create_connection(("127.0.0.1", wires_of.port)) as plain:
+            plain.setblocking(False)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            shaking = client.wrap_bio(incoming, outgoing, server_hostname=Identity(CLUSTER, Role.HOST, "c").dns_name)
+            for _ in range(turns):
+                with contextlib.suppress(ssl.SSLError):
+                    shaking.do_handshake()
+                with contextlib.suppress(OSError):
+                    plain.send(outgoing.read())
+                await asyncio.sleep(0)
+                with contextlib.suppress(OSError):
+                    incoming.write(plain.recv(1 << 16))
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                await wires_of.stop()
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                gc.collect()
+            assert not told, f"{turns} turns of the loop after it connected: {told[0].message}"

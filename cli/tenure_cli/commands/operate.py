@@ -238,7 +238,8 @@ def _one_way(ids: Sequence[str], *, every: bool, verb: str) -> None:
 def resume(context: typer.Context, agent: AgentArgument, output: FormatOption = Format.TABLE) -> None:
     """Let a paused agent try again the signal that it failed on; it goes on when that succeeds.
 
-    An agent with `onExhausted: Pause` stops at a signal that failed for the last time. Mend the cause first.
+    An agent with `onExhausted: Pause` stops at a signal that failed for the last time. Mend the cause first. A turn
+    with steps goes on behind its last finished step.
 
     Example:
 
@@ -259,6 +260,8 @@ def skip(context: typer.Context, agent: AgentArgument, output: FormatOption = Fo
 
 def redrive(context: typer.Context, agent: AgentArgument, output: FormatOption = Format.TABLE) -> None:
     """Send the signal that a paused agent failed on again, as the last in its queue; the agent goes on with the next.
+
+    Not if it has finished steps: they would be done again.
 
     Example:
 

@@ -9,5 +9,5 @@ The shells call it in this order (nothing else is assumed of them):
 
 * server: `machine.apply` for every committed entry; on the leader `lease.LeaderLeases` for every heartbeat and tick,
   and `failover.Planner.plan` after each tick and after each entry that changed `Registry.placement_version`.
-* host: `lease.HostLease` for every ack, `register.Owner` for every agent that it holds, `turns` for every call.
+* host: `lease.HostLease` for every ack, `owner.Owner` for every agent that it holds, `turns` for every call.
 """

@@ -13,18 +13,8 @@ from tenured.core._apply_failovers import note_left, note_moved, note_ready, not
 from tenured.core._apply_room import shortage, use_reservation
 from tenured.core._refusing import refused
 from tenured.core._specs import spec_error
-from tenured.core.model import (
-    Agent,
-    AgentSpec,
-    Decision,
-    Failover,
-    Hibernation,
-    Host,
-    ManagedBy,
-    RowKey,
-    Trouble,
-    Waiting,
-)
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import Agent, Decision, Failover, Hibernation, Host, ManagedBy, RowKey, Trouble, Waiting
 from tenured.core.registry import Registry
 from tenured.core.results import Result, RowResult
 

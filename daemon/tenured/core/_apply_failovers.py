@@ -143,11 +143,10 @@ def _record(registry: Registry, agent: Agent) -> FailoverRecord | None:
 
 def _keep(registry: Registry, record: FailoverRecord, agent: Agent, **fields: str | float) -> None:
     """Store a record with one item changed, and its end if this was the last agent."""
-    if fields:
-        record = replace(
-            record,
-            items=tuple(replace(item, **fields) if item.uid == agent.uid else item for item in record.items),
-        )
+    at = next((at for at, item in enumerate(record.items) if item.uid == agent.uid), None) if fields else None
+    if at is not None:  # most agents of a large host are not named: nothing is copied for them
+        item = replace(record.items[at], **fields)
+        record = replace(record, items=(*record.items[:at], item, *record.items[at + 1 :]))
     settled = record.ready + record.marked_unavailable + record.left
     if settled >= record.agents and not record.done_wall:
         record = replace(record, done_wall=registry.wall)

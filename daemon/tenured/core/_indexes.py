@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tenured.core.model import GENERAL_PURPOSE, Agent, AgentSpec, Host
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import GENERAL_PURPOSE, Agent, Host
 
 
 class Lookups:

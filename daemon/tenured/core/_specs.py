@@ -8,7 +8,7 @@ import re
 import msgspec
 
 from tenure_api.reasons import Reason
-from tenured.core.model import DURABILITIES, ON_EXHAUSTED, READS, SPREAD_BY, STRATEGIES, AgentSpec
+from tenured.core.agentspec import DURABILITIES, ON_EXHAUSTED, READS, SPREAD_BY, STRATEGIES, AgentSpec
 
 MAX_DOCUMENT = 64 * 1024
 """Bytes of spec.state and of spec.config: they are in the log, so they are small. State that grows lives in the

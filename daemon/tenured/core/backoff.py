@@ -40,3 +40,7 @@ class Backoff(msgspec.Struct, frozen=True):
     def due(self, now: int) -> bool:
         """Tell whether the next attempt may start."""
         return now >= self.until_ns
+
+
+NO_FAILURE = Backoff()
+"""One for all."""

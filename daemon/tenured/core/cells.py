@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Version(msgspec.Struct, frozen=True, order=True):
+class Version(msgspec.Struct, frozen=True, order=True, gc=False):
     """Of a record: epoch first, then the number of the write in that epoch [epoch_first]."""
 
     epoch: int = 0

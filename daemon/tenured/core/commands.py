@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
-from tenured.core.model import AgentClass, AgentSpec, ManagedBy, Node, Pool, Reservation, Silence
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import AgentClass, ManagedBy, Node, Pool, Reservation, Silence
 
 SCHEMA_VERSION = 1
 """First byte of every encoded command, result and snapshot."""

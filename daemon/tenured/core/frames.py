@@ -14,6 +14,8 @@ MAX_RECORD = 32 * 1024 * 1024
 """Bytes of a record's entries, plain; the holder refuses a turn that would exceed it before it writes."""
 MAX_STORED = MAX_RECORD + (4 << 20)
 """Bytes of a record's entries as a store takes them: encryption adds some to each (ADR 0025)."""
+WAKE = "w"
+"""The clear field of a record (`core.turns`): when its agent must be awake."""
 
 # --- frames --------------------------------------------------------------------------------------------
 

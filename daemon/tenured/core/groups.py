@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from tenured.core.model import Agent, AgentSpec
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import Agent
 
 _NONE: Mapping[str, int] = MappingProxyType({})
 

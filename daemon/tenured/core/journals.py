@@ -72,7 +72,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     result: bytes
 
 
-class Journal(msgspec.Struct, frozen=True, kw_only=True):
+class Journal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All of it, as of one version."""
 
     owed: Owed | None = None
@@ -90,6 +90,8 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
         return any(matches(pattern, type_) for pattern in waiting.types)
 
 
+EMPTY = Journal()
+"""Of an agent that owes nothing: one for all."""
 _encode = msgspec.msgpack.Encoder().encode
 _owed = msgspec.msgpack.Decoder(Owed).decode
 _step = msgspec.msgpack.Decoder(Step).decode
@@ -99,7 +101,7 @@ _signal = msgspec.msgpack.Decoder(Signal).decode
 def load(entries: Mapping[str, bytes]) -> Journal:
     """Read what an adopted record holds. Raises msgspec.DecodeError, ValueError."""
     if OWED not in entries and not any(name.startswith(_INBOX) for name in entries):
-        return Journal()
+        return EMPTY
     steps = {int(name[2:]): _step(data) for name, data in entries.items() if name.startswith(_STEP)}
     inbox = {int(name[2:]): _signal(data) for name, data in entries.items() if name.startswith(_INBOX)}
     if sorted(steps) != list(range(len(steps))):
@@ -122,6 +124,8 @@ class JournalDraft:
 
     def journal(self) -> Journal:
         """As of now."""
+        if self.owed is None and not self.steps and not self.inbox:
+            return EMPTY
         return Journal(owed=self.owed, steps=self.steps, inbox=self.inbox)
 
     def accept(self, owed: Owed) -> None:
@@ -146,6 +150,11 @@ class JournalDraft:
             return
         self.finish_step(waiting.position, Step(waiting.name, result))
         self._owe(msgspec.structs.replace(self.owed, waiting=None))
+
+    def resume(self, now: float) -> None:
+        """Its agent was paused at it, and goes on: the turn has as long again as it had."""
+        if self.owed is not None:
+            self._owe(msgspec.structs.replace(self.owed, until=now + self.owed.until - self.owed.born))
 
     def end(self) -> None:
         """The turn has ended: the journal goes with the same commit [end_in_commit]."""

@@ -35,7 +35,8 @@ from tenured.core._apply_cluster import (
     server_joined,
     set_nodes,
 )
-from tenured.core.registry import Delta, Registry
+from tenured.core.changes import Delta
+from tenured.core.registry import Registry
 from tenured.core.results import Result
 
 

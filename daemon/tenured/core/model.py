@@ -13,19 +13,13 @@ from typing import Literal, get_args
 
 import msgspec
 
+from tenured.core.agentspec import AgentSpec, Toleration
+
 ManagedBy = Literal["Kubernetes", "API"]
 """The door through which an agent came, and through which alone it may be changed."""
 
-Strategy = Literal["LoadBalanced", "CapabilityMatched", "LeaderOnly", "Random", "LocalPreferred", "Optimal"]
-"""How a host is chosen among those that pass the filters."""
-STRATEGIES: tuple[str, ...] = get_args(Strategy)
-SpreadBy = Literal["Zone", "Node", "Host"]
-SPREAD_BY: tuple[str, ...] = get_args(SpreadBy)
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 TAINT_EFFECTS: tuple[str, ...] = get_args(TaintEffect)
-DURABILITIES = ("Quorum", "Volatile")
-READS = ("Local", "Quorum")
-ON_EXHAUSTED = ("DeadLetter", "Pause")
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 """The label of a node that names its zone."""
@@ -33,7 +27,6 @@ GENERAL_PURPOSE = "general_purpose"
 """The capability of an agent whose spec and class declare none."""
 
 Kind = Literal["agent", "host", "pool", "node", "server", "reservation", "failover"]
-
 
 Silence = Literal["", "Silent", "Lapsed", "Held", "Confirmed"]
 """How the leader last wrote a living host down: heard; suspected; silent for a whole lease; that, and its end is held
@@ -55,83 +48,6 @@ class Taint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     value: str = ""
     effect: str = "NoSchedule"
     """One of TAINT_EFFECTS."""
-
-
-class Toleration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Lets an agent go where a taint is."""
-
-    key: str
-    """Empty: every taint."""
-    value: str = ""
-    """Empty: any value of the key."""
-
-
-class Spread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """How evenly the agents of a group are to lie over zones, nodes or hosts."""
-
-    by: str = "Node"
-    """One of SPREAD_BY."""
-    max_skew: int = 1
-    """The most by which two places may differ in agents of the group."""
-    group: str = ""
-    """Agents that name the same group count together; empty: those of the class."""
-
-
-class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """How often and how long a signal is tried."""
-
-    max_attempts: int = 5
-    """Of a turn that fails, 1 to 100; then `on_exhausted` decides."""
-    backoff_s: float = 0.1
-    """Before the second attempt, doubling to 60 s."""
-    ttl_s: float = 300.0
-    """Until the sender gives a signal up, in cluster time. Less than marks are kept (protocol 3, Bounds)."""
-
-
-DELIVERY = Delivery()
-"""What an agent has that asks for nothing else: one value for all rows."""
-
-
-class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What the user asked for."""
-
-    id: str
-    """namespace/name"""
-    class_name: str
-    pool: str = "default"
-    state: bytes = b""
-    """msgpack map: initial values. In a row: those of the creation, whatever was applied later."""
-    config: bytes = b""
-    """msgpack map."""
-    critical: bool = True
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    strategy: str = "LoadBalanced"
-    """One of STRATEGIES."""
-    node_selector: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    """Of the Kubernetes object, or as the API's user gave them: for lookups only."""
-    capabilities: tuple[str, ...] = ()
-    """What the agent offers, beside what its class declares: for lookups."""
-    requires: tuple[str, ...] = ()
-    """Capabilities that its host must have."""
-    tolerations: tuple[Toleration, ...] = ()
-    spread: tuple[Spread, ...] = ()
-    near: str = ""
-    """For LocalPreferred: an agent's id, or a node; empty: the node where it was last."""
-    object_uid: str = ""
-    """Of the Kubernetes object."""
-    generation: int = 0
-    """Of the Kubernetes object: becomes observedGeneration."""
-    durability: str = "Quorum"
-    """One of DURABILITIES. Fixed for life: it says whether there is a record at all."""
-    reads: str = "Local"
-    """One of READS."""
-    on_exhausted: str = "DeadLetter"
-    """One of ON_EXHAUSTED."""
-    delivery: Delivery = DELIVERY
-    idle_timeout_s: float = 0.0
-    """Hibernate after so many seconds without work; 0: never."""
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -452,3 +368,22 @@ class RowKey(msgspec.Struct, frozen=True, order=True, gc=False):
     kind: Kind
     name: str
     """uid of an agent, incarnation of a host, id of a reservation or a failover, name of the others."""
+
+
+def key_of(row: AnyRow) -> RowKey:  # noqa: PLR0911 - one line a kind
+    """Name a row."""
+    match row:
+        case Agent():
+            return RowKey("agent", row.uid)
+        case Host():
+            return RowKey("host", row.incarnation)
+        case Pool():
+            return RowKey("pool", row.name)
+        case Node():
+            return RowKey("node", row.name)
+        case Server():
+            return RowKey("server", row.name)
+        case Reservation():
+            return RowKey("reservation", row.id)
+        case FailoverRecord():
+            return RowKey("failover", str(row.id))

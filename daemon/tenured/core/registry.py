@@ -1,4 +1,4 @@
-"""The registry: all rows, their indexes, and a bounded history of which row changed at which revision.
+"""The registry: all rows, their indexes, and which of them changed after which revision.
 
 `Registry` is the one mutable thing of the core: ten thousand rows cannot be copied at every entry. Only
 `tenured.core.machine` calls the methods that change it (`put`, `drop`, `tick`, `remember`); everyone
@@ -16,6 +16,7 @@ import msgspec
 
 from tenured.core import snapshots
 from tenured.core._indexes import Lookups
+from tenured.core.changes import Changes, Delta
 from tenured.core.groups import Groups
 from tenured.core.lookup import Lookup, look
 from tenured.core.model import (
@@ -30,12 +31,11 @@ from tenured.core.model import (
     Reservation,
     RowKey,
     Server,
+    key_of,
 )
 from tenured.core.results import Result
 from tenured.core.snapshots import Snapshot
 
-HISTORY_LIMIT = 20_000
-"""Changes that a watcher may be behind before it gets a snapshot instead of deltas."""
 RESULTS_LIMIT = 10_000
 """Remembered command ids; the oldest is forgotten first."""
 RESULT_ROWS_LIMIT = 200_000
@@ -55,17 +55,6 @@ class Usage:
     agents: int = 0
     cpu_milli: int = 0
     memory_bytes: int = 0
-
-
-class Delta(msgspec.Struct, frozen=True):
-    """Rows that changed between two revisions, each named once, in the order of their last change."""
-
-    changed: tuple[RowKey, ...] = ()
-    gone: tuple[RowKey, ...] = ()
-
-    def __bool__(self) -> bool:
-        """Whether anything changed."""
-        return bool(self.changed or self.gone)
 
 
 class Registry:
@@ -123,8 +112,7 @@ class Registry:
         self.groups = Groups()
         """How many agents of each group every host holds."""
         self._lookups = Lookups()
-        self._history: list[tuple[RowKey, bool]] = []
-        self._history_base = 0
+        self._changes = Changes()
         self._result_rows = 0
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -185,15 +173,13 @@ class Registry:
         """Return the row of that key, None if it is gone."""
         return self._table(key.kind).get(key.name)
 
+    def reaches(self, revision: int) -> bool:
+        """Tell whether `since` can say what changed after that revision; if not, send a snapshot."""
+        return revision <= self.revision and self._changes.reaches(revision)
+
     def since(self, revision: int) -> Delta | None:
-        """Return what changed after `revision`, None if the history does not reach back so far: send a snapshot."""
-        if revision > self.revision or revision < self._history_base:
-            return None
-        last: dict[RowKey, bool] = {}
-        for key, gone in self._history[revision - self._history_base :]:
-            last.pop(key, None)
-            last[key] = gone
-        return Delta(tuple(k for k, gone in last.items() if not gone), tuple(k for k, gone in last.items() if gone))
+        """Return what changed after `revision`, None if that is not known any more."""
+        return self._changes.since(revision) if self.reaches(revision) else None
 
     # --- changing: for tenured.core.machine only ------------------------------------------------------------------
 
@@ -217,7 +203,7 @@ class Registry:
             self.placement_version += 1
         if isinstance(row, Host):
             self.incarnations.setdefault(row.name, set()).add(row.incarnation)
-        self._note(key, gone=False)
+        self._changes.put(key, self.revision)
 
     def drop(self, key: RowKey) -> None:
         """Remove a row under the next revision."""
@@ -235,7 +221,7 @@ class Registry:
             while len(self.tombstones) > TOMBSTONES_LIMIT:
                 del self.tombstones[next(iter(self.tombstones))]
         self.placement_version += 1
-        self._note(key, gone=True)
+        self._changes.drop(key, self.revision)
 
     def tick(self, step_ns: int) -> None:
         """Let cluster time pass (a negative step counts as none) and drop the reservations whose time is over."""
@@ -297,7 +283,7 @@ class Registry:
             self.agents[agent.uid] = agent
             self._index_agent(None, agent)
         self._result_rows += sum(len(result.rows) for result in part.results.values())
-        self._history_base = part.revision
+        self._changes.begin(part.revision)
         self.placement_version = 1
 
     def snapshot(self) -> bytes:
@@ -395,13 +381,6 @@ class Registry:
         if incarnation not in self.held_by and incarnation not in self.reserved:
             del self.usage[incarnation]
 
-    def _note(self, key: RowKey, *, gone: bool) -> None:
-        self._history.append((key, gone))
-        if len(self._history) > 2 * HISTORY_LIMIT:  # cut rarely, in one go
-            cut = len(self._history) - HISTORY_LIMIT
-            del self._history[:cut]
-            self._history_base += cut
-
 
 def _matters_for_placement(old: Agent | None, new: Agent) -> bool:
     """Tell whether a change of an agent can let it, or another, be placed: it began to wait, left a host, or asks for
@@ -410,22 +389,3 @@ def _matters_for_placement(old: Agent | None, new: Agent) -> bool:
     if old is None or old.held != new.held:
         return not new.held
     return old.spec != new.spec or (not new.held and old.unavailable != new.unavailable)
-
-
-def key_of(row: AnyRow) -> RowKey:  # noqa: PLR0911 - one line a kind
-    """Name a row."""
-    match row:
-        case Agent():
-            return RowKey("agent", row.uid)
-        case Host():
-            return RowKey("host", row.incarnation)
-        case Pool():
-            return RowKey("pool", row.name)
-        case Node():
-            return RowKey("node", row.name)
-        case Server():
-            return RowKey("server", row.name)
-        case Reservation():
-            return RowKey("reservation", row.id)
-        case FailoverRecord():
-            return RowKey("failover", str(row.id))

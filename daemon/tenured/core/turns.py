@@ -23,11 +23,11 @@ from itertools import islice
 
 import msgspec
 
-from tenured.core import boxes, endings, journals
+from tenured.core import boxdraft, boxes, endings, journals
 from tenured.core.boxes import Boxes
 from tenured.core.endings import Ended
+from tenured.core.frames import WAKE
 from tenured.core.journals import Journal
-from tenured.core.register import WAKE
 
 KEEP_S = 7200.0
 """Cluster time for which a call is recognised; more than any client repeats one."""
@@ -53,7 +53,7 @@ class Damaged(ValueError):
     """A record that this version cannot read: the agent stays down (StateUnreadable)."""
 
 
-class Span(msgspec.Struct, frozen=True, array_like=True):
+class Span(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Keys `low` to `high` of one client were applied, the last of them at `used`."""
 
     low: int
@@ -61,14 +61,14 @@ class Span(msgspec.Struct, frozen=True, array_like=True):
     used: float
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True):
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A recorded reply, as the shell encoded it."""
 
     used: float
     body: bytes
 
 
-class Wake(msgspec.Struct, frozen=True, array_like=True):
+class Wake(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The earliest of what is planned, in seconds; None: nothing."""
 
     cluster: float | None = None
@@ -76,12 +76,13 @@ class Wake(msgspec.Struct, frozen=True, array_like=True):
     """Since 1970."""
 
 
+NEVER = Wake()
 AT_ONCE = Wake(cluster=0.0)
 CallId = tuple[str, int]
 """(client id, key)"""
 
 
-class Book(msgspec.Struct, frozen=True, kw_only=True):
+class Book(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The marks of one record, as of one version. Judge by the book of the *committed* version only [ack_committed]."""
 
     clock: float = 0.0
@@ -90,14 +91,19 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     reply_bytes: int = 0
     marks: dict[str, tuple[Span, ...]] = {}
     spans: int = 0
-    boxes: Boxes = Boxes()
-    journal: Journal = Journal()
-    planned: Wake = Wake()
+    boxes: Boxes = boxes.EMPTY
+    journal: Journal = journals.EMPTY
+    planned: Wake = NEVER
     """Of the state's plans; of a record that was read just now: of everything that does not ask for it at once."""
-    wake: Wake = Wake()
+    wake: Wake = NEVER
     """What is written: of the plans, and of a turn that is owed."""
     ended: Ended | None = None
     """The agent has ended: nothing new begins [end_kept]."""
+
+
+# Of all books that have none: nobody changes a book's.
+_no_replies: dict[CallId, Reply] = {}
+_no_marks: dict[str, tuple[Span, ...]] = {}
 
 
 class New(msgspec.Struct, frozen=True):
@@ -163,20 +169,20 @@ def load(entries: Mapping[str, bytes]) -> Book:
             elif name.startswith(_MARK):
                 marks[name[len(_MARK) :]] = _spans_decoder.decode(data)
         of_signals, of_steps = boxes.load(entries), journals.load(entries)
-        wake = _wake_decoder.decode(entries[WAKE]) if WAKE in entries else Wake()
+        wake = _wake_decoder.decode(entries[WAKE]) if WAKE in entries else NEVER
         ended = _ended_decoder.decode(entries[endings.ENDED]) if endings.ENDED in entries else None
     except (msgspec.DecodeError, ValueError) as error:
         raise Damaged(f"a mark of the record cannot be read: {error}") from error
     ordered = dict(sorted(replies.items(), key=lambda item: (item[1].used, item[0])))
     return Book(
         clock=clock,
-        replies=ordered,
+        replies=ordered or _no_replies,
         reply_bytes=sum(len(reply.body) for reply in ordered.values()),
-        marks=marks,
+        marks=marks or _no_marks,
         spans=sum(map(len, marks.values())),
         boxes=of_signals,
         journal=of_steps,
-        planned=Wake() if wake == AT_ONCE else wake,
+        planned=NEVER if wake == AT_ONCE else wake,
         wake=wake,
         ended=ended,
     )
@@ -220,7 +226,7 @@ class Draft:
         self.ended = book.ended
         self.puts: dict[str, bytes] = {}
         self.deletes: dict[str, None] = {}
-        self.boxes = boxes.BoxDraft(book.boxes, self.puts, self.deletes)
+        self.boxes = boxdraft.BoxDraft(book.boxes, self.puts, self.deletes)
         self.journal = journals.JournalDraft(book.journal, self.puts, self.deletes)
 
     def state(self, state: bytes | None) -> None:
@@ -323,16 +329,16 @@ class Draft:
         self.forget()
         self.boxes.forget(self.now)
         self.puts[CLOCK] = _encode(self.now)
-        self.planned = self.planned if self.ended is None else Wake()
+        self.planned = self.planned if self.ended is None else NEVER
         of_signals, of_steps = self.boxes.boxes(), self.journal.journal()
         wake = _wanted(self.planned, of_signals, of_steps) if self.ended is None else AT_ONCE
         if wake != self._book.wake:
             self.puts[WAKE] = _encode(wake)
         book = Book(
             clock=self.now,
-            replies=self.replies,
+            replies=self.replies or _no_replies,
             reply_bytes=self.bytes,
-            marks=self.marks,
+            marks=self.marks or _no_marks,
             spans=self.spans,
             boxes=of_signals,
             journal=of_steps,

@@ -4,7 +4,7 @@ Belongs here: leases as a host keeps them, assignments, turns, the worker link, 
 not belong here: decisions that the simulator must share (`tenured.core`), sockets of gRPC (`tenured.transport`), user
 code (`tenure.worker`).
 
-Reading order: `app` (what is started), `holder` (one agent), `turning` (one call), `workers` (the worker link).
+Reading order: `app` (what is started), `holder` (one agent), `turning` (one call), `pool`, `worker` (the worker link).
 """
 
 from __future__ import annotations

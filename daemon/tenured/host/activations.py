@@ -8,15 +8,17 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.core.frames import Known
 from tenured.core.signals import Again, Answer, Signal
 from tenured.core.turns import Wake
+from tenured.host.events import Events
 from tenured.host.holder import Holder
 from tenured.host.mirror import Touched
 from tenured.host.reconcile import Agenda, Why, compare
+from tenured.host.resting import Resting, Rests
+from tenured.host.rows import Row
 from tenured.host.site import Site
 from tenured.host.sleeping import Sleeper, Sleepers
 
@@ -32,9 +34,11 @@ class Activations:
     """See the module."""
 
     def __init__(self, site: Site) -> None:
-        self.holders: dict[str, Holder] = {}
+        self.holders: dict[str, Holder | Resting] = {}
         """uid -> activation, in whatever phase."""
         self.sleepers = Sleepers(site, self.find)
+        self._rests = Rests(self._sleep)
+        self._events = Events(self._fell_asleep, self._ended, self._rested, self._rests.watch)
         self._site = site
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._given_up: dict[str, int] = {}
@@ -65,20 +69,62 @@ class Activations:
         return uid in self.holders or uid in self.sleepers
 
     def find(self, uid: str) -> Holder | None:
-        """The activation of an agent, which is woken for it; None: it is not held here."""
-        one = self.sleepers.take(uid)
-        if one is None:
-            return self.holders.get(uid)
-        row = self._site.mirror.mine.get(uid)
-        if row is None or row.epoch != one.epoch or self._releasing or row.deleting:
+        """The activation of an agent, which is woken for it; None: it is not held here, as far as is known now."""
+        here = self.holders.get(uid)
+        if isinstance(here, Holder):
+            return here
+        mirror = self._site.mirror
+        row = mirror.mine.get(uid)
+        if row is None and not mirror.synced and self.here(uid):
+            return None  # a snapshot is being read, and its row is still to come: it sleeps on
+        if row is not None and not self.here(uid) and not self._aborted:
+            self._compare((uid,))  # thousands may wait for that; whoever is wanted comes first
+            here = self.holders.get(uid)
+        if isinstance(here, Holder):
+            return here
+        one = self.sleepers.take(uid) if here is None else here
+        return None if one is None else self._woken(uid, row, one)
+
+    def _woken(self, uid: str, row: Row | None, one: Sleeper | Resting) -> Holder | None:
+        if row is None or row.epoch != one.epoch or self._releasing or row.deleting or uid in self._ending:
             self._look_at((uid,))  # it leaves; the comparison says how
             return None
+        if isinstance(one, Resting):
+            self._rests.drop(uid)
+            rested = self.holders[uid] = self._hold(row, rested=one)
+            return rested
         holder = self.holders[uid] = self._hold(row, known=one.known, told=one.told)
         self._notify()
         return holder
 
-    def _hold(self, row: AgentRow, known: Known | None = None, told: Wake | None = None) -> Holder:
-        return Holder(self._site, row, known=known, told=told, on_asleep=self._fell_asleep, on_ended=self._ended)
+    def _hold(
+        self, row: Row, known: Known | None = None, told: Wake | None = None, rested: Resting | None = None
+    ) -> Holder:
+        return Holder(self._site, row, known=known, told=told, events=self._events, rested=rested)
+
+    def _rested(self, holder: Holder, resting: Resting) -> bool:
+        """Whether it is kept: the rest of it is forgotten."""
+        if self.holders.get(holder.uid) is not holder or holder.uid in self._ending or self._aborted:
+            return False
+        self.holders[holder.uid] = resting
+        row = self._site.mirror.mine.get(holder.uid)
+        policy = None if row is None else row.kind.policy
+        self._rests.lay(resting, policy.idle_timeout_s if policy is not None and policy.durable else None)
+        resting.worker.on_lost[self._worker_lost] = None
+        return True
+
+    def _worker_lost(self) -> None:
+        """Agents that rested there go on in another one."""
+        self._look_at([uid for uid, one in self.holders.items() if isinstance(one, Resting) and one.worker.lost])
+
+    def _sleep(self, uid: str) -> None:
+        """It has rested long enough, and everything of it is committed [sleep_settled]."""
+        one = self.holders.get(uid)
+        if isinstance(one, Resting) and uid not in self._ending:
+            known, wake = one.record.known, one.ledger.book.wake
+            one.abort()
+            del self.holders[uid]
+            self.sleepers.lay(Sleeper(uid, one.epoch, known), wake)
 
     def _fell_asleep(self, holder: Holder, known: Known, wake: Wake) -> None:
         """Everything of it is committed, and nothing of it runs."""
@@ -100,8 +146,8 @@ class Activations:
             return Again("Fenced", "the lease of this host has lapsed")
         row = self._site.mirror.agents.get(receiver)
         if row is not None and row.host and row.incarnation != self._site.mirror.incarnation:
-            return Again("Moved", f"{row.spec.id} is held by {row.host}")
-        return Again("NotReady", "the agent does not run here" if row is None else f"{row.spec.id} is not running")
+            return Again("Moved", f"{row.id} is held by {row.host}")
+        return Again("NotReady", "the agent does not run here" if row is None else f"{row.id} is not running")
 
     def rows_changed(self, touched: Touched) -> None:
         """The mirror has taken a batch."""
@@ -140,6 +186,7 @@ class Activations:
         """Ends everything now and starts nothing more; calls under way are answered."""
         self._aborted = True
         self.sleepers.stop()
+        self._rests.stop()
         for holder in self.holders.values():
             holder.abort()
 
@@ -183,11 +230,18 @@ class Activations:
 
     def _reconcile(self) -> None:
         """A part of what is to be compared."""
-        mirror = self._site.mirror
-        if not mirror.synced or not self._agenda:
+        if not self._site.mirror.synced or not self._agenda:
             return
-        uids, mine = self._agenda.take(PART), mirror.mine
+        uids = self._agenda.take(PART)
+        self._compare(uids)
+        self._forget_opened(uids)
+        self._notify()
+
+    def _compare(self, uids: Sequence[str]) -> None:
+        mine = self._site.mirror.mine
         for uid in uids:
+            if isinstance(one := self.holders.get(uid), Resting) and one.worker.lost:
+                self.find(uid)
             if uid in self._given_up and (uid not in mine or mine[uid].epoch != self._given_up[uid]):
                 del self._given_up[uid]
         changes = compare(uids, mine, self._epoch_here, self._given_up, releasing=self._releasing)
@@ -196,15 +250,16 @@ class Activations:
         for uid, why in changes.report.items():
             self._report(uid, mine[uid].epoch, why)
         for uid, why in changes.stop.items():
-            if (one := self.sleepers.take(uid)) is not None:
-                self._report(uid, one.epoch, why)
+            if (sleeper := self.sleepers.take(uid)) is not None:
+                self._report(uid, sleeper.epoch, why)
                 self._agenda.add((uid,))
             elif uid not in self._ending:
+                self._rests.drop(uid)
                 self._ending[uid] = asyncio.get_running_loop().create_task(self._stop(uid, self.holders[uid], why))
-        self._forget_opened(uids)
-        self._notify()
+        if changes.start or changes.report:  # else whoever looks again at each change would look for ever
+            self._notify()
 
-    def _begin(self, row: AgentRow) -> None:
+    def _begin(self, row: Row) -> None:
         if row.epoch <= self._opened.get(row.uid, 0):  # the copy was older for a while, and it was stopped
             self._report(row.uid, row.epoch, Why.RELEASED)
             return
@@ -220,7 +275,7 @@ class Activations:
             if not self.here(uid):
                 del self._opened[uid]
 
-    async def _stop(self, uid: str, holder: Holder, why: Why) -> None:
+    async def _stop(self, uid: str, holder: Holder | Resting, why: Why) -> None:
         """Ends an activation, then says so: from the report on somebody else may hold the agent (rule R, a)."""
         await holder.stop(finish_turn=why is not Why.MOVED)
         self._report(uid, holder.epoch, why)

@@ -37,7 +37,7 @@ class Alarms:
         self._lease = lease
         self._fire = fire
         self._paused = paused
-        self._looks = guard(self._look)
+        self._guard = guard
         self._fired: dict[tenure_link.Due, TimerJob] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._was_paused = False
@@ -50,7 +50,7 @@ class Alarms:
         if due is not None:
             self.due = due
         self._fired = {one: job for one, job in self._fired.items() if one in self.due}
-        self._looks()
+        self._guard(self._look)()
 
     def stop(self) -> None:
         """Wait for nothing, until `begin`."""
@@ -60,8 +60,8 @@ class Alarms:
     def begin(self) -> None:
         """Wait again, after `stop`."""
         self._on = True
-        self._fired.clear()
-        self._looks()
+        self._fired = {one: job for one, job in self._fired.items() if not job.over}  # those still wait to be run
+        self._guard(self._look)()
 
     def _sleep(self, seconds: float | None = None) -> None:
         """Look again then; None: not at all."""
@@ -69,7 +69,7 @@ class Alarms:
             self._timer.cancel()
             self._timer = None
         if seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._looks)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._guard(self._look))
 
     def _look(self) -> None:
         """Fire what is due, wait for the rest."""

@@ -19,6 +19,7 @@ import tenure_link
 from tenure_api.identity import Identity, cluster_id_of
 from tenure_frames import FrameStream
 from tenure_proto.v1.hostlink_pb2 import (
+    Assigned,
     Heartbeat,
     HeartbeatAck,
     HostFrame,
@@ -119,7 +120,7 @@ class Host:
 
     def _assemble(self, lock: str, files: TlsFiles) -> None:
         options = self._options
-        events = LinkEvents(self._connected, self._disconnected, self._hello, self._acked)
+        events = LinkEvents(self._connected, self._disconnected, self._hello, self._acked, self._assigned)
         self._links = self._make_links(files, events)
         mirror, metrics, jitter = Mirror(self._incarnation), Metrics(), self._jitter()
         self._site = Site(
@@ -173,7 +174,7 @@ class Host:
         return random.random
 
     def _make_watcher(self, files: TlsFiles) -> Watcher:
-        return Watcher(self._cluster, self._options.servers, files, self._site.mirror, self._watched)
+        return Watcher(self._cluster, self._options.servers, files, self._site.mirror, self._watched, self._links)
 
     def _make_lease(self) -> Lease:
         return Lease(HostLease(self._options.profile, self._incarnation), self._renewed, self._gone)
@@ -282,6 +283,10 @@ class Host:
         self._site.courier.watched(batch)
         self._site.store.deleted(batch.gone_agents)
 
+    def _assigned(self, assigned: Assigned) -> None:
+        """What the leader says ahead of the watch."""
+        self._activations.rows_changed(self._site.mirror.ahead(assigned.agents))
+
     def _gone(self) -> None:
         if not self._end.done():
             log.warning("incarnation %s was declared dead: starting anew", self._incarnation)
@@ -309,7 +314,7 @@ class Host:
         """A line of user code."""
         row = self._site.mirror.agents.get(line.uid)
         if row is not None:
-            self._site.logs.add(line.uid, row.spec.id, row.epoch, line.level, line.text, line.wall_time)
+            self._site.logs.add(line.uid, row.id, row.epoch, line.level, line.text, line.wall_time)
 
     # --- the end --------------------------------------------------------------------------------------------
 

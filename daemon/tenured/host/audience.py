@@ -7,37 +7,23 @@ registry by any amount; what counts is what the emitting turn commits (protocol 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
-from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, ClassInfo, HostRow
+from tenure_proto.v1.registry_pb2 import ClassInfo, HostRow
 from tenured.core import patterns
 from tenured.core.model import GENERAL_PURPOSE
+from tenured.host.rows import Row
 
 TYPES_LIMIT = 10_000
 """Types of signals whose classes are remembered; then they are looked up anew."""
-
-PLACES_LIMIT = 10_000
-"""Of those that are looked for when an agent is listed; then they are gathered anew."""
 
 Table = dict[tuple[str, ...], set[str]]
 """Key -> uids."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Under what an agent is listed."""
-
-    kind: tuple[str, str, str]
-    """Namespace, pool, class."""
-    capabilities: tuple[str, ...]
-    groups: tuple[str, ...]
-    deleting: bool
-
-
 class Audience:
     """Follows rows; every answer is ordered by uid, without agents that are being deleted, or have ended."""
 
-    def __init__(self, agents: Mapping[str, AgentRow], hosts: Mapping[str, HostRow]) -> None:
+    def __init__(self, agents: Mapping[str, Row], hosts: Mapping[str, HostRow]) -> None:
         """`agents` (by uid) and `hosts` (by incarnation) are the mirror's own; they are read, never changed."""
         self._agents = agents
         self._hosts = hosts
@@ -47,9 +33,6 @@ class Audience:
         """(namespace, capability) -> agents whose own spec offers it."""
         self._grouped: Table = {}
         """(namespace, group) -> agents that name it in a spread."""
-        self._places: dict[str, _Place] = {}
-        self._alike: dict[_Place, _Place] = {}
-        """One of all that are equal: most agents of a class are listed alike."""
         self._classes: dict[tuple[str, str], list[ClassInfo]] | None = None
         """(pool, class) -> how hosts describe it; None: to be made anew."""
         self._hearing: dict[str, frozenset[tuple[str, str]]] = {}
@@ -59,27 +42,26 @@ class Audience:
 
     def clear(self) -> None:
         """Forget all rows."""
-        for table in (self._kinds, self._offering, self._grouped, self._places, self._alike):
+        for table in (self._kinds, self._offering, self._grouped):
             table.clear()
         self._forget_classes()
 
-    def put(self, uid: str, row: AgentRow) -> None:
-        """An agent's row is new or has changed. `uid`: of the row, the very object that others keep."""
-        place = _place(row.spec, row.deleting or bool(row.ended))
-        old = self._places.get(uid)
-        if old == place:
-            return
-        if len(self._alike) >= PLACES_LIMIT:
-            self._alike.clear()
-        place = self._alike.setdefault(place, place)
-        self._unlist(uid, old)
-        self._places[uid] = place
-        for table, key in self._entries(place):
-            table.setdefault(key, set()).add(uid)
+    def put(self, old: Row | None, row: Row) -> None:
+        """An agent's row is new or has changed."""
+        if old is not None:
+            if old.kind == row.kind and old.listed == row.listed:
+                return
+            self.drop(old)
+        for table, key in self._entries(row):
+            table.setdefault(key, set()).add(row.uid)
 
-    def drop(self, uid: str) -> None:
+    def drop(self, row: Row) -> None:
         """An agent's row is gone."""
-        self._unlist(uid, self._places.pop(uid, None))
+        for table, key in self._entries(row):
+            uids = table[key]
+            uids.discard(row.uid)
+            if not uids:
+                del table[key]
 
     def put_host(self, old: HostRow | None, new: HostRow | None) -> None:
         """A host's row is new, has changed, or is gone."""
@@ -88,7 +70,7 @@ class Audience:
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def subscribers(self, type_: str, namespace: str) -> list[AgentRow]:
+    def subscribers(self, type_: str, namespace: str) -> list[Row]:
         """Agents whose class subscribes to a pattern that the type matches."""
         hearing = self._hearing_of(type_)
         found = (
@@ -96,7 +78,7 @@ class Audience:
         )
         return self._rows(found)
 
-    def capable(self, capability: str, namespace: str) -> list[AgentRow]:
+    def capable(self, capability: str, namespace: str) -> list[Row]:
         """Agents that offer it, by their own spec or by their class; with neither they offer `general_purpose`."""
         found = [self._offering.get((namespace, capability), set())]
         described = self._described_classes()
@@ -107,21 +89,21 @@ class Audience:
             if capability in offered:
                 found.append(uids)
             elif capability == GENERAL_PURPOSE and not offered:
-                found.append({uid for uid in uids if not self._places[uid].capabilities})
+                found.append({uid for uid in uids if not self._agents[uid].kind.capabilities})
         return self._rows(found)
 
-    def group(self, group: str, namespace: str) -> list[AgentRow]:
+    def group(self, group: str, namespace: str) -> list[Row]:
         """Agents that name the group in a spread, and those of a class of that name."""
         of_class = (uids for (space, _, name), uids in self._kinds.items() if space == namespace and name == group)
         return self._rows([self._grouped.get((namespace, group), set()), *of_class])
 
-    def everyone(self, namespace: str) -> list[AgentRow]:
+    def everyone(self, namespace: str) -> list[Row]:
         """All agents of a namespace."""
         return self._rows(uids for (space, _, _), uids in self._kinds.items() if space == namespace)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _rows(self, found: Iterable[set[str]]) -> list[AgentRow]:
+    def _rows(self, found: Iterable[set[str]]) -> list[Row]:
         return [self._agents[uid] for uid in sorted(set[str]().union(*found), key=int)]
 
     def _hearing_of(self, type_: str) -> frozenset[tuple[str, str]]:
@@ -155,28 +137,15 @@ class Audience:
         self._classes = None
         self._hearing.clear()
 
-    def _unlist(self, uid: str, place: _Place | None) -> None:
-        for table, key in self._entries(place) if place is not None else ():
-            uids = table[key]
-            uids.discard(uid)
-            if not uids:
-                del table[key]
-
-    def _entries(self, place: _Place) -> Iterable[tuple[Table, tuple[str, ...]]]:
-        if place.deleting:
+    def _entries(self, row: Row) -> Iterable[tuple[Table, tuple[str, ...]]]:
+        if not row.listed:
             return
-        space = place.kind[0]
-        yield self._kinds, place.kind
-        for word in place.capabilities:
-            yield self._offering, (space, word)
-        for word in place.groups:
-            yield self._grouped, (space, word)
-
-
-def _place(spec: AgentSpec, deleting: bool) -> _Place:
-    groups = tuple(sorted({rule.group for rule in spec.spread if rule.group}))
-    kind = (spec.id.partition("/")[0], spec.pool, str(getattr(spec, "class")))
-    return _Place(kind, tuple(spec.capabilities), groups, deleting)
+        kind = row.kind
+        yield self._kinds, (kind.namespace, kind.pool, kind.name)
+        for word in kind.capabilities:
+            yield self._offering, (kind.namespace, word)
+        for word in kind.groups:
+            yield self._grouped, (kind.namespace, word)
 
 
 def _described(host: HostRow) -> tuple[str, bool, list[ClassInfo]]:

@@ -37,6 +37,8 @@ class Beginning:
         self._timer: asyncio.TimerHandle | None = None
         """Not None: the first state waits, or its write is under way."""
         self._since = 0.0
+        self.asked = True
+        """Somebody has asked for a turn, or reads, before the first state was written by itself."""
 
     async def commit(self, activated: tenure_link.Activated) -> None:
         """Keep what it begins with: now, or, of a first state, with the first turn.
@@ -81,6 +83,7 @@ class Beginning:
         if left > 0:
             self._timer = loop.call_later(left, self._wait)
         else:
+            self.asked = False
             self._write_first()
 
     def is_over(self) -> bool:

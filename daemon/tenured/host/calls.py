@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, Call, LogBatch, LogsRequest, Reply
 from tenure_proto.v1.common_pb2 import Error
-from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import boot_ns
 from tenured.host.activations import Activations
 from tenured.host.failures import not_applied
 from tenured.host.holder import Holder
+from tenured.host.rows import Row
 from tenured.host.site import Site
 from tenured.transport.calls import Answered, defect
 from tenured.transport.roles import CONTROLLERS
@@ -123,7 +123,7 @@ class HostCalls:
             return None
         return holder if holder is not None and mine and self._site.lease.held else self._nobody(agent, row)
 
-    def _nobody(self, agent: str, row: AgentRow | None) -> Error:
+    def _nobody(self, agent: str, row: Row | None) -> Error:
         """Why it is not answered here, and where it is."""
         if not self._site.lease.held:
             return not_applied("Fenced", "the lease of this host has lapsed")

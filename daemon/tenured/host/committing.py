@@ -18,46 +18,28 @@ from tenured.clocks import boot_ns
 from tenured.host.alarms import wake_of
 from tenured.host.composing import Composer
 from tenured.host.flights import Flight, Write
-from tenured.host.jobs import CallJob, Job, Stage
+from tenured.host.jobs import CallJob, Stage
 from tenured.host.judging import Judge
 from tenured.host.ledger import Ledger
+from tenured.host.lineup import Lineup
 from tenured.host.outgoing import Outgoing
 from tenured.host.owing import Owing
+from tenured.host.retrying import Retries
 from tenured.host.site import Site
 from tenured.host.stores import RecordLost, RecordTooLarge
+from tenured.host.suspects import Suspects
 from tenured.host.telling import Telling
-from tenured.host.waitlist import Waitlist
-from tenured.host.worker import Worker
 
 ALL = 1_000_000
-NO_ROOM_S = 5.0
-"""Until what has no room in the record, not even as a dead letter, is tried again."""
 
 
 class Runner(Protocol):
     """Who runs the turns."""
 
-    flights: Waitlist[Flight]
-    suspects: Waitlist[Job]
-    accepting: bool
-    worker: Worker | None
+    lineup: Lineup
+    suspects: Suspects
+    retries: Retries
     on_committed: Callable[[tuple[tenure_link.Due, ...] | None], None]
-
-    def cut(self, flight: Flight, *, keep: bool) -> None:
-        """This turn and all later ones did not happen."""
-        ...
-
-    def ended(self, job: Job) -> None:
-        """Its turn is settled."""
-        ...
-
-    def requeue(self, *jobs: Job) -> None:
-        """They begin anew, in this order, before all others."""
-        ...
-
-    def park(self, job: Job, seconds: float) -> None:
-        """It is tried again in a while."""
-        ...
 
     def ask_waiting(self) -> None:
         """Queries that waited for the first state to be durable."""
@@ -88,6 +70,10 @@ class Commits:
         self.writing: list[Flight] = []
         self.landing: asyncio.Future[None] | None = None
         """The write under way."""
+        self.accepting = False
+        """The write under way carries the acceptance of a turn."""
+        self.closing = False
+        """The write under way pauses the agent, or ends it."""
         self.first_due = False
         """The first state is to be written now, with a turn or by itself."""
         self.asides: list[Flight] = []
@@ -99,12 +85,8 @@ class Commits:
         self._outgoing = outgoing
         self._owing = owing
         self._runner = runner
+        self._lineup = runner.lineup
         self._composer = Composer(site, telling, ledger, judge, outgoing)
-
-    @property
-    def closing(self) -> bool:
-        """A write that pauses the agent, or ends it, is under way."""
-        return bool(self.writing) and any(flight.closes for flight in self.writing)
 
     # --- composing ----------------------------------------------------------------------------------------------------
 
@@ -127,9 +109,11 @@ class Commits:
                 return
 
     def _compose(self, limit: int) -> Write | None:
-        runner, flights = self._runner, self._runner.flights
+        flights = self._lineup.flights
         while flights and flights[0].done is not None and flights[0].job.answered and not flights[0].silent:
-            runner.cut(flights[0], keep=False)  # its deadline has passed, and it was called "not applied"
+            self._lineup.cut(flights[0], keep=False)  # its deadline has passed, and it was called "not applied"
+        if not (self._something_to_write or self.asides or self.first_due or self._outgoing.ripe):
+            return None
         write = Write(self._composer.draft())
         try:
             self._endings_into(write, limit)
@@ -146,8 +130,14 @@ class Commits:
             return None
         return write
 
+    @property
+    def _something_to_write(self) -> bool:
+        """The first turn has ended, or come to something. Else a draft, a copy of the book, would be in vain."""
+        flights = self._lineup.flights
+        return bool(flights) and (flights[0].done is not None or flights[0].progress is not None)
+
     def _endings_into(self, write: Write, limit: int) -> None:
-        flights = self._runner.flights
+        flights = self._lineup.flights
         while flights and (done := flights[0].done) is not None and len(write.ready) < limit:
             flight = flights[0]
             if flight.job.answered and not flight.silent:
@@ -161,12 +151,11 @@ class Commits:
 
     def _step_into(self, write: Write) -> None:
         """What the first turn that has not ended has come to: all turns before it are in the draft."""
-        flight = self._runner.flights[0] if self._runner.flights else None
+        flight = self._lineup.flights[0] if self._lineup.flights else None
         if flight is None or flight.progress is None or flight.done is not None:
             return
         if flight.progress.entry is None and flight.job.answered:
-            self._runner.accepting = False
-            self._runner.cut(flight, keep=False)  # its deadline has passed, and it was called "not applied"
+            self._lineup.cut(flight, keep=False)  # its deadline has passed, and it was called "not applied"
             return
         self._composer.step_into(write.draft, flight, flight.progress)
         write.stepping = flight
@@ -178,31 +167,31 @@ class Commits:
                 self.asides += asides[at:]
                 return
             if flight.job.answered or flight.done is None:
-                self._runner.ended(flight.job)
+                self._lineup.ended(flight.job)
                 continue
             fault = self._composer.end_into(write.draft, flight, flight.done)
             if fault is None:
                 write.ready.append(flight)
             else:
-                self._runner.ended(flight.job)
+                self._lineup.ended(flight.job)
                 flight.job.refuse("Busy", fault.message)
 
     def _unkept(self, flight: Flight, fault: tenure_link.Fault) -> None:
         """What the turn asks for cannot be kept."""
         job = flight.job
         self._telling.failed(fault)
-        self._runner.cut(flight, keep=False)
+        self._lineup.cut(flight, keep=False)
         if not job.ends_in_letter:
             job.refuse(fault.code, fault.message)
         elif flight.letter is not None:  # not even its dead letter can
-            self._runner.park(job, NO_ROOM_S)
+            self._runner.retries.without_room(job)
         elif job.planned:
             job.poisoned, job.needs_worker = fault, True
-            self._runner.requeue(job)
+            self._lineup.requeue(job)
         else:
             self._judge.begun(job)
             done, pauses = tenure_link.TurnDone(0, reply=b""), self._judge.pauses(job)
-            self._runner.flights.appendleft(Flight(job, 0, done=done, letter=fault, pauses=pauses))
+            self._lineup.flights.appendleft(Flight(job, 0, done=done, letter=fault, pauses=pauses))
 
     def _refused(self, write: Write, error: RecordTooLarge) -> bool:
         """The store takes no record of that size. Whether there may be something else to write."""
@@ -212,10 +201,9 @@ class Commits:
         fault = tenure_link.Fault("StateInvalid", f"{self._telling.agent} {flight.job.label}: {error}")
         if flight in self.asides:
             self.asides.remove(flight)
-            self._runner.ended(flight.job)
+            self._lineup.ended(flight.job)
             flight.job.refuse("Busy", fault.message)
         else:
-            self._runner.accepting = self._runner.accepting and flight is not write.stepping
             self._unkept(flight, fault)
         return True
 
@@ -236,6 +224,8 @@ class Commits:
                 raise
             return error
         self.writing = write.ready
+        self.accepting = write.stepping is not None and write.stepping.accepts
+        self.closing = any(flight.closes for flight in write.ready)
         for flight in (*write.ready, *([] if write.stepping is None else [write.stepping])):
             flight.job.stage = Stage.WRITTEN
         self.landing.add_done_callback(partial(self._judge.guard(self._landed), write))
@@ -243,12 +233,12 @@ class Commits:
 
     def _take_back(self, write: Write) -> None:
         """Turns to the flights, asides to the asides, settlements to be settled."""
-        self._runner.flights.extendleft(reversed([one for one in write.ready if not one.aside]))
+        self._lineup.flights.extendleft(reversed([one for one in write.ready if not one.aside]))
         self.asides = [one for one in write.ready if one.aside] + self.asides
         self._outgoing.not_sent()
 
     def _landed(self, write: Write, written: asyncio.Future[None]) -> None:
-        self.landing = None
+        self.landing, self.accepting, self.closing = None, False, False
         if written.cancelled():
             return
         error = written.exception()
@@ -260,8 +250,8 @@ class Commits:
         self._ledger.landed(write.turn)
         self._site.metrics.commit_seconds.observe((boot_ns() - write.began_ns) / 1e9)
         numbers = [flight.number for flight in flights if flight.number]
-        if numbers and runner.worker is not None:
-            runner.worker.commit(max(numbers), self._telling.uid)
+        if numbers and (worker := self._lineup.worker) is not None:
+            worker.commit(max(numbers), self._telling.uid)
         if write.stepping is not None:
             self._stepped(write.stepping)
         self._release(flights)
@@ -277,8 +267,8 @@ class Commits:
         """Nothing is owed any more: what came meanwhile, and is not written, is run in its place, after the inbox."""
         asides, self.asides = self.asides, []
         for flight in asides:
-            self._runner.ended(flight.job)
-        self._runner.requeue(*(flight.job for flight in asides))
+            self._lineup.ended(flight.job)
+        self._lineup.requeue(*(flight.job for flight in asides))
 
     def _stepped(self, flight: Flight) -> None:
         """The acceptance, or the step, of a turn is durable: it goes on."""
@@ -287,11 +277,10 @@ class Commits:
         if progress is not None and progress.entry is None:
             first = flight.job
             owed = self._owing.accepted(first)
-            runner.accepting = False
-            runner.ended(first)
+            self._lineup.ended(first)
             if owed is not None and not isinstance(first, CallJob):
                 first.released(b"")
-            if flight.cut:  # its worker ended meanwhile: it is owed, and nothing else of it is to be run
+            if flight.cut:  # it ended meanwhile, or its worker did: it is owed, and nothing else of it is to be run
                 self._owing.suspended()
                 if first in runner.suspects:
                     runner.suspects.remove(first)
@@ -299,8 +288,8 @@ class Commits:
             if owed is not None:
                 flight.job = owed
                 self._judge.begun(owed)
-        if runner.worker is not None and not flight.cut:
-            runner.worker.progressed(flight.number, self._telling.uid)
+        if (worker := self._lineup.worker) is not None and not flight.cut:
+            worker.progressed(flight.number, self._telling.uid)
 
     def _release(self, flights: list[Flight]) -> None:
         """Replies and signals leave, if the lease is held now: after the commit, before the release (protocol 1, host
@@ -309,7 +298,7 @@ class Commits:
         held = self._site.lease.held
         for flight in flights:
             job, done = flight.job, flight.done
-            self._runner.ended(job)
+            self._lineup.ended(job)
             if done is not None and done.waits is not None:
                 self._owing.suspended()
             if flight.silent or done is None:

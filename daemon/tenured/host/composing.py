@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tenure_link
 from tenured.clocks import wall_s
-from tenured.core import boxes, turns
+from tenured.core import boxdraft, boxes, turns
 from tenured.core.journals import Step, Waiting
 from tenured.host.flights import Flight
 from tenured.host.judging import Judge
@@ -63,7 +63,7 @@ class Composer:
             draft.boxes.check_room(entries)
         except TooLarge as error:
             return tenure_link.Fault("StateInvalid", f"{self._telling.agent} {flight.job.label}: {error}")
-        except boxes.OutboxFull as error:
+        except boxdraft.OutboxFull as error:
             return tenure_link.Fault("OutboxFull", str(error))
         return None
 

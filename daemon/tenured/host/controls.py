@@ -15,6 +15,7 @@ from tenure_proto.v1.calls_pb2 import Call
 from tenured.clocks import wall_s
 from tenured.core import boxes, turns
 from tenured.core.boxes import Entry, Letter, Side
+from tenured.core.journals import Journal
 from tenured.host.failures import not_applied
 from tenured.host.jobs import CallJob
 from tenured.host.ledger import Ledger
@@ -109,7 +110,7 @@ class Controls:
             return _encode(self._read(call.method, arguments))
         if self._known(call):  # before what it asks for is looked at: that is done, perhaps, and gone [judge]
             return ControlJob(call, caller, deadline_ns, lambda _: None)
-        if call.method == "resume":
+        if call.method == "resume" and self._ledger.book.journal.owed is None:
             self._try(self._held())
             return _encode({"agent": self._agent, "phase": "Running"})
         if call.method == "state.put":
@@ -117,6 +118,7 @@ class Controls:
         changes: Mapping[str, Callable[[Mapping[str, Any]], Callable[[turns.Draft], Any]]] = {
             "dlq.redrive": self._redrive,
             "dlq.drop": self._drop,
+            "resume": self._resume,
             "skip": self._skip,
             "redrive": self._requeue,
         }
@@ -211,24 +213,40 @@ class Controls:
             raise Refused("Conflict", f"{self._agent} is not paused")
         return held
 
-    def _skip(self, _: Mapping[str, Any]) -> Callable[[turns.Draft], Any]:
-        held = self._held()
+    def _resume(self, _: Mapping[str, Any]) -> Callable[[turns.Draft], Any]:
+        """The agent is paused at a turn that it owes: that goes on with its journal (protocol 9, rule 10)."""
+        self._held()
 
         def change(draft: turns.Draft) -> Any:
             if draft.boxes.held is not None:
                 draft.boxes.hold(None)
-                draft.boxes.add_letter(f"skipped-{held.at:.3f}", _letter_of(held, self._agent))
+                draft.journal.resume(draft.now)
+            return {"agent": self._agent, "phase": "Running"}
+
+        return change
+
+    def _skip(self, _: Mapping[str, Any]) -> Callable[[turns.Draft], Any]:
+        held = self._held()
+        letter = _letter_of(held, self._agent, self._ledger.book.journal)
+
+        def change(draft: turns.Draft) -> Any:
+            if draft.boxes.held is not None:
+                _put_aside(draft)
+                draft.boxes.add_letter(f"skipped-{held.at:.3f}", letter)
             return {"agent": self._agent, "phase": "Running"}
 
         return change
 
     def _requeue(self, _: Mapping[str, Any]) -> Callable[[turns.Draft], Any]:
-        held = self._held()
+        letter = _letter_of(self._held(), self._agent, self._ledger.book.journal)
+        if letter.verdict != "not applied":
+            text = f"{letter.what} has finished steps, which a new signal would do again"
+            raise Refused("Conflict", text, "tenure resume, or tenure skip")
 
         def change(draft: turns.Draft) -> Any:
             if draft.boxes.held is not None:
-                draft.boxes.hold(None)
-                draft.boxes.send(_again(_letter_of(held, self._agent), draft.now, self._agent))
+                _put_aside(draft)
+                draft.boxes.send(_again(letter, draft.now, self._agent))
             return {"agent": self._agent, "phase": "Running"}
 
         return change
@@ -245,17 +263,26 @@ def _again(letter: Letter, now: float, agent: str) -> Entry:
     return Entry(receiver="", to=to, born=now, body=letter.body, type=letter.what)
 
 
-def _letter_of(held: boxes.Held, agent: str) -> Letter:
+def _put_aside(draft: turns.Draft) -> None:
+    """The pause is over, and what was failed at is not run any more."""
+    draft.boxes.hold(None)
+    if draft.journal.owed is not None:
+        draft.journal.end()
+
+
+def _letter_of(held: boxes.Held, agent: str, journal: Journal) -> Letter:
+    steps = ", ".join(step.name for step in journal.steps)
+    found = f"finished steps: {steps or 'none'}\n" if journal.owed is not None else ""
     return Letter(
         at=wall_s(),
         side=Side.RECEIVER,
-        verdict="not applied",
+        verdict="unknown" if steps else "not applied",
         what=held.what,
         source=held.source,
         to=agent,
         code=held.code,
         message=held.message,
-        details=held.details,
+        details=f"{found}{held.details}"[:4096],
         attempts=held.attempts,
         body=held.body,
         born=held.born,

@@ -29,6 +29,20 @@ KEYS_EVERY_S = 10.0
 class EncodedRecord:
     """One agent's record at one epoch. See `stores.Record`; sizes are those of plain entries."""
 
+    __slots__ = (
+        "_adopting",
+        "_codec",
+        "_end",
+        "_inner",
+        "_keyring",
+        "_size",
+        "_stale",
+        "_store",
+        "_tail",
+        "_uid",
+        "entries",
+    )
+
     def __init__(self, uid: str, inner: Record, store: EncodedStore) -> None:
         self.entries: dict[str, bytes] = {}
         """Plain, as of the last write, acknowledged or not."""
@@ -38,8 +52,8 @@ class EncodedRecord:
         self._codec = store.codec(uid)
         self._keyring = store.keyring
         self._size = 0
-        self._stale: dict[str, None] = {}
-        """Entries that are not under the key that writes now."""
+        self._stale: dict[str, None] | None = None
+        """Entries that are not under the key that writes now; None: all are."""
         self._adopting: asyncio.Future[Adopted] | None = None
         self._end: RecordLost | None = None
         self._tail: asyncio.Task[None] | None = None
@@ -78,7 +92,7 @@ class EncodedRecord:
         """The state that is ours to serve, plain. Raises RecordLost: RecordUnreadable when a key is missing."""
         if self._adopting is None:
             self._adopting = asyncio.ensure_future(self._adopt())
-            self._adopting.add_done_callback(_heard)
+            self._adopting.add_done_callback(self._adopted)
         return await asyncio.shield(self._adopting)
 
     def write(self, now: int, puts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> asyncio.Future[None]:
@@ -104,6 +118,11 @@ class EncodedRecord:
         for task in (self._adopting, self._tail):
             if task is not None:
                 task.cancel()
+
+    def _adopted(self, task: asyncio.Future[Adopted]) -> None:
+        """Whoever waits sees a failure; if nobody does, it is no news."""
+        if not task.cancelled() and task.exception() is None:
+            self._adopting = None  # what is asked for later is read from the record again
 
     async def _adopt(self) -> Adopted:
         adopted = await self._inner.adopted()
@@ -155,16 +174,18 @@ class EncodedRecord:
 
     def _find_stale(self) -> None:
         stored = self._inner.owner.entries
-        self._stale = {name: None for name, data in stored.items() if self._codec.stale(name, data)}
+        self._stale = {name: None for name, data in stored.items() if self._codec.stale(name, data)} or None
 
     def _rewritten(self, puts: Mapping[str, bytes], deletes: Iterable[str]) -> dict[str, bytes]:
         """Some entries under an old key, to be written anew with this write."""
         if self._keyring is not self._store.keyring:
             self._keyring, self._codec = self._store.keyring, self._store.codec(self._uid)
             self._find_stale()
+        found: dict[str, bytes] = {}
+        if self._stale is None:
+            return found
         for name in (*puts, *deletes):
             self._stale.pop(name, None)
-        found: dict[str, bytes] = {}
         room = REWRITE_BYTES
         for name in list(self._stale):
             room -= len(self.entries.get(name, b""))
@@ -248,12 +269,6 @@ class EncodedStore:
         while self._keys is not None:
             await asyncio.sleep(KEYS_EVERY_S)
             self.read_keys()
-
-
-def _heard(task: asyncio.Future[Adopted]) -> None:
-    """Whoever waits sees a failure; if nobody does, it is no news."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _pass_on(done: asyncio.Future[None], inner: asyncio.Future[None]) -> None:

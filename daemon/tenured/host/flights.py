@@ -31,6 +31,11 @@ class Flight:
     """A step that it has come to, and that is not durable yet."""
 
     @property
+    def accepts(self) -> bool:
+        """It has come to its first step, and that is not durable yet (protocol 9, rule 1)."""
+        return self.progress is not None and self.progress.entry is None and self.done is None
+
+    @property
     def closes(self) -> bool:
         """Nothing may run behind it: its end pauses its agent, or ends it [pause_refuse, end_in_commit]."""
         return self.pauses or (self.done is not None and self.done.stop is not None)

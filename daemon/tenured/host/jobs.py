@@ -5,6 +5,7 @@ Each is answered once, by whoever is first: its turn, its deadline, or the end o
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from enum import Enum
 from typing import Literal
 
@@ -14,6 +15,7 @@ from tenure_proto.v1.common_pb2 import Error
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
 from tenured.core.journals import Owed
+from tenured.core.signals import Verdict
 from tenured.host.failures import not_applied, unknown
 
 Kind = Literal["action", "query", "by_name"]
@@ -38,8 +40,12 @@ _OPEN = frozenset({Stage.WRITTEN, Stage.JOINED})
 
 
 class Job:
-    """Base of all jobs."""
+    """Base of all jobs. No `ABC`: each turn is asked several times what kind it is, and `isinstance` would take four
+    times as long; mypy knows what is abstract without it.
+    """
 
+    deadline_ns = 0
+    """Boot clock; of a job that nobody waits for: of its turn, from when that runs."""
     label = ""
     """For messages: the action, or the type of the signal."""
     caller = ""
@@ -52,6 +58,8 @@ class Job:
     """Of its trials, when it may have ended a worker (protocol 3, poison)."""
     alone = False
     """To be run in a worker of its own."""
+    suspected = False
+    """It was running when its worker ended, and others are to run before it is tried."""
     on_trial = False
     """It is run so now, and that is written down."""
     try_noted = False
@@ -78,33 +86,31 @@ class Job:
         return 0
 
     @property
+    @abstractmethod
     def answered(self) -> bool:
         """Nobody waits for it any more; it must have no effect from here on, unless it was written."""
-        raise NotImplementedError
 
-    @property
-    def deadline_ns(self) -> int:
-        """Boot clock."""
-        raise NotImplementedError
-
+    @abstractmethod
     def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
         """What the worker is to do. `now`: cluster time."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(self, draft: turns.Draft, reply: bytes) -> None:
         """Its mark, in the commit of its turn [mark_in_commit]."""
 
+    @abstractmethod
     def accept(self, draft: turns.Draft, uid: str, until: float) -> None:
         """Its turn has come to its first step: it is owed from now on [accept_first]. `until`: cluster seconds."""
-        raise NotImplementedError
 
     def answer_entry(self, reply: bytes, fault: tenure_link.Fault | None, now: float) -> boxes.Entry | None:  # noqa: ARG002
         """What goes back to an agent that waits for the end of this; None: none does."""
         return None
 
+    @abstractmethod
     def released(self, reply: bytes) -> None:
         """The commit is durable, and the lease held after it."""
 
+    @abstractmethod
     def cut_off(self, code: str, message: str) -> None:
         """The activation ends under it, or nothing of it may be released."""
 
@@ -114,6 +120,54 @@ class Job:
     def refuse(self, code: str, message: str) -> None:
         """It was not tried."""
         self.cut_off(code, message)
+
+
+class OwnJob(Job):
+    """What the agent does by itself, and nobody waits for."""
+
+    over = False
+
+    @property
+    def answered(self) -> bool:
+        """See Job."""
+        return self.over
+
+    def released(self, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
+        """See Job."""
+        self.over = True
+
+    def cut_off(self, code: str, message: str) -> None:  # noqa: ARG002 - as above
+        """See Job."""
+        self.over = True
+
+
+def dead_letter(  # noqa: PLR0913 - what a letter says of its job
+    job: Job,
+    fault: tenure_link.Fault,
+    *,
+    what: str,
+    source: str,
+    to: str,
+    verdict: str = Verdict.NOT_APPLIED,
+    steps: str = "",
+    body: bytes = b"",
+    born: float = 0.0,
+) -> boxes.Letter:
+    """What is left of a job that has failed for the last time. `steps`: a line on those that it had finished."""
+    return boxes.Letter(
+        at=wall_s(),
+        side=boxes.Side.RECEIVER,
+        verdict=str(verdict),
+        what=what,
+        source=source,
+        to=to,
+        code=fault.code,
+        message=fault.message,
+        details=f"{steps}{fault.details}"[:4096],
+        attempts=job.attempts,
+        body=body,
+        born=born,
+    )
 
 
 def enqueue(queue: list[Job], job: Job) -> None:
@@ -139,17 +193,12 @@ class CallJob(Job):
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self.confirmed: asyncio.Task[None] | None = None
         """Of a quorum read: that this epoch is still what is sealed."""
-        self._deadline_ns = deadline_ns
+        self.deadline_ns = deadline_ns
 
     @property
     def answered(self) -> bool:
         """See Job."""
         return self.reply.done()
-
-    @property
-    def deadline_ns(self) -> int:
-        """Of the caller."""
-        return self._deadline_ns
 
     @property
     def changes_state(self) -> bool:
@@ -163,7 +212,7 @@ class CallJob(Job):
 
     def remaining_s(self) -> float:
         """Seconds to its deadline."""
-        return (self._deadline_ns - boot_ns()) / 1e9
+        return (self.deadline_ns - boot_ns()) / 1e9
 
     def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
         """See Job."""
@@ -173,7 +222,7 @@ class CallJob(Job):
             kind=self.kind,
             method=self.call.method,
             arguments=self.call.arguments,
-            deadline_ns=self._deadline_ns,
+            deadline_ns=self.deadline_ns,
             caller=self.caller,
             call_id=self.key,
             now=now,

@@ -16,7 +16,7 @@ from tenured.host.failures import not_applied, unknown
 from tenured.host.guarding import Guard
 from tenured.host.jobs import CallJob, Job, Stage
 from tenured.host.ledger import Ledger
-from tenured.host.owedjobs import InboxJob, OwedJob, TimeJob
+from tenured.host.owedjobs import InboxJob, OwedJob, TimeJob, inbox_key
 from tenured.host.policy import Policy
 from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
@@ -157,12 +157,21 @@ class Judge:
                     job.cut_off("Paused", paused(self._telling.agent, book.boxes.held))
                 elif job.stream in self._parked:
                     return self._behind(job)
-                elif book.journal.owed is not None and not job.signal.void:
+                elif not job.signal.void and (book.journal.owed is not None or self._overtakes(job)):
                     return self._meanwhile(job)
                 else:
                     self._suspect(job)
                     return True
         return False
+
+    def _overtakes(self, job: SignalJob) -> bool:
+        """Nothing is owed any more, but what its sender sent before waits in the inbox, and has not begun: this host
+        was without its lease when it should have [inbox_order].
+        """
+        inbox = self._ledger.book.journal.inbox.values()
+        return any(
+            boxes.stream_of(one) == job.stream and inbox_key(boxes.name_of(one)) not in self._under_way for one in inbox
+        )
 
     def _meanwhile(self, job: SignalJob) -> bool:
         """A turn is owed: what it does not wait for is accepted for later, and its sender's stream goes on [inbox]."""
@@ -181,7 +190,7 @@ class Judge:
         if job.on_trial:
             return
         tries = self._ledger.book.boxes.tries.get(job.key, 0)
-        job.alone = 0 < tries < TRIES
+        job.alone = job.suspected or 0 < tries < TRIES
         if tries >= TRIES:
             job.needs_worker = job.planned
             job.poisoned = tenure_link.Fault(
@@ -242,7 +251,7 @@ class Judge:
     @property
     def parked(self) -> int:
         """Jobs that wait to be tried again, or behind such a one."""
-        return sum(len(jobs) for _, jobs in self._parked.values())
+        return sum(len(jobs) for _, jobs in self._parked.values()) if self._parked else 0
 
     def take_parked(self) -> list[Job]:
         """All of them, and repetitions of calls: they wait no more."""
@@ -259,12 +268,17 @@ class Judge:
         if self._ledger.book.ended is not None:
             return False  # it takes nothing new: there is no order to keep
         asked = self.policy.on_exhausted == "Pause" or isinstance(job, HeldJob)
-        return asked and isinstance(job, SignalJob) and job.tried_again
+        of_a_signal = isinstance(job, SignalJob) or (isinstance(job, OwedJob) and job.of_a_signal)
+        return asked and of_a_signal and job.tried_again
 
     def give_up(self, draft: turns.Draft, job: Job, fault: tenure_link.Fault, *, pauses: bool) -> None:
         """It has failed for the last time: its mark with a dead letter, or with the pause, in one write (protocol 3)
-        [pause_mark].
+        [pause_mark]. The journal of an owed turn stays with the pause (protocol 9, rule 10) [pause_journal].
         """
+        if isinstance(job, OwedJob) and pauses:
+            draft.boxes.forget_tries(job.key)
+            draft.boxes.hold(job.held(fault))
+            return
         if isinstance(job, SignalJob) and pauses:
             if not isinstance(job, HeldJob):
                 job.apply(draft, b"")

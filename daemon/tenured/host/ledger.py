@@ -21,6 +21,8 @@ class TooLarge(ValueError):
 class Ledger:
     """See the module. One write at a time. A volatile agent's is in memory only (protocol 3, volatile agents)."""
 
+    __slots__ = ("_record", "_size", "_unwritten", "_volatile", "book", "first")
+
     def __init__(self, record: Record, entries: Mapping[str, bytes], *, durable: bool = True) -> None:
         """Raises turns.Damaged."""
         self._record = record
@@ -71,8 +73,11 @@ class Ledger:
 
         Raises RecordLost, RecordTooLarge: nothing was sent. The future does: its fate is up to the next holder.
         """
-        gone = sum(len(self._entries.get(name, b"")) for name in (*turn.puts, *turn.deletes))
-        size = self._size - gone + sum(map(len, turn.puts.values()))
+        size, entries = self._size, self._entries
+        for name, data in turn.puts.items():
+            size += len(data) - len(entries.get(name, b""))
+        for name in turn.deletes:
+            size -= len(entries.get(name, b""))
         if size > MAX_RECORD and self._volatile is not None:
             raise RecordTooLarge(f"the state would take {size} bytes; the limit is {MAX_RECORD}")
         if self._volatile is None:

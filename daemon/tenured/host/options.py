@@ -9,11 +9,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tenured.core.profile import PROFILES, Profile
+from tenured.flags import LOG_FORMATS, ConfigError, Reader
 
 FILE = "file:"
-_LISTS = ("server", "frames", "enrol", "label", "capability")
+Many = TypeVar("Many", list[str], dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,120 +79,100 @@ class Options:
 
 def parse(arguments: list[str], environment: Mapping[str, str] | None = None) -> Options:
     """Options from flags, then `TENURE_<FLAG>`. Exits with status 2 and a sentence when they make no sense."""
-    environment = os.environ if environment is None else environment
-    lists: dict[str, list[str]] = {}
-    parser = _parser(environment, lists)
-    given = parser.parse_args(arguments)
+    parser = _parser()
     try:
-        token = Path(given.token)
-        return Options(
-            name=given.name,
-            cluster=given.cluster,
-            pool=given.pool,
-            node=given.node,
-            servers=_pairs(given.server or lists["server"], "--server"),
-            frames=_pairs(given.frames or lists["frames"], "--frames"),
-            enrol=tuple(given.enrol or lists["enrol"]),
-            token=token,
-            ca=Path(given.ca) if given.ca else token.with_name("ca.crt"),
-            run=Path(given.run),
-            advertise=given.advertise,
-            listen=given.listen,
-            port=int(given.port),
-            signals_port=int(given.signals_port),
-            http_port=int(given.http_port),
-            profile=_profile(given.profile),
-            cpu_milli=int(given.cpu_milli),
-            memory_bytes=int(given.memory_bytes),
-            workers=max(1, int(given.workers)),
-            labels=_pairs(given.label or lists["label"], "--label"),
-            capabilities=tuple(given.capability or lists["capability"]),
-            exit_deadline_s=float(given.exit_deadline),
-            store=_store(given.store),
-            cluster_uid=given.cluster_uid,
-            keys=Path(given.keys) if given.keys else None,
-            compress=_switch("--compress", given.compress),
-            log_format=_log_format(given.log_format),
-            worker_uids=frozenset(int(uid) for uid in given.worker_uid.split(",") if uid),
-        )
-    except ValueError as error:
+        return _options(Reader(parser.parse_args(arguments), os.environ if environment is None else environment))
+    except ConfigError as error:
         parser.error(str(error))
 
 
-def _parser(environment: Mapping[str, str], lists: dict[str, list[str]]) -> argparse.ArgumentParser:
-    """`lists`: filled with the environment's values of the flags that may be repeated; a flag replaces them all."""
+def _options(read: Reader) -> Options:
+    token, ca, keys = Path(read.text("token")), read.optional("ca"), read.optional("keys")
+    return Options(
+        name=read.text("name"),
+        cluster=read.text("cluster"),
+        pool=read.text("pool"),
+        node=read.text("node"),
+        servers=_needed("server", read.addresses("server")),
+        frames=read.addresses("frames"),
+        enrol=tuple(_needed("enrol", read.listed("enrol"))),
+        token=token,
+        ca=Path(ca) if ca else token.with_name("ca.crt"),
+        run=Path(read.text("run", "/run/tenure")),
+        advertise=read.text("advertise"),
+        listen=read.text("listen", "0.0.0.0"),  # noqa: S104 - a pod's own network namespace
+        port=read.port("port", 7445),
+        signals_port=read.port("signals_port", 7448),
+        http_port=read.port("http_port", 8080),
+        profile=PROFILES[read.choice("profile", tuple(PROFILES), "Balanced")],
+        cpu_milli=read.count("cpu_milli", 0),
+        memory_bytes=read.count("memory_bytes", 0),
+        workers=max(1, read.count("workers", 1)),
+        labels=read.pairs("label"),
+        capabilities=tuple(read.listed("capability")),
+        exit_deadline_s=read.seconds("exit_deadline", 55.0),
+        store=_store(read.optional("store")),
+        cluster_uid=read.optional("cluster_uid"),
+        keys=Path(keys) if keys else None,
+        compress=read.choice("compress", ("on", "off")) == "on",
+        log_format=read.choice("log_format", LOG_FORMATS),
+        worker_uids=frozenset(_uid(uid) for uid in read.optional("worker_uid").split(",") if uid),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tenured host", allow_abbrev=False)
-
-    def flag(name: str, default: str | None, text: str) -> None:
-        known = environment.get(f"TENURE_{name.upper().replace('-', '_')}")
-        if name in _LISTS:
-            lists[name] = known.split(",") if known else []
-            parser.add_argument(f"--{name}", action="append", help=text, required=default is None and not known)
-        else:
-            value = default if known is None else known
-            parser.add_argument(f"--{name}", default=value, help=text, required=value is None)
-
-    flag("name", None, "the host's name: its pod's")
-    flag("cluster", None, "NAMESPACE/NAME")
-    flag("pool", None, "the pool it belongs to")
-    flag("node", None, "the Kubernetes node it runs on")
-    flag("server", None, "NAME=HOST:PORT of a server's peer port (7444); repeat")
-    flag("frames", "", "NAME=HOST:PORT of a server's port for framed TLS (7447); repeat; without: gRPC to --server")
-    flag("enrol", None, "HOST:PORT of a server's enrolment port (7446); repeat")
-    flag("token", None, "file with the token to enrol with")
-    flag("ca", "", "the authority's certificate (default: ca.crt beside the token)")
-    flag("run", "/run/tenure", "directory for socket, locks and certificates")
-    flag("advertise", None, "HOST:PORT under which others reach this host")
-    flag("listen", "0.0.0.0", "address to listen on")  # noqa: S104 - a pod's own network namespace
-    flag("port", "7445", "of the Calls service")
-    flag("signals-port", "7448", "where other hosts send signals, under the host of --advertise; 0: any free one")
-    flag("http-port", "8080", "of health and metrics")
-    flag("profile", "Balanced", "Fast, Balanced or Calm; the same as the servers'")
-    flag("cpu-milli", "0", "processor capacity, 0: unknown")
-    flag("memory-bytes", "0", "memory capacity, 0: unknown")
-    flag("workers", "1", "worker processes to keep")
-    flag("label", "", "KEY=VALUE; repeat")
-    flag("capability", "", "what this host has beside what its pool has, e.g. gpu; repeat")
-    flag("exit-deadline", "55", "seconds from SIGTERM to exit")
-    flag("store", "", "where agents' state is kept: postgresql://..., or file:PATH with that URL; default: the servers")
-    flag("cluster-uid", "", "of the AgentCluster; the tables of another one are refused")
-    flag("keys", "", "file with the keys that agents' state is encrypted with; default: it is not")
-    flag("compress", "on", "compress agents' state before it is stored: on or off")
-    flag("log-format", "text", "text or json")
-    flag("worker-uid", "", "user ids, besides our own, that workers may have; comma-separated")
+    for name, text in {
+        "name": "the host's name: its pod's",
+        "cluster": "NAMESPACE/NAME",
+        "pool": "the pool it belongs to",
+        "node": "the Kubernetes node it runs on",
+        "token": "file with the token to enrol with",
+        "ca": "the authority's certificate (default: ca.crt beside the token)",
+        "run": "directory for socket, locks and certificates",
+        "advertise": "HOST:PORT under which others reach this host",
+        "listen": "address to listen on",
+        "port": "of the Calls service",
+        "signals-port": "where other hosts send signals, under the host of --advertise; 0: any free one",
+        "http-port": "of health and metrics",
+        "profile": "Fast, Balanced or Calm; the same as the servers'",
+        "cpu-milli": "processor capacity, 0: unknown",
+        "memory-bytes": "memory capacity, 0: unknown",
+        "workers": "worker processes to keep",
+        "exit-deadline": "seconds from SIGTERM to exit",
+        "store": "where agents' state is kept: postgresql://..., or file:PATH with that URL; default: the servers",
+        "cluster-uid": "of the AgentCluster; the tables of another one are refused",
+        "keys": "file with the keys that agents' state is encrypted with; default: it is not",
+        "compress": "compress agents' state before it is stored: on or off",
+        "log-format": "text or json",
+        "worker-uid": "user ids, besides our own, that workers may have; comma-separated",
+    }.items():
+        parser.add_argument(f"--{name}", help=text)
+    for name, text in {
+        "server": "NAME=HOST:PORT of a server's peer port (7444); repeat",
+        "frames": "NAME=HOST:PORT of a server's port for framed TLS (7447); repeat; without: gRPC to --server",
+        "enrol": "HOST:PORT of a server's enrolment port (7446); repeat",
+        "label": "KEY=VALUE; repeat",
+        "capability": "what this host has beside what its pool has, e.g. gpu; repeat",
+    }.items():
+        parser.add_argument(f"--{name}", action="append", help=text)
     return parser
 
 
-def _profile(name: str) -> Profile:
-    if name not in PROFILES:
-        raise ValueError(f"--profile {name}: there are {', '.join(PROFILES)}")
-    return PROFILES[name]
+def _needed(flag: str, found: Many) -> Many:
+    if not found:
+        raise ConfigError(f"--{flag} (or TENURE_{flag.upper()}) is missing")
+    return found
 
 
 def _store(text: str) -> str:
     if text and not text.startswith(("postgresql://", "postgres://", FILE)):
         # Without the text: it may hold a password.
-        raise ValueError(f"--store: expected postgresql://..., or {FILE}PATH with such a URL")
+        raise ConfigError(f"--store: expected postgresql://..., or {FILE}PATH with such a URL")
     return text
 
 
-def _switch(flag: str, text: str) -> bool:
-    if text not in ("on", "off"):
-        raise ValueError(f"{flag} {text}: there are on and off")
-    return text == "on"
-
-
-def _log_format(name: str) -> str:
-    if name not in ("text", "json"):
-        raise ValueError(f"--log-format {name}: there are text and json")
-    return name
-
-
-def _pairs(values: list[str], flag: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for value in values:
-        key, equals, rest = value.partition("=")
-        if not (key and equals):
-            raise ValueError(f"{flag} {value}: expected NAME=VALUE")
-        pairs[key] = rest
-    return pairs
+def _uid(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"--worker-uid: {text!r} is no user id")
+    return int(text)

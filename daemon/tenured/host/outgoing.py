@@ -14,13 +14,13 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 import tenure_link
-from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import wall_s
 from tenured.core import turns
 from tenured.core.boxes import Boxes, Entry, Letter, Side
 from tenured.core.signals import Settled, Verdict
 from tenured.host.courier import Outbound
 from tenured.host.policy import Policy
+from tenured.host.rows import Row
 from tenured.host.site import Site
 from tenured.host.telling import Telling
 
@@ -49,14 +49,14 @@ class Release(msgspec.Struct, frozen=True):
 class Outgoing:
     """Of one activation."""
 
-    def __init__(self, site: Site, row: AgentRow, telling: Telling, policy: Policy) -> None:
+    def __init__(self, site: Site, row: Row, telling: Telling, policy: Policy) -> None:
         self.on_due: Callable[[], None] = lambda: None
         """Called when something is to be settled, and no write may be under way."""
         self._site = site
         self._row = row
         self._telling = telling
         self._policy = policy
-        self._namespace = row.spec.id.partition("/")[0]
+        self._namespace = row.kind.namespace
         self._way: Outbound | None = None
         self._settled: dict[int, Verdict] = {}
         self._released: dict[int, bool] = {}
@@ -123,7 +123,12 @@ class Outgoing:
         else:
             row = self._site.mirror.agent(one.to)
             return [("" if row is None or one.to in behind else row.uid, one.to)]
-        return [("" if row.spec.id in behind else row.uid, row.spec.id) for row in rows]
+        return [("" if row.id in behind else row.uid, row.id) for row in rows]
+
+    @property
+    def ripe(self) -> bool:
+        """There is something to settle, and it waits for no other write any more."""
+        return self._ripe
 
     def settle_into(self, draft: turns.Draft, *, writing: bool) -> bool:
         """Everything that has been settled, given up or found since the last write. False: nothing to write for.
@@ -154,10 +159,8 @@ class Outgoing:
         """Give it up, or find its receiver. True: something changed."""
         old = draft.now - entry.born >= self._policy.ttl_s
         if entry.receiver:
-            if not old or entry.void:
+            if not old or entry.void or self._is_kept(draft, entry):
                 return False
-            if entry.reply and draft.journal.journal().awaits("", entry.reply):
-                return False  # the turn that waits has a deadline of its own
             text = f"it was not taken within {self._policy.ttl_s:g} s"
             draft.boxes.give_up(n, self._telling.name(), self._letter(entry, "pending", ("Expired", text)))
             return True
@@ -169,6 +172,14 @@ class Outgoing:
             return False
         self._settle(draft, n, Verdict.NOT_APPLIED, entry, ("NotFound", f"there is no agent {entry.to}"))
         return True
+
+    def _is_kept(self, draft: turns.Draft, entry: Entry) -> bool:
+        """Somebody waits, with a deadline of his own: a turn here for the reply to it [keep_request]; or for it, which
+        is a reply, one that may be away for longer than signals live [reply_settled].
+        """
+        if entry.reply:
+            return draft.journal.journal().awaits("", entry.reply)
+        return bool(_work(entry.body).answer)
 
     def _settle(self, draft: turns.Draft, n: int, verdict: Verdict, entry: Entry, why: tuple[str, str]) -> None:
         """What ends otherwise than applied is a dead letter, or told to the turn that waits for its reply."""
@@ -185,7 +196,7 @@ class Outgoing:
             side=Side.SENDER,
             verdict=verdict,
             what=entry.type or "an action",
-            source=self._row.spec.id,
+            source=self._row.id,
             to=entry.to,
             code=code,
             message=message,
@@ -225,7 +236,7 @@ class Outgoing:
         if self._way is None:
             epoch = 0 if self._policy.durable else self._telling.epoch
             self._way = self._site.courier.open(
-                self._row.uid, self._row.spec.id, self._namespace, self._on_settled, epoch=epoch
+                self._row.uid, self._row.id, self._namespace, self._on_settled, epoch=epoch
             )
         return self._way
 

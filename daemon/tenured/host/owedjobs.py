@@ -12,16 +12,16 @@ import tenure_link
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
 from tenured.core.journals import Owed
-from tenured.core.signals import Signal
+from tenured.core.signals import Signal, Verdict
 from tenured.host.failures import unknown
-from tenured.host.jobs import CallJob, Job, Stage
+from tenured.host.jobs import CallJob, OwnJob, Stage, dead_letter
 from tenured.host.signaljobs import SignalJob, answer_to
 
 NOTHING = msgspec.msgpack.encode(None)
 """Result of a sleep, and of a wait whose time was over."""
 
 
-class OwedJob(Job):
+class OwedJob(OwnJob):
     """The owed turn, once more from its beginning, with what its journal holds."""
 
     key = "owed"
@@ -34,38 +34,31 @@ class OwedJob(Job):
         self.tried_again = owed.kind != "action" and not owed.reply
         """A caller is told of a failure; a signal or a timer is run again."""
         self.planned = owed.kind == "timer"
+        self.of_a_signal = owed.kind == "work"
         self.callers: list[CallJob] = []
         self.fault: tenure_link.Fault | None = None
-        self.over = False
         self._book = book
-        self._deadline_ns = 0
-
-    @property
-    def answered(self) -> bool:
-        """See Job."""
-        return self.over
-
-    @property
-    def deadline_ns(self) -> int:
-        """Of the turn, on the boot clock."""
-        return self._deadline_ns
 
     def tell(self, caller: CallJob) -> None:
         """He waits for its end too; until then he may not be told that nothing of it is applied [deadline_drop]."""
         caller.stage = Stage.JOINED
         self.callers.append(caller)
 
+    def runs(self, now: float) -> None:
+        """From now on, in cluster seconds, it has the time that is left of its own (rule 7)."""
+        self.deadline_ns = boot_ns() + int(max(0.0, self.owed.until - now) * 1e9)
+
     def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
         """See Job."""
         owed = self.owed
-        self._deadline_ns = boot_ns() + int(max(0.0, owed.until - now) * 1e9)
+        self.runs(now)
         return tenure_link.Turn(
             turn=number,
             uid=uid,
             kind=owed.kind,  # type: ignore[arg-type] # as it was told
             method=owed.method,
             arguments=owed.arguments if self.poisoned is None or owed.kind != "timer" else b"skip",
-            deadline_ns=self._deadline_ns,
+            deadline_ns=self.deadline_ns,
             caller=owed.caller,
             call_id=f"{owed.client}/{owed.call}" if owed.client else "",
             at=owed.at,
@@ -97,19 +90,31 @@ class OwedJob(Job):
         if not self.tried_again:
             return None
         steps = ", ".join(step.name for step in self._book().journal.steps)
-        return boxes.Letter(
-            at=wall_s(),
-            side=boxes.Side.RECEIVER,
-            verdict="unknown" if steps else "not applied",
+        return dead_letter(
+            self,
+            fault,
             what=self.label,
             source=self.owed.source or agent,
             to=agent,
-            code=fault.code,
-            message=fault.message,
-            details=f"finished steps: {steps or 'none'}\n{fault.details}"[:4096],
-            attempts=self.attempts,
+            verdict=Verdict.UNKNOWN if steps else Verdict.NOT_APPLIED,
+            steps=f"finished steps: {steps or 'none'}\n",
             body=self.owed.arguments if self.owed.kind == "work" else b"",
             born=self.owed.born,
+        )
+
+    def held(self, fault: tenure_link.Fault) -> boxes.Held:
+        """What its agent is paused at."""
+        return boxes.Held(
+            source=self.owed.source,
+            what=self.label,
+            body=self.owed.arguments,
+            born=self.owed.born,
+            code=fault.code,
+            message=fault.message,
+            details=fault.details[:4096],
+            attempts=self.attempts,
+            at=wall_s(),
+            sender=self.owed.sender,
         )
 
     def answer_entry(self, reply: bytes, fault: tenure_link.Fault | None, now: float) -> boxes.Entry | None:
@@ -117,9 +122,12 @@ class OwedJob(Job):
         owed = self.owed
         return answer_to(owed.sender, owed.source, owed.reply, reply, fault, now) if owed.reply else None
 
+    def accept(self, draft: turns.Draft, uid: str, until: float) -> None:
+        """Nothing: it is accepted already."""
+
     def released(self, reply: bytes) -> None:
         """See Job."""
-        self.over = True
+        super().released(reply)
         for caller in self.callers:
             if self.fault is None:
                 caller.answer(reply)
@@ -128,7 +136,7 @@ class OwedJob(Job):
 
     def cut_off(self, code: str, message: str) -> None:
         """See Job: it is owed by whoever holds the agent next."""
-        self.over = True
+        super().cut_off(code, message)
         for caller in self.callers:
             caller.fail(unknown(code, f"{message}; the turn was accepted, and goes on"))
 
@@ -142,7 +150,7 @@ class InboxJob(SignalJob):
     def __init__(self, k: int, signal: Signal) -> None:
         super().__init__(signal)
         self.k = k
-        self.key = f"inbox/{self.name}"
+        self.key = inbox_key(self.name)
 
     def consume(self, draft: turns.Draft) -> None:
         """Its mark is in the record since it was accepted [inbox_in_commit]."""
@@ -150,31 +158,30 @@ class InboxJob(SignalJob):
         draft.journal.drop(self.k)
 
 
-class TimeJob(Job):
-    """The time of a wait is over."""
+def inbox_key(name: str) -> str:
+    """Of the job that runs the signal of that name."""
+    return f"inbox/{name}"
+
+
+class TimeJob(OwnJob):
+    """The time of a wait is over. It has no turn."""
 
     needs_worker = False
     label = "the end of a wait"
 
     def __init__(self, position: int) -> None:
         self.position = position
-        self._over = False
 
-    @property
-    def answered(self) -> bool:
-        """See Job."""
-        return self._over
+    def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:  # noqa: ARG002 - it is never asked for
+        """No worker is needed."""
+        raise AssertionError(f"{self.label} has no turn")
+
+    def accept(self, draft: turns.Draft, uid: str, until: float) -> None:  # noqa: ARG002 - as above
+        """No worker is needed."""
+        raise AssertionError(f"{self.label} has no turn")
 
     def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
         """The first that ends a wait counts."""
         waiting = draft.journal.owed.waiting if draft.journal.owed is not None else None
         if waiting is not None and waiting.position == self.position:
             draft.journal.wake(NOTHING)
-
-    def released(self, reply: bytes) -> None:  # noqa: ARG002 - as above
-        """See Job."""
-        self._over = True
-
-    def cut_off(self, code: str, message: str) -> None:  # noqa: ARG002 - as above
-        """See Job."""
-        self._over = True

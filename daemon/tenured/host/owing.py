@@ -37,7 +37,7 @@ class Owing:
         self._lease = lease
         self._book = book
         self._add = add
-        self._looks = guard(self.look)
+        self._guard = guard
         self._later: list[Job] = []
         self._queued = False
         """The job is in the queue, or in a worker."""
@@ -58,6 +58,10 @@ class Owing:
         return journal.owed is not None or bool(journal.inbox)
 
     @property
+    def _paused(self) -> bool:
+        return self._book().boxes.held is not None
+
+    @property
     def runs(self) -> bool:
         """A turn is owed that does not wait, or whose caller waits here; or signals that were accepted meanwhile are to
         be run.
@@ -71,7 +75,7 @@ class Owing:
     def defers(self, job: Job) -> bool:
         """Whether it has to wait until the owed turn has ended; then it is kept."""
         owed = self._book().journal.owed
-        if owed is None or isinstance(job, OwedJob | TimeJob) or not job.exclusive:
+        if owed is None or self._paused or isinstance(job, OwedJob | TimeJob) or not job.exclusive:
             return False
         if isinstance(job, CallJob) and self.job is not None and _asked_again(job, owed):
             self.job.tell(job)
@@ -85,6 +89,7 @@ class Owing:
         if owed is None:
             return None
         self.job = OwedJob(owed, self._book)
+        self.job.runs(self._lease.cluster_now)  # it goes on where it is
         self._queued = True
         if isinstance(first, CallJob):
             self.job.tell(first)
@@ -95,6 +100,9 @@ class Owing:
         journal = self._book().journal
         if journal.owed is None:
             self._ended(journal)
+            return
+        if self._paused:  # until somebody says what is to become of the turn [pause_journal]
+            self._keep_still()
             return
         if self.job is None or self.job.over:
             self.job, self._queued = OwedJob(journal.owed, self._book), False
@@ -125,6 +133,14 @@ class Owing:
         later, self._later = self._later, []
         self._inbox = {}
         return [*later, *([self.job] if self.job is not None else [])]
+
+    def _keep_still(self) -> None:
+        """The agent is paused at the turn: it is not run, and whoever waits for its end is told so."""
+        self.job, self._queued, self._ender = None, False, None
+        self._sleep(None)
+        later, self._later = self._later, []
+        if later:
+            self._add(later)
 
     def _ended(self, journal: Journal) -> None:
         """Nothing is owed: what was accepted meanwhile, in the order of its coming, then what has waited."""
@@ -186,7 +202,7 @@ class Owing:
             self._timer.cancel()
             self._timer = None
         if seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._looks)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._guard(self.look))
 
 
 def _asked_again(job: CallJob, owed: Owed) -> bool:

@@ -1,4 +1,4 @@
-"""Records that `core.register.Owner` owns: what all stores share, however they carry requests and answers.
+"""Records that `core.owner.Owner` owns: what all stores share, however they carry requests and answers.
 
 All decisions are the owner's. Here: who waits for what, the limit of a record, and repeats by the clock.
 """
@@ -6,10 +6,11 @@ All decisions are the owner's. Here: who waits for what, the limit of a record, 
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from tenured.core import register
-from tenured.core.frames import MAX_RECORD
+from tenured.core import frames
+from tenured.core.owner import Owner
 from tenured.host.stores import (
     Record,
     RecordDeleted,
@@ -24,8 +25,10 @@ from tenured.host.waitlist import Waitlist
 class OwnedRecord:
     """One agent's record at one epoch. See `stores.Record`."""
 
+    __slots__ = ("_end", "_limit", "_opening", "_owned", "_send", "_size", "_waiting", "_wake", "owner")
+
     def __init__(
-        self, owner: register.Owner, send: Callable[[OwnedRecord, register.Output], None], limit: int = MAX_RECORD
+        self, owner: Owner, send: Callable[[OwnedRecord, frames.Output], None], limit: int = frames.MAX_RECORD
     ) -> None:
         """`limit`: bytes of the record's entries."""
         self.owner = owner
@@ -33,18 +36,24 @@ class OwnedRecord:
         self._limit = limit
         self._size: int | None = None
         """Bytes of the owner's entries; None: not counted yet."""
-        self._adopted: asyncio.Future[register.Adopted] = asyncio.get_running_loop().create_future()
-        self._asleep: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._owned = False
+        self._wake: bytes | None = None
+        self._opening: asyncio.Future[None] | None = None
+        """Of those who wait until it is owned, or sealed."""
         self._waiting: Waitlist[tuple[int, asyncio.Future[None]]] = Waitlist()
         self._end: RecordLost | None = None
 
     async def asleep(self) -> bytes:
         """See `stores.Record`. Raises RecordLost."""
-        return await asyncio.shield(self._asleep)
+        if self._wake is None:
+            await self._opened()
+        return self._wake or b""
 
-    async def adopted(self) -> register.Adopted:
+    async def adopted(self) -> frames.Adopted:
         """The state that is ours to serve. Raises RecordLost."""
-        return await asyncio.shield(self._adopted)
+        if not self._owned:
+            await self._opened()
+        return frames.Adopted(self.owner.version, dict(self.owner.entries))
 
     def write(self, now: int, puts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> asyncio.Future[None]:
         """Writes the next version. The future ends when it is kept, with RecordLost when its fate is up to the next
@@ -63,34 +72,46 @@ class OwnedRecord:
         self._send(self, output)
         return done
 
-    def take(self, outcomes: Sequence[register.Outcome]) -> None:
+    def take(self, outcomes: Sequence[frames.Outcome]) -> None:
         """Acts on what the owner found."""
         for outcome in outcomes:
             match outcome:
-                case register.Adopted():
-                    if not self._adopted.done():
-                        self._adopted.set_result(outcome)
-                case register.Asleep(wake):
-                    if not self._asleep.done():
-                        self._asleep.set_result(wake)
-                case register.Committed():
+                case frames.Adopted():
+                    self._owned = True
+                    self._open()
+                case frames.Asleep(wake):
+                    self._wake = wake
+                    self._open()
+                case frames.Committed():
                     self._commit(outcome.seq)
-                case register.Fenced():
+                case frames.Fenced():
                     self._lose(RecordFenced(f"epoch {outcome.sealed} is sealed, this one is {self.owner.epoch}"))
-                case register.Unreadable():
+                case frames.Unreadable():
                     self._lose(RecordUnreadable(outcome.message))
-                case register.Deleted():
+                case frames.Deleted():
                     self._lose(RecordDeleted("the registry has no such agent any more"))
 
     @property
-    def known(self) -> register.Known:
+    def known(self) -> frames.Known:
         """What is committed, while nothing is being written."""
-        return register.Known(self.owner.version, dict(self.owner.entries))
+        return frames.Known(self.owner.version, dict(self.owner.entries))
 
     @property
     def lost(self) -> RecordLost | None:
         """Why nothing can be written any more."""
         return self._end
+
+    async def _opened(self) -> None:
+        if self._end is not None:
+            raise self._end
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._opening)
+
+    def _open(self) -> None:
+        if self._opening is not None and not self._opening.done():
+            self._opening.set_result(None)
+        self._opening = None
 
     def _size_after(self, puts: Mapping[str, bytes], deletes: Iterable[str]) -> int:
         entries = self.owner.entries
@@ -108,9 +129,8 @@ class OwnedRecord:
 
     def _lose(self, error: RecordLost) -> None:
         self._end = self._end or error
-        futures: list[asyncio.Future[None] | asyncio.Future[register.Adopted] | asyncio.Future[bytes]]
-        futures = [self._adopted, self._asleep]
-        futures += [done for _, done in self._waiting]
+        futures = [done for _, done in self._waiting]
+        futures += [] if self._opening is None else [self._opening]
         self._waiting.clear()
         for future in futures:
             if not future.done():
@@ -121,15 +141,17 @@ class OwnedRecord:
 class OwnedRecords:
     """All records of this host. A subclass carries what is queued, once a loop turn (`_flush`)."""
 
-    owner = register.Owner
+    owner = Owner
     """The rules of a holder; a simulation may put others in their place."""
 
-    limit = MAX_RECORD
+    limit = frames.MAX_RECORD
     """Bytes of a record's entries, as they are stored."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         """`clock`: nanoseconds of the boot clock."""
         self._clock = clock
+        self._sends = self._dispatch
+        """The same for every record."""
         self._records: dict[OwnedRecord, None] = {}
         self._open: dict[OwnedRecord, None] = {}
         """Those that may wait for an answer: few of many. Whatever opens something comes through `_dispatch`."""
@@ -149,9 +171,9 @@ class OwnedRecords:
     def deleted(self, uids: Iterable[str]) -> None:
         """The registry has these agents no more. Whoever keeps the records drops them [uid_drop]."""
 
-    def _begin(self, owner: register.Owner, away: Iterable[str]) -> OwnedRecord:
+    def _begin(self, owner: Owner, away: Iterable[str]) -> OwnedRecord:
         """Starts to seal. `away`: servers that are not connected now."""
-        record = OwnedRecord(owner, self._dispatch, self.limit)
+        record = OwnedRecord(owner, self._sends, self.limit)
         self._records[record] = None
         output = owner.start(self._clock())
         for server in away:
@@ -159,7 +181,7 @@ class OwnedRecords:
         self._dispatch(record, output)
         return record
 
-    def _dispatch(self, record: OwnedRecord, output: register.Output) -> None:
+    def _dispatch(self, record: OwnedRecord, output: frames.Output) -> None:
         if output.sends:
             self._open[record] = None
             for send in output.sends:
@@ -176,8 +198,10 @@ class OwnedRecords:
         self._flushing = False
         self._flush()
 
-    def _enqueue(self, record: OwnedRecord, send: register.Send) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _enqueue(self, record: OwnedRecord, send: frames.Send) -> None:
+        """The record asks for that."""
 
+    @abstractmethod
     def _flush(self) -> None:
-        raise NotImplementedError
+        """Send what was asked for."""

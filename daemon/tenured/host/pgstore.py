@@ -1,6 +1,6 @@
 """The state store in PostgreSQL as a holder uses it (ADR 0024).
 
-The rules of a holder are those of the servers' store (`core.register.Owner`), with PostgreSQL as the only server: its
+The rules of a holder are those of the servers' store (`core.owner.Owner`), with PostgreSQL as the only server: its
 majority is itself. Here: one connection, on which all that the host's agents want goes in order, many records in a
 statement; reconnects; and the removal of records whose agents are gone.
 """
@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from tenured.core import register
+from tenured.core import cells, frames
 from tenured.host.owned import OwnedRecord, OwnedRecords
 from tenured.storage.errors import StoreFailed
 from tenured.storage.postgres import Postgres
@@ -30,7 +30,7 @@ SWEEP_EVERY_S = 600.0
 """Records of deleted agents that no host dropped at once are looked for so often."""
 SWEEP_PAGE = 1000
 
-_Item = tuple[OwnedRecord, register.Request]
+_Item = tuple[OwnedRecord, frames.Request]
 
 
 class PostgresStore(OwnedRecords):
@@ -58,7 +58,7 @@ class PostgresStore(OwnedRecords):
         return self._trouble
 
     def open(
-        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Known | None = None
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: frames.Known | None = None
     ) -> OwnedRecord:
         """Starts to seal the epoch; many opened in one loop turn share a statement."""
         self._opened.add(uid)
@@ -151,7 +151,7 @@ class PostgresStore(OwnedRecords):
 
     # --- what is carried ------------------------------------------------------------------------------------------
 
-    def _enqueue(self, record: OwnedRecord, send: register.Send) -> None:
+    def _enqueue(self, record: OwnedRecord, send: frames.Send) -> None:
         if self._up:
             self._queue.append((record, send.request))
 
@@ -175,7 +175,7 @@ class PostgresStore(OwnedRecords):
                 continue  # closed meanwhile
             if first and type(request) is kind:
                 batch.append((record, request))
-                size += sum(map(len, request.puts.values())) if isinstance(request, register.Write) else 0
+                size += sum(map(len, request.puts.values())) if isinstance(request, frames.Write) else 0
             else:
                 rest.append((record, request))
         self._queue = rest
@@ -185,19 +185,19 @@ class PostgresStore(OwnedRecords):
         if not batch:
             return
         match batch[0][1]:
-            case register.Seal():
+            case frames.Seal():
                 await self._seal(batch)
-            case register.Read():
+            case frames.Read():
                 await self._read(batch)
-            case register.Write():
+            case frames.Write():
                 await self._write(batch)
 
     async def _seal(self, batch: list[_Item]) -> None:
-        items = [SealItem(each.uid, each.epoch) for _, each in batch if isinstance(each, register.Seal)]
+        items = [SealItem(each.uid, each.epoch) for _, each in batch if isinstance(each, frames.Seal)]
         for (record, request), answer in zip(batch, await self._database.seal_many(items), strict=True):
             if answer.message:
                 self._unreadable(record, answer.message)
-            elif answer.version.epoch >= record.owner.epoch and answer.verdict is register.Verdict.OK:
+            elif answer.version.epoch >= record.owner.epoch and answer.verdict is cells.Verdict.OK:
                 # An epoch is opened once [epoch_once]: this is not the state of the agent that we were given.
                 self._unreadable(
                     record,
@@ -205,7 +205,7 @@ class PostgresStore(OwnedRecords):
                     "it is of a cluster of that name that was founded earlier. Give this cluster an empty database.",
                 )
             else:
-                said = register.Sealed(
+                said = frames.Sealed(
                     verdict=answer.verdict, sealed=answer.sealed, version=answer.version, entries=answer.entries
                 )
                 self._answer(record, request, said)
@@ -219,11 +219,11 @@ class PostgresStore(OwnedRecords):
                 continue
             sealed, reading = readings[request.uid]
             if sealed > record.owner.epoch:
-                self._answer(record, request, register.Sealed(verdict=register.Verdict.FENCED, sealed=sealed))
+                self._answer(record, request, frames.Sealed(verdict=cells.Verdict.FENCED, sealed=sealed))
             elif reading.message:
                 self._unreadable(record, reading.message)
             else:
-                self._answer(record, request, register.Record(version=reading.version, entries=reading.entries))
+                self._answer(record, request, frames.Record(version=reading.version, entries=reading.entries))
 
     async def _read_many(self, batch: list[_Item]) -> list[tuple[int, Reading]]:
         return await self._database.read_many([request.uid for _, request in batch])
@@ -232,20 +232,20 @@ class PostgresStore(OwnedRecords):
         items = [
             WriteItem(uid=each.uid, version=each.version, base=each.base, puts=each.puts, deletes=each.deletes)
             for _, each in batch
-            if isinstance(each, register.Write)
+            if isinstance(each, frames.Write)
         ]
         for (record, request), answer in zip(batch, await self._database.write_many(items), strict=True):
-            said = register.Written(verdict=answer.verdict, sealed=answer.sealed, version=answer.version)
+            said = frames.Written(verdict=answer.verdict, sealed=answer.sealed, version=answer.version)
             self._answer(record, request, said)
 
-    def _answer(self, record: OwnedRecord, request: register.Request, answer: register.Answer) -> None:
+    def _answer(self, record: OwnedRecord, request: frames.Request, answer: frames.Answer) -> None:
         if record in self._records:
             self._dispatch(record, record.owner.answered(self._clock(), SERVER, request, answer))
 
-    def _again(self, record: OwnedRecord, request: register.Request) -> None:
+    def _again(self, record: OwnedRecord, request: frames.Request) -> None:
         self._queue.append((record, request))
 
     def _unreadable(self, record: OwnedRecord, message: str) -> None:
         """It asks for nothing more, and serves nobody."""
         self._records.pop(record, None)
-        record.take([register.Unreadable(message)])
+        record.take([frames.Unreadable(message)])

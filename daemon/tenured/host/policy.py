@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tenure_proto.v1.registry_pb2 import AgentRow
+from tenure_proto.v1.registry_pb2 import AgentSpec
 
 LONGEST_BACKOFF_S = 60.0
 
@@ -31,10 +31,12 @@ class Policy:
         return whole * (0.5 + jitter / 2)
 
 
-def policy_of(row: AgentRow) -> Policy:
+_default = Policy()
+
+
+def policy_of(spec: AgentSpec) -> Policy:
     """Of a row of the registry."""
-    spec = row.spec
-    default = Policy()
+    default = _default
     given = spec.delivery
     return Policy(
         durable=spec.durability != "Volatile",

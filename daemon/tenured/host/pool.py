@@ -110,6 +110,7 @@ class WorkerPool:
         except asyncio.CancelledError:
             if future in self._trials:
                 self._trials.remove(future)
+                self._ask_for_workers()
             elif future.done() and not future.cancelled():
                 self.end_trial(future.result())
             raise
@@ -290,8 +291,14 @@ class WorkerPool:
     # --- how many, and whether that is enough ---------------------------------------------------------------------
 
     def _wanted(self) -> int:
-        trying = sum(worker.reserved and not worker.leaving for worker in self._workers.values())
-        return self.size + min(len(self._trials) + trying, TRIALS_AT_ONCE)
+        workers = self._workers.values()
+        trying = sum(worker.reserved and not worker.leaving for worker in workers)
+        size = self.size
+        if (
+            self._trials
+        ):  # a worker too many, of an earlier wish, has agents: it is not the fresh one that is waited for
+            size = max(size, sum(not worker.reserved for worker in workers))
+        return size + min(len(self._trials) + trying, TRIALS_AT_ONCE)
 
     def _ask_for_workers(self) -> None:
         if self._supervisor is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
 
-from tenure_proto.v1.registry_pb2 import AgentRow
+from tenured.host.rows import Row
 
 
 class Why(StrEnum):
@@ -30,7 +30,7 @@ class Why(StrEnum):
 class Changes:
     """What to do now; each once, the next call compares anew."""
 
-    start: list[AgentRow] = field(default_factory=list[AgentRow])
+    start: list[Row] = field(default_factory=list[Row])
     stop: dict[str, Why] = field(default_factory=dict[str, Why])
     """uid -> why"""
     report: dict[str, Why] = field(default_factory=dict[str, Why])
@@ -39,7 +39,7 @@ class Changes:
 
 def compare(
     uids: Iterable[str],
-    mine: Mapping[str, AgentRow],
+    mine: Mapping[str, Row],
     running: Callable[[str], int | None],
     given_up: Mapping[str, int],
     *,
@@ -66,7 +66,7 @@ def compare(
     return changes
 
 
-def _compare_running(changes: Changes, uid: str, epoch: int, row: AgentRow | None, *, releasing: bool) -> None:
+def _compare_running(changes: Changes, uid: str, epoch: int, row: Row | None, *, releasing: bool) -> None:
     if row is None or row.epoch != epoch:
         changes.stop[uid] = Why.MOVED
     elif row.deleting:

@@ -16,8 +16,12 @@ log = logging.getLogger("tenured.host.reports")
 TIMEOUT_S = 3.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
-GATHER_S = 0.02
-"""How long a report that nobody waits for may wait for others."""
+SOON_S = 0.02
+"""How long a word that somebody may wait for waits for those that come in the same moment."""
+GATHER_S = 0.1
+"""How long a report that nobody waits for may wait for others: each entry costs every server a write of its log, in the
+way of the replies that are waited for.
+"""
 MAX_REPORTS = 1000
 """Of one frame."""
 
@@ -48,11 +52,11 @@ class Reporter:
         self._idle.set()
         self._gathering: asyncio.TimerHandle | None = None
 
-    def ready(self, uid: str, epoch: int, *, hurry: bool = True) -> None:
-        """The agent serves. Not in a hurry (it has answered already, and nobody waits for its place): with what comes
-        in the next moments, out of the way of its first reply.
+    def ready(self, uid: str, epoch: int, *, within_s: float = 0.0) -> None:
+        """The agent serves. `within_s`: with what comes in the next moments (it has answered already, and nobody waits
+        for its place), out of the way of its first reply.
         """
-        self._put(AgentReport(uid=uid, epoch=epoch, ready=True), hurry=hurry)
+        self._put(AgentReport(uid=uid, epoch=epoch, ready=True), within_s)
 
     def released(self, uid: str, epoch: int) -> None:
         """The agent is given up: somebody else may hold it (rule R, a). Say it only once nothing of it runs here."""
@@ -113,7 +117,7 @@ class Reporter:
             log.debug("reports wait: %s", error)
             return False
 
-    def _put(self, report: AgentReport, *, hurry: bool = True) -> None:
+    def _put(self, report: AgentReport, within_s: float = 0.0) -> None:
         before = self._open.get(report.uid)
         if (
             before is not None
@@ -124,10 +128,13 @@ class Reporter:
             report.dead_letters = before.dead_letters  # a count that is not taken yet goes with the next word
         self._open[report.uid] = report
         self._idle.clear()
-        if hurry:
+        loop, gathering = asyncio.get_running_loop(), self._gathering
+        if not within_s:
             self._send_now()
-        elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._send_now)
+        elif gathering is None or gathering.when() > loop.time() + within_s:
+            if gathering is not None:
+                gathering.cancel()
+            self._gathering = loop.call_later(within_s, self._send_now)
 
     def _send_now(self) -> None:
         if self._gathering is not None:

@@ -11,7 +11,7 @@ from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
 from tenured.core.journals import Owed
 from tenured.core.signals import Again, Answer, Settled, Signal, Verdict
-from tenured.host.jobs import SIGNAL_TURN_S, Job
+from tenured.host.jobs import SIGNAL_TURN_S, Job, dead_letter
 
 
 class SignalJob(Job):
@@ -33,7 +33,6 @@ class SignalJob(Job):
         self.key = self.name = boxes.name_of(signal)
         self.stream = boxes.stream_of(signal)
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._deadline_ns = 0
 
     def begin_anew(self) -> None:
         """It is judged once more, in whatever the agent is in by then."""
@@ -68,21 +67,16 @@ class SignalJob(Job):
         """See Job."""
         return self.answer.done()
 
-    @property
-    def deadline_ns(self) -> int:
-        """Of the turn that runs."""
-        return self._deadline_ns
-
     def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
         """See Job."""
-        self._deadline_ns = boot_ns() + int(SIGNAL_TURN_S * 1e9)
+        self.deadline_ns = boot_ns() + int(SIGNAL_TURN_S * 1e9)
         return tenure_link.Turn(
             turn=number,
             uid=uid,
             kind="work",
             method=self.label,
             arguments=self.signal.body,
-            deadline_ns=self._deadline_ns,
+            deadline_ns=self.deadline_ns,
             caller=self.caller,
             now=now,
             wall=wall_s(),
@@ -152,19 +146,9 @@ class SignalJob(Job):
         """What is left of it when it has failed for the last time; None: its sender waits, and is told."""
         if self.wanted.reply:
             return None
-        return boxes.Letter(
-            at=wall_s(),
-            side=boxes.Side.RECEIVER,
-            verdict=str(Verdict.NOT_APPLIED),
-            what=self.label,
-            source=self.signal.source,
-            to=to,
-            code=fault.code,
-            message=fault.message,
-            details=fault.details[:4096],
-            attempts=self.attempts,
-            body=self.signal.body,
-            born=self.signal.born,
+        signal = self.signal
+        return dead_letter(
+            self, fault, what=self.label, source=signal.source, to=to, body=signal.body, born=signal.born
         )
 
 

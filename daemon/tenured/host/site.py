@@ -15,6 +15,7 @@ from tenured.host.newborns import Newborns
 from tenured.host.pool import WorkerPool
 from tenured.host.reports import Reporter
 from tenured.host.stores import StateStore
+from tenured.host.trialroom import TrialRoom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,5 +34,6 @@ class Site:
     random: Callable[[], float]
     """0 to 1."""
     newborns: Newborns = field(default_factory=Newborns)
+    trials: TrialRoom = field(default_factory=TrialRoom)
     turns: count[int] = field(default_factory=lambda: count(1))
     """Numbers of turns on the worker link, never used twice by one daemon."""

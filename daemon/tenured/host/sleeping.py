@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from tenure_proto.v1.registry_pb2 import AgentRow
 from tenured.clocks import wall_s
 from tenured.core.frames import Known
 from tenured.core.turns import Wake
 from tenured.core.waking import Plans
 from tenured.host.alarms import until
+from tenured.host.rows import Row
 from tenured.host.site import Site
 from tenured.host.stores import RecordLost
 
@@ -31,7 +31,7 @@ LONGEST_S = 60.0
 LEAST_S = 0.001
 """What is left of a wait may be too little for the loop's clock to see."""
 FENCED_S = 0.25
-"""Between two looks while no lease is held."""
+"""Between two looks while no lease is held, or not all rows are known."""
 AT_ONCE = 200
 """Agents that are woken in one turn of the loop."""
 SEALING = 1000
@@ -92,7 +92,7 @@ class Sleepers:
         self._kept.add(one)
         self._wait(one, wake)
 
-    def take_over(self, row: AgentRow) -> None:
+    def take_over(self, row: Row) -> None:
         """It sleeps, and is ours now: seal its epoch, and learn when it must be awake."""
         one = self._all[row.uid] = Sleeper(row.uid, row.epoch)
         self._unsealed.append((one, row.ready_epoch > 0))
@@ -112,13 +112,13 @@ class Sleepers:
             self._timer.cancel()
             self._timer = None
         lease = self._site.lease
-        held = lease.held
-        if held:
+        may_wake = lease.held and self._site.mirror.synced
+        if may_wake:
             for uid in self._plans.due(lease.cluster_now, wall_s(), AT_ONCE):
                 self._wake(uid)
         seconds = self._plans.wait_s(lease.cluster_now, wall_s())
         if seconds is not None:
-            self._look_in(seconds if held else FENCED_S)
+            self._look_in(seconds if may_wake else FENCED_S)
 
     def _look_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -156,8 +156,8 @@ class Sleepers:
             wake = _wake(data) if data else Wake()
         except (RecordLost, msgspec.DecodeError) as error:
             log.info("%s is woken: %s", one.uid, error)  # an activation says what is wrong, and to whom
-            if self._all.get(one.uid) is one:
-                self._wake(one.uid)
+            if self._all.get(one.uid) is one and self._wake(one.uid) is None:
+                self.take(one.uid)  # nobody knows whose it is: when its row has come, it begins as any other
             return
         finally:
             self._site.store.close(record)

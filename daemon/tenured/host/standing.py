@@ -47,13 +47,22 @@ class Standing:
         self._letters = 0
         self._woken: asyncio.TimerHandle | None = None
 
-    def ready(self, found: boxes.Boxes, *, hurry: bool = True) -> None:
-        """It serves, and what it begins with is durable [ready_written]."""
+    @property
+    def settled(self) -> bool:
+        """It is Ready, and the registry knows it."""
+        return self.phase is Phase.READY and self.told is None
+
+    def was_ready(self, found: boxes.Boxes) -> None:
+        """It was Ready before, and all of this has been told."""
+        self.phase, self._letters = Phase.READY, len(found.letters)
+
+    def ready(self, found: boxes.Boxes, *, within_s: float = 0.0) -> None:
+        """It serves, and what it begins with is durable [ready_written]. `within_s`: how long that is no news yet."""
         self.trouble = ""
         if self.phase not in (Phase.READY, Phase.PAUSED):
             self.phase = Phase.READY
             if self.told is None:
-                self._reports.ready(self._uid, self._epoch, hurry=hurry)
+                self._reports.ready(self._uid, self._epoch, within_s=within_s)
             elif self._woken is None:
                 self._woken = asyncio.get_running_loop().call_later(WOKEN_S, self._report_woken)
         self.tell_boxes(found)

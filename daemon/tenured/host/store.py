@@ -1,4 +1,4 @@
-"""The embedded state store as a holder uses it: carries what `core.register.Owner` asks for, many records a frame,
+"""The embedded state store as a holder uses it: carries what `core.owner.Owner` asks for, many records a frame,
 over the links to the servers.
 
 All decisions are the owner's. Here: batching (one frame of a kind per server and loop turn), conversion to and from the
@@ -15,7 +15,9 @@ from functools import partial
 
 from tenure_proto.v1 import hostlink_pb2 as wire
 from tenure_proto.v1.common_pb2 import Version as WireVersion
-from tenured.core import register
+from tenured.core import cells, frames
+from tenured.core.owner import FIRST_EPOCH
+from tenured.core.peers import RETRY_NS
 from tenured.host.owned import OwnedRecord, OwnedRecords
 from tenured.host.stores import Record, RecordDeleted, RecordFenced, RecordLost, RecordUnreadable
 from tenured.transport.errors import TransportError
@@ -47,12 +49,12 @@ class Store(OwnedRecords):
         super().__init__(clock)
         self._links = links
         self._incarnation = incarnation
-        self._queued: dict[str, list[tuple[OwnedRecord, register.Request]]] = {}
+        self._queued: dict[str, list[tuple[OwnedRecord, frames.Request]]] = {}
         self._under_way: Counter[str] = Counter()
         self._view = 0
 
     def open(
-        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: register.Known | None = None
+        self, uid: str, epoch: int, *, expect_state: bool, bare: bool = False, known: frames.Known | None = None
     ) -> OwnedRecord:
         """Starts to seal the epoch, if it is not the first of its uid; many opened in one loop turn share a frame
         (protocol additions 6).
@@ -60,7 +62,7 @@ class Store(OwnedRecords):
         # While no server is connected the links know no view; one that asks under an older one asks for ever.
         self.view_may_have_changed()
         names = self._links.names
-        first = epoch == register.FIRST_EPOCH and not (expect_state or bare or known)  # [first_epoch]
+        first = epoch == FIRST_EPOCH and not (expect_state or bare or known)  # [first_epoch]
         owner = self.owner(
             uid, epoch, names, view=self._view, expect_state=expect_state, bare=bare, known=known, first=first
         )
@@ -69,7 +71,7 @@ class Store(OwnedRecords):
     async def keep_repeating(self) -> None:
         """Repeats what had no answer. Runs until cancelled."""
         while True:
-            await asyncio.sleep(register.RETRY_NS / 2 / 1e9)
+            await asyncio.sleep(RETRY_NS / 2 / 1e9)
             now = self._clock()
             for record in list(self._open):
                 if record.owner.busy:
@@ -99,14 +101,14 @@ class Store(OwnedRecords):
 
     # --- sending ------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, record: OwnedRecord, send: register.Send) -> None:
+    def _enqueue(self, record: OwnedRecord, send: frames.Send) -> None:
         self._queued.setdefault(send.server, []).append((record, send.request))
 
     def _flush(self) -> None:
         ready = [server for server in self._queued if self._under_way[server] < WINDOW]
         queued = {server: self._queued.pop(server) for server in ready}
         # Most often all servers get the same: then they get the same frames, made once.
-        made: dict[tuple[int, ...], list[tuple[list[tuple[OwnedRecord, register.Request]], wire.HostFrame]]] = {}
+        made: dict[tuple[int, ...], list[tuple[list[tuple[OwnedRecord, frames.Request]], wire.HostFrame]]] = {}
         for server, requests in queued.items():
             key = tuple(id(request) for _, request in requests)
             if key not in made:
@@ -135,7 +137,7 @@ class Store(OwnedRecords):
         future.add_done_callback(over)
 
     def _answered(
-        self, server: str, batch: list[tuple[OwnedRecord, register.Request]], done: asyncio.Future[wire.ServerFrame]
+        self, server: str, batch: list[tuple[OwnedRecord, frames.Request]], done: asyncio.Future[wire.ServerFrame]
     ) -> None:
         if done.cancelled() or done.exception() is not None:
             return  # the owner repeats
@@ -149,49 +151,47 @@ class Store(OwnedRecords):
                 self._dispatch(record, record.owner.answered(now, server, request, answer))
 
 
-_Kind = tuple[type[register.Request], int, bool]
+_Kind = tuple[type[frames.Request], int, bool]
 
 
-def _kind(request: register.Request) -> _Kind:
-    return type(request), request.view, isinstance(request, register.Seal) and request.bare
+def _kind(request: frames.Request) -> _Kind:
+    return type(request), request.view, isinstance(request, frames.Seal) and request.bare
 
 
-def _size(request: register.Request) -> int:
-    return sum(map(len, request.puts.values())) if isinstance(request, register.Write) else 64
+def _size(request: frames.Request) -> int:
+    return sum(map(len, request.puts.values())) if isinstance(request, frames.Write) else 64
 
 
-def _batches(requests: list[tuple[OwnedRecord, register.Request]]) -> list[list[tuple[OwnedRecord, register.Request]]]:
+def _batches(requests: list[tuple[OwnedRecord, frames.Request]]) -> list[list[tuple[OwnedRecord, frames.Request]]]:
     """Requests of one kind and view together, in order within a record (writes of one record are all of one kind)."""
-    batches: list[list[tuple[OwnedRecord, register.Request]]] = []
-    open_batch: dict[
-        tuple[type[register.Request], int, bool], tuple[list[tuple[OwnedRecord, register.Request]], int]
-    ] = {}
+    batches: list[list[tuple[OwnedRecord, frames.Request]]] = []
+    open_batch: dict[tuple[type[frames.Request], int, bool], tuple[list[tuple[OwnedRecord, frames.Request]], int]] = {}
     for item in requests:
         key = _kind(item[1])
         batch, size = open_batch.get(key, ([], 0))
         if not batch or len(batch) >= MAX_ITEMS or size + _size(item[1]) > MAX_BYTES:
-            batch, size = list[tuple[OwnedRecord, register.Request]](), 0
+            batch, size = list[tuple[OwnedRecord, frames.Request]](), 0
             batches.append(batch)
         batch.append(item)
         open_batch[key] = (batch, size + _size(item[1]))
     return batches
 
 
-def _frame(batch: list[tuple[OwnedRecord, register.Request]], incarnation: str) -> wire.HostFrame:
+def _frame(batch: list[tuple[OwnedRecord, frames.Request]], incarnation: str) -> wire.HostFrame:
     view = batch[0][1].view
-    seals = [wire.SealItem(uid=each.uid, epoch=each.epoch) for _, each in batch if isinstance(each, register.Seal)]
+    seals = [wire.SealItem(uid=each.uid, epoch=each.epoch) for _, each in batch if isinstance(each, frames.Seal)]
     if seals:
         first = batch[0][1]
-        full = not (isinstance(first, register.Seal) and first.bare)
+        full = not (isinstance(first, frames.Seal) and first.bare)
         return wire.HostFrame(seal=wire.SealMany(view=view, items=seals, with_records=full, incarnation=incarnation))
-    writes = [_write_item(each) for _, each in batch if isinstance(each, register.Write)]
+    writes = [_write_item(each) for _, each in batch if isinstance(each, frames.Write)]
     if writes:
         return wire.HostFrame(write=wire.WriteMany(view=view, items=writes, incarnation=incarnation))
     uids = [each.uid for _, each in batch]
     return wire.HostFrame(read=wire.ReadMany(view=view, uids=uids, incarnation=incarnation))
 
 
-def _write_item(write: register.Write) -> wire.WriteItem:
+def _write_item(write: frames.Write) -> wire.WriteItem:
     return wire.WriteItem(
         uid=write.uid,
         version=_to_wire(write.version),
@@ -201,38 +201,38 @@ def _write_item(write: register.Write) -> wire.WriteItem:
     )
 
 
-def _to_wire(version: register.Version) -> WireVersion:
+def _to_wire(version: cells.Version) -> WireVersion:
     return WireVersion(epoch=version.epoch, seq=version.seq)
 
 
-def _from_wire(version: WireVersion) -> register.Version:
-    return register.Version(version.epoch, version.seq)
+def _from_wire(version: WireVersion) -> cells.Version:
+    return cells.Version(version.epoch, version.seq)
 
 
-_VERDICTS: Mapping[wire.StoreVerdict.ValueType, register.Verdict] = {
-    wire.STORE_VERDICT_OK: register.Verdict.OK,
-    wire.STORE_VERDICT_FENCED: register.Verdict.FENCED,
-    wire.STORE_VERDICT_STALE: register.Verdict.STALE,
-    wire.STORE_VERDICT_NEED_BASE: register.Verdict.NEED_BASE,
-    wire.STORE_VERDICT_JOINING: register.Verdict.JOINING,
-    wire.STORE_VERDICT_OTHER_VIEW: register.Verdict.OTHER_VIEW,
-    wire.STORE_VERDICT_DELETED: register.Verdict.DELETED,
-    wire.STORE_VERDICT_BEHIND: register.Verdict.BEHIND,
-    wire.STORE_VERDICT_TOO_LARGE: register.Verdict.TOO_LARGE,
-    wire.STORE_VERDICT_FAILED: register.Verdict.FAILED,
+_VERDICTS: Mapping[wire.StoreVerdict.ValueType, cells.Verdict] = {
+    wire.STORE_VERDICT_OK: cells.Verdict.OK,
+    wire.STORE_VERDICT_FENCED: cells.Verdict.FENCED,
+    wire.STORE_VERDICT_STALE: cells.Verdict.STALE,
+    wire.STORE_VERDICT_NEED_BASE: cells.Verdict.NEED_BASE,
+    wire.STORE_VERDICT_JOINING: cells.Verdict.JOINING,
+    wire.STORE_VERDICT_OTHER_VIEW: cells.Verdict.OTHER_VIEW,
+    wire.STORE_VERDICT_DELETED: cells.Verdict.DELETED,
+    wire.STORE_VERDICT_BEHIND: cells.Verdict.BEHIND,
+    wire.STORE_VERDICT_TOO_LARGE: cells.Verdict.TOO_LARGE,
+    wire.STORE_VERDICT_FAILED: cells.Verdict.FAILED,
 }
 
 
-def _verdict(value: wire.StoreVerdict.ValueType) -> register.Verdict:
+def _verdict(value: wire.StoreVerdict.ValueType) -> cells.Verdict:
     """An unknown verdict, of a newer server, is a refusal: nothing may be built on it."""
-    return _VERDICTS.get(value, register.Verdict.FAILED)
+    return _VERDICTS.get(value, cells.Verdict.FAILED)
 
 
-def _answers(frame: wire.ServerFrame) -> list[register.Answer]:
+def _answers(frame: wire.ServerFrame) -> list[frames.Answer]:
     match frame.WhichOneof("body"):
         case "sealed":
             return [
-                register.Sealed(
+                frames.Sealed(
                     verdict=_verdict(item.verdict),
                     sealed=item.sealed,
                     version=_from_wire(item.version),
@@ -243,7 +243,7 @@ def _answers(frame: wire.ServerFrame) -> list[register.Answer]:
             ]
         case "written":
             return [
-                register.Written(
+                frames.Written(
                     verdict=_verdict(item.verdict),
                     sealed=item.sealed,
                     version=_from_wire(item.version),
@@ -253,7 +253,7 @@ def _answers(frame: wire.ServerFrame) -> list[register.Answer]:
             ]
         case "records":
             return [
-                register.Record(version=_from_wire(item.version), entries=dict(item.entries))
+                frames.Record(version=_from_wire(item.version), entries=dict(item.entries))
                 for item in frame.records.items
             ]
         case _:

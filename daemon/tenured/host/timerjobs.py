@@ -8,11 +8,10 @@ import tenure_link
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import boxes, turns
 from tenured.core.journals import Owed
-from tenured.core.signals import Verdict
-from tenured.host.jobs import SIGNAL_TURN_S, Job
+from tenured.host.jobs import SIGNAL_TURN_S, OwnJob, dead_letter
 
 
-class TimerJob(Job):
+class TimerJob(OwnJob):
     """A run that the agent's state plans."""
 
     ends_in_letter = True
@@ -24,30 +23,18 @@ class TimerJob(Job):
         self.label = due.name
         self.caller = "timer"
         self.key = f"timer/{due.name}"
-        self.over = False
         self._dropped = dropped
-        self._deadline_ns = 0
-
-    @property
-    def answered(self) -> bool:
-        """See Job."""
-        return self.over
-
-    @property
-    def deadline_ns(self) -> int:
-        """Of the turn that runs."""
-        return self._deadline_ns
 
     def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
         """See Job."""
-        self._deadline_ns = boot_ns() + int(SIGNAL_TURN_S * 1e9)
+        self.deadline_ns = boot_ns() + int(SIGNAL_TURN_S * 1e9)
         return tenure_link.Turn(
             turn=number,
             uid=uid,
             kind="timer",
             method=self.due.name,
             arguments=b"" if self.poisoned is None else b"skip",
-            deadline_ns=self._deadline_ns,
+            deadline_ns=self.deadline_ns,
             caller=f"timer {self.due.name}",
             at=self.due.at,
             now=now,
@@ -77,27 +64,12 @@ class TimerJob(Job):
         """Its plan is in the state: taken off, or moved on, by the turn itself [timer_in_commit, cron_in_commit]."""
         draft.boxes.forget_tries(self.key)
 
-    def released(self, reply: bytes) -> None:  # noqa: ARG002 - as above
-        """See Job."""
-        self.over = True
-
-    def cut_off(self, code: str, message: str) -> None:  # noqa: ARG002 - as above
+    def cut_off(self, code: str, message: str) -> None:
         """See Job: the plan stands, and is run later, or by whoever holds the agent next."""
         if not self.over:
-            self.over = True
+            super().cut_off(code, message)
             self._dropped()
 
     def letter(self, agent: str, fault: tenure_link.Fault) -> boxes.Letter:
         """What is left of it when it has failed for the last time."""
-        return boxes.Letter(
-            at=wall_s(),
-            side=boxes.Side.RECEIVER,
-            verdict=str(Verdict.NOT_APPLIED),
-            what=f"timer {self.due.name}",
-            source=agent,
-            to=agent,
-            code=fault.code,
-            message=fault.message,
-            details=fault.details[:4096],
-            attempts=self.attempts,
-        )
+        return dead_letter(self, fault, what=f"timer {self.due.name}", source=agent, to=agent)

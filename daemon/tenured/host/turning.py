@@ -18,19 +18,21 @@ from functools import partial
 import tenure_link
 from tenured.clocks import boot_ns
 from tenured.core import endings
-from tenured.host.committing import NO_ROOM_S, Commits
+from tenured.host.committing import Commits
 from tenured.host.flights import Flight
 from tenured.host.jobs import CallJob, Job, Stage, enqueue
 from tenured.host.judging import Judge
 from tenured.host.ledger import Ledger
+from tenured.host.lineup import Lineup
 from tenured.host.outgoing import Outgoing
 from tenured.host.owing import Owing
 from tenured.host.queries import Queries
+from tenured.host.retrying import Retries
 from tenured.host.site import Site
 from tenured.host.stores import RecordLost
 from tenured.host.stuck import Watchdog
+from tenured.host.suspects import Suspects
 from tenured.host.telling import Telling
-from tenured.host.waitlist import Waitlist
 from tenured.host.worker import Worker, WorkerLost
 
 AHEAD = 64
@@ -44,12 +46,9 @@ class Turns:
         self.ledger = ledger
         self.used_ns = boot_ns()
         """When something was asked last."""
-        self.flights: Waitlist[Flight] = Waitlist()
-        self.suspects: Waitlist[Job] = Waitlist()
-        """Were running when their worker ended: to be tried alone (protocol 3, poison)."""
-        self.accepting = False
-        """A turn has come to its first step: nothing begins until it is known to be owed."""
-        self.worker: Worker | None = None
+        self.lineup = Lineup(telling.uid, judge)
+        self.suspects = Suspects()
+        self.retries = Retries(telling, judge, self.lineup, self._take_first)
         self.on_committed: Callable[[tuple[tenure_link.Due, ...] | None], None] = lambda _: None
         self.owing = Owing(site.lease, lambda: ledger.book, self._take_first, judge.guard)
         self._site = site
@@ -59,12 +58,9 @@ class Turns:
         self._guard.on_defect = self.lost
         self._commits = Commits(site, telling, ledger, judge, outgoing, self.owing, self)
         self._queries = Queries(site, telling, judge, self.pump)
-        self._watchdog = Watchdog(self._running, self._kill, self._guard)
-        self._queue: Waitlist[Job] = Waitlist()
+        self._watchdog = Watchdog(self.lineup.running, self._kill, self._guard)
         self._over: asyncio.Future[None] | None = None
         self._only: Job | None = None
-        self._in_doubt: list[Job] = []
-        """The suspects of a worker that is lost, until it is known what had begun there."""
         self._pumping = self._stopping = self._closing = self._lingers = False
 
     # --- what is asked ------------------------------------------------------------------------------------------------
@@ -73,18 +69,25 @@ class Turns:
     def waiting(self) -> int:
         """Jobs whose turns have not ended."""
         asides = len(self._commits.asides)
-        return len(self._queue) + len(self.flights) + asides + self._judge.parked + self.owing.waiting
+        lined_up = len(self.lineup.queue) + len(self.lineup.flights)
+        return lined_up + asides + self._judge.parked + self.owing.waiting
 
     @property
     def busy(self) -> bool:
         """Something is under way."""
-        under_way = self.flights or self._commits.asides or self._commits.landing is not None
+        under_way = self.lineup.flights or self._commits.asides or self._commits.landing is not None
         return bool(under_way or self._queries.busy)
 
     @property
     def idle(self) -> bool:
         """Nothing is asked, nothing under way, and nothing owed: neither the end of a turn nor the run of a signal."""
-        return not (self.busy or self._queue or self._judge.parked or self.suspects or self.owing.owes)
+        return not (self.busy or self.lineup.queue or self._judge.parked or self.suspects or self.owing.owes)
+
+    @property
+    def accepting(self) -> bool:
+        """A turn has come to its first step: nothing begins until it is known to be owed. It is the last one."""
+        flights = self.lineup.flights
+        return self._commits.accepting or (bool(flights) and flights[-1].accepts)
 
     @property
     def has_ended(self) -> bool:
@@ -96,7 +99,7 @@ class Turns:
     @property
     def may_rest(self) -> bool:
         """Nothing is asked and nothing under way; a turn that is owed waits."""
-        asked = self._queue or self._queries.waiting or self._judge.parked or self.suspects or self.owing.waiting
+        asked = self.lineup.queue or self._queries.waiting or self._judge.parked or self.suspects or self.owing.waiting
         return not (self.busy or asked or self.owing.runs)
 
     def rest(self) -> None:
@@ -111,23 +114,29 @@ class Turns:
             self._guard(self._ask)(job)
             return
         if first:
-            self._queue.appendleft(job)
+            self.lineup.queue.appendleft(job)
         else:
-            enqueue(self._queue, job)
+            enqueue(self.lineup.queue, job)
         self._guard(self.pump)()
 
     def refuse_all(self, code: str, message: str, *, queued_only: bool = False) -> None:
         """Answer everything that has not begun; unless `queued_only`, also what has."""
-        jobs: list[Job] = [*self._queue, *self._judge.take_parked(), *self._queries.waited(), *self.owing.stop()]
-        self._queue.clear()
+        lineup = self.lineup
+        jobs: list[Job] = [*lineup.queue, *self._judge.take_parked(), *self._queries.waited(), *self.owing.stop()]
+        lineup.queue.clear()
         if not queued_only:
-            jobs += [flight.job for flight in (*self._commits.writing, *self.flights, *self._commits.asides)]
+            jobs += [flight.job for flight in (*self._commits.writing, *lineup.flights, *self._commits.asides)]
             jobs += [*self._queries.lost(), *self.suspects]
-            self.flights.clear()
+            lineup.flights.clear()
             self._commits.asides.clear()
             self.suspects.clear()
         for job in jobs:
             job.cut_off(code, message)
+
+    def dissolve(self) -> None:
+        """See Parts."""
+        self._guard.on_defect = _nothing
+        del self.owing, self.retries, self._commits, self._queries, self._watchdog
 
     # --- a time in a worker's memory -------------------------------------------------------------------------------
 
@@ -139,7 +148,7 @@ class Turns:
         if self._judge.lost is not None:
             raise self._judge.lost
         over = self._over = asyncio.get_running_loop().create_future()
-        self.worker, self._only = worker, only
+        self.lineup.worker, self._only = worker, only
         worker.on_lost[self._lost] = None
         try:
             if worker.lost:
@@ -155,7 +164,7 @@ class Turns:
         finally:
             self._watchdog.stop()
             worker.on_lost.pop(self._lost, None)
-            self.worker = self._only = self._over = None
+            self.lineup.worker = self._only = self._over = None
 
     async def close_down(self, linger_s: float) -> None:
         """Of an agent that `has_ended`: until nothing is left that anybody may want, and for so many seconds at least.
@@ -170,7 +179,7 @@ class Turns:
         self._closing, self._lingers = True, linger_s > 0
         timer = loop.call_later(linger_s, self._guard(self._lingered))
         for job in (*self.suspects, *self._queries.waited(), *self._judge.take_parked()):
-            self._queue.append(job)
+            self.lineup.queue.append(job)
         self.suspects.clear()
         self._guard(self.pump)()
         try:
@@ -186,9 +195,9 @@ class Turns:
     def stop_serving(self) -> None:
         """Begin nothing more, and end `serve` once what runs has ended and is written."""
         self._stopping = True
-        running = next((at for at, flight in enumerate(self.flights) if flight.done is None), len(self.flights))
-        if running + 1 < len(self.flights):
-            self.cut(self.flights[running + 1], keep=True)
+        running = next((flight for flight in self.lineup.flights if flight.done is None), None)
+        if running is not None:
+            self.lineup.cut_behind(running)
         self._guard(self.pump)()
 
     async def settled(self) -> None:
@@ -203,7 +212,8 @@ class Turns:
     def _serves(self) -> bool:
         """The worker is there, or none is needed, and `serve` has not ended: what is asked now is for it."""
         over = self._over is None or self._over.done()
-        return (self._closing or (self.worker is not None and not self.worker.lost)) and not over
+        worker = self.lineup.worker
+        return (self._closing or (worker is not None and not worker.lost)) and not over
 
     def _end(self, error: BaseException | None = None) -> None:
         if self._over is not None and not self._over.done():
@@ -214,51 +224,35 @@ class Turns:
 
     def _lost(self) -> None:
         """The worker is gone, with every draft: what was sent first is a suspect, the rest begins anew."""
-        worker, running = self.worker, self._running()
-        flights, self.flights = list(self.flights), Waitlist[Flight]()
-        self.accepting = False
-        again: list[Job] = []
-        self._in_doubt = []
-        for flight in flights:
-            flight.cut = True
-            if flight is running and not flight.job.answered:
-                self.ended(flight.job)
-                self._in_doubt.append(flight.job)
-            else:
-                again.append(flight.job)
-        self.requeue(*again)
-        self._in_doubt += self._queries.lost()
-        self.suspects += self._in_doubt
+        worker = self.lineup.worker
+        doubted, again = self.lineup.undrafted()
+        inbox = self.suspects.take_inbox() if again else []  # what was accepted first runs first [inbox_order]
+        self.lineup.requeue(*again, *inbox)
+        self.suspects.doubt(doubted, self._queries.lost())
         self._end(WorkerLost(f"worker {worker.pid if worker is not None else 0} is gone"))
 
     def acquit(self, begun: frozenset[int] | None) -> None:
-        """The worker is dead, and this had begun there (None: all of it, maybe): the rest of what it was sent did not
-        end it, and begins anew, as if it had not been sent (protocol 3, poison [note_first]).
+        """The worker is dead, and this had begun there, as far as is known: what had not begins anew, as if it had not
+        been sent (protocol 3, poison [note_first]).
         """
-        doubted, self._in_doubt = self._in_doubt, []
-        if begun is None:
-            return
-        for job in doubted:
-            if job.sent_as in begun or job not in self.suspects:
-                continue
-            self.suspects.remove(job)
+        for job in self.suspects.acquit(begun):
             if isinstance(job, CallJob) and job.kind == "query":
                 job.stage = Stage.QUEUED
                 self._queries.wait(job)
             else:
-                self.requeue(job)
+                self.lineup.requeue(job)
 
     def lost(self, error: BaseException) -> None:
         """Nothing can be written any more: another holder has taken over, or a defect of ours."""
         fenced = isinstance(error, RecordLost)
         code = "Fenced" if fenced else "Internal"
         why = f"another holder has taken over: {error}" if fenced else "a defect of the host ended the activation"
-        for flight in (*self._commits.writing, *self.flights):
+        for flight in (*self._commits.writing, *self.lineup.flights):
             flight.cut = True
             if not flight.silent:
                 flight.job.cut_off(code, why)
         self._commits.writing = []
-        self.flights.clear()
+        self.lineup.flights.clear()
         self._judge.lost = self._judge.lost or error
         self._end(error)
 
@@ -273,9 +267,9 @@ class Turns:
             if not self._stopping:
                 self._feed()
             self._commits.write()
-            if not self._stopping and not self.accepting:
+            if not self._stopping:
                 self._feed()  # what a write has taken back
-            if not (self.flights or self._commits.asides or self._commits.landing) and self._has_ended():
+            if not (self.lineup.flights or self._commits.asides or self._commits.landing) and self._has_ended():
                 self._end()
         except RecordLost as error:
             self.lost(error)
@@ -287,20 +281,23 @@ class Turns:
         if self._queries.busy:
             return False
         if self._only is not None:
-            return self._only not in self._queue
+            return self._only not in self.lineup.queue
         if self._closing:
             return self._stopping or (not self._lingers and endings.settled(self.ledger.book.boxes))
         return bool(self.suspects) or self._stopping or self.has_ended
 
     def _feed(self) -> None:
-        while self._queue and not self.accepting and len(self.flights) + len(self._commits.writing) < AHEAD:
-            if self._commits.closing or (self.flights and self.flights[-1].closes):
+        queue, flights = self.lineup.queue, self.lineup.flights
+        if not queue or self.accepting:
+            return
+        while queue and len(flights) + len(self._commits.writing) < AHEAD:
+            if self._commits.closing or (flights and flights[-1].closes):
                 return
             if self.suspects and self._only is None:
                 return  # first what is under way ends, then they are tried
-            job = self._queue.popleft()
+            job = queue.popleft()
             if self._only is not None and job is not self._only:
-                self._queue.appendleft(job)
+                queue.appendleft(job)
                 return
             try:
                 self._try(job)
@@ -325,8 +322,8 @@ class Turns:
             aside = self.ledger.book.journal.owed is not None
             flight = Flight(job, 0, done=tenure_link.TurnDone(0, reply=b""), letter=job.poisoned, aside=aside)
             flight.pauses = job.poisoned is not None and self._judge.pauses(job)
-            (self._commits.asides if aside else self.flights).append(flight)
-        elif (worker := self.worker) is None:
+            (self._commits.asides if aside else self.lineup.flights).append(flight)
+        elif (worker := self.lineup.worker) is None:
             job.cut_off("NotReady", "the agent is in no worker")
             return
         else:
@@ -336,32 +333,33 @@ class Turns:
             frame = job.frame(number, self._telling.uid, self._site.lease.cluster_now)
             done, progress = self._guard(self._done), self._guard(self._progress)
             worker.ask(frame, partial(done, flight), partial(progress, flight))
-            self.flights.append(flight)
+            self.lineup.flights.append(flight)
         self._judge.begun(job)
         job.stage = Stage.RUNNING
         if job.needs_worker:
             self._watchdog.watch()
 
-    def _running(self) -> Flight | None:
-        return next((flight for flight in self.flights if flight.done is None and flight.number), None)
-
     def _kill(self, why: str) -> None:
-        if self.worker is not None:
-            self._site.pool.kill(self.worker, f"{self._telling.agent} {why}")
+        if (worker := self.lineup.worker) is not None:
+            self._site.pool.kill(worker, f"{self._telling.agent} {why}")
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def _done(self, flight: Flight, done: tenure_link.TurnDone) -> None:
         if flight.cut:
             return
+        if flight.accepts and flight.job.stage is Stage.WRITTEN:
+            # Its caller's time was over while its acceptance was being written. It has done nothing, is owed by then,
+            # with a time of its own, and begins anew (protocol 9, rule 1 [accept_runs]).
+            flight.cut = True
+            self.lineup.flights.remove(flight)
+            return
         flight.done = done
         self._site.metrics.turn_seconds.observe((boot_ns() - flight.began_ns) / 1e9)
         if done.fault is not None:
-            self._failed(flight, done, done.fault)
-        if flight.closes and flight in self.flights:  # it takes none along: they are judged once it is committed
-            later = self.flights.index(flight) + 1
-            if later < len(self.flights):
-                self.cut(self.flights[later], keep=True)
+            self.retries.failed(flight, done, done.fault)
+        if flight.closes and flight in self.lineup.flights:
+            self.lineup.cut_behind(flight)  # it takes none along: they are judged once it is committed
         self.pump()
 
     def _progress(self, flight: Flight, progress: tenure_link.Progress) -> None:
@@ -369,79 +367,14 @@ class Turns:
         if flight.cut:
             return
         flight.progress = progress
-        if progress.entry is None:
-            self.accepting = True
-            later = self.flights.index(flight) + 1
-            if later < len(self.flights):
-                self.cut(self.flights[later], keep=True)
+        if flight.accepts:
+            self.lineup.cut_behind(flight)
         self.pump()
 
-    def _failed(self, flight: Flight, done: tenure_link.TurnDone, fault: tenure_link.Fault) -> None:
-        """A failure in user code. The draft is as the turn found it, but for what its class makes of the failure."""
-        self._telling.failed(fault)
-        job = flight.job
-        if flight.progress is not None and flight.progress.entry is None:
-            self.accepting = False  # it has ended before it was accepted
-        retry_s = self._judge.failed(job, fault)
-        if done.stop is not None:
-            retry_s = None  # its class ends the agent for it
-        if retry_s is None and job.planned and done.state is None:  # its plan is still in the state
-            retry_s = 0.0 if job.poisoned is None else NO_ROOM_S
-            job.poisoned, job.needs_worker = job.poisoned or fault, True
-        if retry_s is None and job.ends_in_letter:
-            flight.letter, flight.pauses = fault, done.stop is None and self._judge.pauses(job)
-            return
-        if retry_s is not None:
-            # What ran on this draft may include later signals of the same sender, which must not overtake it [prev].
-            self.cut(flight, keep=False)
-            self.park(job, retry_s)
-            return
-        if done.state is not None or done.sends or done.stop is not None:
-            flight.silent = True
-        else:
-            self.flights.remove(flight)
-        self.ended(job)
-        job.refuse(fault.code, fault.message)
-
-    def park(self, job: Job, seconds: float) -> None:
-        """See Runner."""
-        job.stage = Stage.QUEUED
-        self._judge.park(job, seconds, self._guard(self._unpark))
-
-    def _unpark(self, jobs: Iterable[Job]) -> None:
-        self._take_first(list(jobs))
-
-    def _take_first(self, jobs: list[Job]) -> None:
+    def _take_first(self, jobs: Iterable[Job]) -> None:
         """In this order, before all others."""
-        self._queue.extendleft(reversed(jobs))
+        self.lineup.put_first(list(jobs))
         self.pump()
-
-    def cut(self, flight: Flight, *, keep: bool) -> None:
-        """This turn and all later ones did not happen; they go back to the queue, this one only to be kept."""
-        at = self.flights.index(flight)
-        gone = [self.flights.pop() for _ in range(len(self.flights) - at)][::-1]
-        for one in gone:
-            one.cut = True
-        if not keep:
-            self.ended(flight.job)
-        self.requeue(*(one.job for one in gone if one is not flight or keep))
-        numbers = [one.number for one in gone if one.number]
-        if numbers and self.worker is not None:
-            for number in numbers:
-                self.worker.forget(number)
-            self.worker.drop(min(numbers), self._telling.uid)
-
-    def ended(self, job: Job) -> None:
-        """Its turn is settled: repetitions of it may be judged."""
-        self._queue.extendleft(self._judge.ended(job))
-
-    def requeue(self, *jobs: Job) -> None:
-        """Put them before all others, in this order, as if they had not begun."""
-        for job in reversed(jobs):
-            self.ended(job)
-            if not job.answered:
-                job.stage = Stage.QUEUED
-                self._queue.appendleft(job)
 
     # --- queries ------------------------------------------------------------------------------------------------------
 
@@ -456,7 +389,7 @@ class Turns:
             self._ask(query)
 
     def _ask(self, job: CallJob) -> None:
-        worker = self.worker
+        worker = self.lineup.worker
         if self.ledger.first is not None:
             self._queries.wait(job)
             self.write_first()
@@ -464,3 +397,6 @@ class Turns:
             self._queries.wait(job)
         else:
             self._queries.ask(worker, job)
+
+
+def _nothing(_: Exception) -> None: ...

@@ -1,8 +1,12 @@
-"""Keeps the mirror: one watch of any server, resumed by revision, from another server when it is lost."""
+"""Keeps the mirror: one watch of any server, resumed by revision, from another server when it is lost.
+
+It comes on the link to that server; by a stream of gRPC from one that is older, or where there is no link.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 
@@ -12,7 +16,11 @@ from tenured.host.mirror import Mirror
 from tenured.transport.backoff import Reconnect
 from tenured.transport.errors import TransportError
 from tenured.transport.registry import watch
+from tenured.transport.serverlinks import ServerLinks
 from tenured.transport.tls import TlsFiles
+
+LINK_S = 1.0
+"""How long a link to the server may take to stand, before it is asked by gRPC."""
 
 log = logging.getLogger("tenured.host.watch")
 
@@ -30,12 +38,14 @@ class Watcher:
         files: TlsFiles,
         mirror: Mirror,
         on_batch: Callable[[WatchBatch], None],
+        links: ServerLinks | None = None,
     ) -> None:
         self._cluster = cluster
         self._servers = list(servers.items())
         self._files = files
         self._mirror = mirror
         self._on_batch = on_batch
+        self._links = links
 
     async def run(self, first: str | None = None) -> None:
         """Runs until cancelled. `first`: the server to begin with."""
@@ -55,16 +65,20 @@ class Watcher:
             await reconnect.pause()
 
     async def _follow(self, name: str, address: str, reconnect: Reconnect) -> None:
-        expected = Identity(self._cluster, Role.SERVER, name).dns_name
         request = WatchRequest(
             from_revision=self._mirror.revision if self._mirror.synced else 0, kinds=["agents", "hosts"]
         )
-        # An iterator of our own gRPC call: dropping it ends the call.
-        stream = watch(address, expected, self._files, request)
-        while True:
-            async with asyncio.timeout(SILENCE_LIMIT_S):
-                batch = await anext(stream, None)
-            if batch is None:
-                return
-            reconnect.succeeded()
-            self._on_batch(batch)
+        links = self._links
+        if links is not None and await links.reached(name, LINK_S) and links.watches(name):
+            stream = links.watch(name, request)
+        else:
+            expected = Identity(self._cluster, Role.SERVER, name).dns_name
+            stream = watch(address, expected, self._files, request)
+        async with contextlib.aclosing(stream):
+            while True:
+                async with asyncio.timeout(SILENCE_LIMIT_S):
+                    batch = await anext(stream, None)
+                if batch is None:
+                    return
+                reconnect.succeeded()
+                self._on_batch(batch)

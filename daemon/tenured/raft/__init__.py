@@ -3,7 +3,7 @@
 Belongs here: the replicated log, elections, the write-ahead log and its disk. Does not: gRPC, the registry, any
 meaning of a command. Layers, each knowing only those below it:
 
-    consensus            the event loop, futures, the writer's thread
+    consensus            the event loop, the writer's thread; answers: the futures of callers; threads: who writes
     engine               all rules in one object, sans I/O
     rejoin > elections > replication > compaction > commands     one concern each
     core                 the seam to PySyncObj; docs/adr/0006

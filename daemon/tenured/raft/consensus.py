@@ -11,9 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
-from typing import Protocol
 
+from tenured.raft.answers import Answers, Submit, of_many, of_one
 from tenured.raft.core import Seams, check_version
 from tenured.raft.engine import Engine
 from tenured.raft.files import DiskFiles, Files
@@ -27,13 +26,13 @@ from tenured.raft.interface import (
     Role,
     SnapshotStatus,
     StateMachine,
-    Unknown,
 )
-from tenured.raft.journal import Journal, RecordSink
+from tenured.raft.journal import Journal
 from tenured.raft.opening import Found, open_storage, restoring
 from tenured.raft.outbox import Outbox
-from tenured.raft.snapfiles import SnapshotStore, Worker
+from tenured.raft.snapfiles import SnapshotStore
 from tenured.raft.snapshots import Snapshots
+from tenured.raft.threads import LogThread, SnapshotThread
 from tenured.raft.wal import Log
 from tenured.raft.worker import SnapshotWorker
 from tenured.raft.writer import LogWriter
@@ -47,28 +46,6 @@ TURN_BUDGET_S = 0.003
 HAND_OVER_S = 1.0
 """How long `stop` waits for somebody else to lead."""
 HAND_OVER_RETRY_S = 0.05
-
-Submit = Callable[[Callable[[Outcome], None]], None]
-
-
-class LogThread(RecordSink, Protocol):
-    """Who writes the log."""
-
-    def flush(self) -> None:
-        """The turn is over: what it appended may be written."""
-        ...
-
-    def close(self) -> None:
-        """Write and sync what is queued, and end. Blocks."""
-        ...
-
-
-class SnapshotThread(Worker, Protocol):
-    """Who writes snapshots."""
-
-    def close(self) -> None:
-        """End soon. Blocks."""
-        ...
 
 
 class Consensus:
@@ -109,7 +86,7 @@ class Consensus:
         self._kicked = False
         self._put_off = False
         self._telling: asyncio.TimerHandle | None = None
-        self._waiting: set[asyncio.Future[Outcome]] = set()
+        self._answers = Answers()
         self._barrier: asyncio.Future[Outcome] | None = None
         self._stopping = False  # no new proposals
         self._silent = False  # no more turns
@@ -197,7 +174,7 @@ class Consensus:
         if self._files is not None:
             self._files.close()
         self._engine = None
-        self._give_up("this server is stopping")
+        self._answers.give_up("this server is stopping")
 
     async def _hand_over(self) -> None:
         if self._engine is None or not self._config.peers or not self.role().is_leader:
@@ -226,14 +203,7 @@ class Consensus:
         engine = self._engine
         if engine is None or self._stopping or self._failed is not None:
             return NotApplied(self._why_not())
-        future = self._submit(lambda answer: engine.propose(command, answer, term))
-        late = Unknown(f"no answer within {timeout_s:g} s")
-        timer = asyncio.get_running_loop().call_later(timeout_s, _settle, future, late)
-        try:
-            return await future
-        finally:
-            timer.cancel()
-            future.cancel()  # nobody waits any more; an answer that comes later is dropped
+        return await of_one(self._submit(lambda answer: engine.propose(command, answer, term)), timeout_s)
 
     async def barrier(self, timeout_s: float) -> Outcome:
         """A read of the local state after Applied sees every write acknowledged before the call, on any server.
@@ -245,7 +215,7 @@ class Consensus:
             return NotApplied(self._why_not())
         if self._barrier is None:
             self._barrier = self._submit(engine.barrier)
-        return await self._wait(self._barrier, timeout_s)
+        return await of_many(self._barrier, timeout_s)
 
     def role(self) -> Role:
         """How this server stands now. Before `start`, after `stop` and after a failure: no leader, not ready."""
@@ -272,17 +242,9 @@ class Consensus:
         return "this server is stopping" if self._stopping else "this server has not started"
 
     def _submit(self, submit: Submit) -> asyncio.Future[Outcome]:
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-        self._waiting.add(future)
-        future.add_done_callback(self._waiting.discard)
-        submit(partial(_settle, future))
+        future = self._answers.ask(submit)
         self._kick()
         return future
-
-    async def _wait(self, future: asyncio.Future[Outcome], timeout_s: float) -> Outcome:
-        done, _ = await asyncio.wait((future,), timeout=timeout_s)  # leaves the future alone: others may share it
-        return future.result() if done else Unknown(f"no answer within {timeout_s:g} s")
 
     # ---- the transport -------------------------------------------------------------------------------------------
 
@@ -424,16 +386,6 @@ class Consensus:
         logger.critical("%s takes no further part in consensus: %s", self._config.name, error, exc_info=error)
         if self._engine is not None:
             self._engine.outbox.clear()
-        self._give_up(f"this server has failed: {error}")
+        self._answers.give_up(f"this server has failed: {error}")
         if self.on_fatal is not None:
             self.on_fatal(error)
-
-    def _give_up(self, reason: str) -> None:
-        for future in list(self._waiting):
-            _settle(future, Unknown(reason))
-
-
-def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    """The first answer counts."""
-    if not future.done():
-        future.set_result(outcome)

@@ -9,16 +9,16 @@ from typing import Protocol, TypeVar
 
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1 import common_pb2, registry_pb2
-from tenured.core import commands, model, results
+from tenured.core import agentspec, commands, model, results
 from tenured.raft import COMMAND_LIMIT, Applied, NotApplied, Outcome
 from tenured.raft import Role as RaftRole
-from tenured.server import rows
+from tenured.server import fromwire, rows
 from tenured.server.asking import Asking
 from tenured.server.replica import Replica, cannot_tell
 from tenured.server.watching import WatchHub
 from tenured.transport.serving import EncodedStream, Invalid, Refusal, Unserved
 
-T = TypeVar("T", model.AgentSpec, str)
+T = TypeVar("T", agentspec.AgentSpec, str)
 
 COMMAND_TIMEOUT_S = 10.0
 _BARRIER_S = 1.0
@@ -54,13 +54,17 @@ class Api:
         consensus: Consensus,
         hub: WatchHub,
         describe: Callable[[], registry_pb2.StatusResponse],
+        changes_address: Callable[[], str] = str,
     ) -> None:
-        """`describe`: what of the status is not in the registry or in consensus (see `status`)."""
+        """`describe`: what of the status is not in the registry or in consensus (see `status`). `changes_address`:
+        host:port where the leader takes changes by framed TLS; empty: not known.
+        """
         self._cluster = cluster
         self._replica = replica
         self._consensus = consensus
         self._hub = hub
         self._describe = describe
+        self._changes_address = changes_address
         asking = Asking(replica, consensus)
         self.lookup, self.failovers = asking.lookup, asking.failovers
         self.confirm_failover = asking.confirm_failover
@@ -73,9 +77,9 @@ class Api:
     ) -> registry_pb2.ApplyAgentsResponse:
         """Create or change rows; each is answered on its own."""
         door = _door(peer, request.managed_by)
-        specs = [rows.spec_from(spec) for spec in request.agents]
+        specs = [fromwire.spec_from(spec) for spec in request.agents]
 
-        def command(part: Sequence[model.AgentSpec], command_id: str) -> commands.Command:
+        def command(part: Sequence[agentspec.AgentSpec], command_id: str) -> commands.Command:
             return commands.ApplyAgents(
                 command_id=command_id,
                 wall=time.time(),
@@ -88,7 +92,9 @@ class Api:
         for start in range(0, len(answers), _ROUTES_A_TURN):
             self._add_routes(answers[start : start + _ROUTES_A_TURN])
             await asyncio.sleep(0)
-        return registry_pb2.ApplyAgentsResponse(results=answers, revision=revision)
+        return registry_pb2.ApplyAgentsResponse(
+            results=answers, revision=revision, changes_address=self._changes_address()
+        )
 
     def _add_routes(self, answers: Sequence[registry_pb2.RowResult]) -> None:
         """So that who has created an agent need not ask where it is."""
@@ -121,13 +127,13 @@ class Api:
         self, _: Identity, request: registry_pb2.ApplyClusterRequest
     ) -> registry_pb2.ApplyClusterResponse:
         """Set the pools. A refusal is INVALID_ARGUMENT with the sentence."""
-        pools = tuple(rows.pool_from(pool) for pool in request.pools)
+        pools = tuple(fromwire.pool_from(pool) for pool in request.pools)
         command = commands.ApplyPools(command_id=request.command_id, wall=time.time(), pools=pools)
         return registry_pb2.ApplyClusterResponse(revision=await self._whole(command))
 
     async def set_nodes(self, _: Identity, request: registry_pb2.SetNodesRequest) -> registry_pb2.SetNodesResponse:
         """Set which nodes take new agents. A refusal is INVALID_ARGUMENT with the sentence."""
-        nodes = tuple(rows.node_from(node) for node in request.nodes)
+        nodes = tuple(fromwire.node_from(node) for node in request.nodes)
         command = commands.SetNodes(command_id=request.command_id, wall=time.time(), nodes=nodes)
         return registry_pb2.SetNodesResponse(revision=await self._whole(command))
 
@@ -208,12 +214,12 @@ class Api:
         found = rows.route(self._replica.registry, agent, time.time())
         return registry_pb2.ResolveResponse(route=found, cluster_time=self._cluster_time())
 
-    async def watch(self, peer: Identity, request: registry_pb2.WatchRequest, stream: EncodedStream) -> None:
+    async def watch(self, _: Identity, request: registry_pb2.WatchRequest, stream: EncodedStream) -> None:
         """Follow the registry."""
         unknown = set(request.kinds) - {"agents", "hosts", "pools", "servers"}
         if unknown:
             raise Invalid(f"There is nothing to watch of kind {', '.join(sorted(unknown))}.")
-        await self._hub.serve(peer, request, stream)
+        await self._hub.serve(request, stream)
 
     async def status(self, _: Identity, __: registry_pb2.StatusRequest) -> registry_pb2.StatusResponse:
         """The cluster as this server sees it."""

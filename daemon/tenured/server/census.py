@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tenured.core.changes import Delta
 from tenured.core.model import Host
-from tenured.core.registry import Delta
 from tenured.server.replica import Replica
 
 

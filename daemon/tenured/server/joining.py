@@ -3,7 +3,7 @@
 1. Its disk is not the one that the registry knows: `RegisterServer` is refused with `DiskReplaced`.
 2. Once Raft has given the server its vote back, it asks for `ReplaceServer` itself: the view grows by one. Refused
    while another server's new disk is joining: two disks at once are outside the promise.
-3. Every server refuses older views from then on, and owners ask again (`server.store`, `core.register`).
+3. Every server refuses older views from then on, and owners ask again (`server.store`, `core.owner`).
 4. It reads every record from a majority of the others, page by page, each page synced with how far it got, so that a
    crash in the middle goes on from there. Then the disk answers, and `ServerJoined` lets the next one be replaced.
 """

@@ -15,11 +15,11 @@ from typing import Protocol
 
 from tenured.clocks import boot_ns, wall_s
 from tenured.core import commands
+from tenured.core.changes import Delta
 from tenured.core.commands import Command
 from tenured.core.failover import DEFAULT_SHARE, Planner
 from tenured.core.lease import Ack, LeaderLeases, Load
 from tenured.core.profile import NS, Profile
-from tenured.core.registry import Delta
 from tenured.raft import Applied, Outcome, Role
 from tenured.server.replica import Replica
 

@@ -12,7 +12,8 @@ import sys
 import uvloop
 
 from tenure_api.identity import IdentityError
-from tenured.config import ConfigError, ServerConfig, server_config
+from tenured.config import ServerConfig, server_config
+from tenured.flags import ConfigError
 from tenured.logs import set_up
 from tenured.raft import RaftError
 from tenured.server.process import Server, StartError

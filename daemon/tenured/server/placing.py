@@ -22,7 +22,7 @@ from tenured.core.describe import describe
 from tenured.core.lease import LeaderLeases
 from tenured.core.registry import Registry
 from tenured.raft import Applied
-from tenured.server import rows
+from tenured.server import fromwire, rows
 from tenured.server.asking import COMMAND_TIMEOUT_S, Consensus
 from tenured.server.replica import Replica
 from tenured.transport.serving import Invalid, Unserved
@@ -89,7 +89,7 @@ class Placing:
         registry = await self._caught_up()
         if not request.spec.id:
             request.spec.id = NAMELESS
-        spec = rows.spec_from(request.spec)
+        spec = fromwire.spec_from(request.spec)
         problem = placement.problem(spec)
         if problem:
             raise Invalid(problem)

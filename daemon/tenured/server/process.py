@@ -72,7 +72,8 @@ class Server:
         self.peers.bind(self.consensus)
         self.register = Register(config.data / "state.db", self._committed)
         self.hub = WatchHub(self.replica)
-        self.hosts = Hosts(config.name, self.replica, self.consensus, Store(self.replica, self.register))
+        store = Store(self.replica, self.register)
+        self.hosts = Hosts(config.name, self.replica, self.consensus, store, self.hub)
         self.leader = Leader(
             profile, self.replica, self.consensus, self.hosts.send_ack, guard_share=config.failover_guard
         )
@@ -135,7 +136,7 @@ class Server:
         await self.health.stop()
 
     async def _listen(self) -> None:
-        api = Api(self.config.cluster, self.replica, self.consensus, self.hub, self.status)
+        api = Api(self.config.cluster, self.replica, self.consensus, self.hub, self.status, self.changes_address)
         placing = Placing(self.config.name, self.replica, self.consensus, self.leader)
         enrolling = Enrolling(self.config.cluster, self.config.authority, self.verifier)
         changing = Changing(api)
@@ -221,6 +222,16 @@ class Server:
             certificate_expires_wall=self._certificate_expires(),
             linked_hosts=self.hosts.linked,
         )
+
+    def changes_address(self) -> str:
+        """host:port where the leader takes changes by framed TLS, as clients reach it: at the host of its API, on the
+        port of its Raft peers. Empty: no leader is known, or not where clients reach it.
+        """
+        leader = self.consensus.role().leader or ""
+        own = f":{self.peers.port}" if leader == self.config.name else ""
+        host = self.config.api_addresses.get(leader, "").rpartition(":")[0]
+        port = (own or self.config.raft_peers.get(leader, "")).rpartition(":")[2]
+        return f"{host}:{port}" if host and port else ""
 
     def _store_states(self) -> dict[str, str]:
         """Of this server's own store, and how far joining ones have got, as they told it."""

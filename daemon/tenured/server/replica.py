@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from tenured.core import machine, snapshots
-from tenured.core.registry import Delta, Registry
+from tenured.core.changes import Delta
+from tenured.core.registry import Registry
 from tenured.raft import NotApplied, Unknown
 
 

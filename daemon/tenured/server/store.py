@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from tenure_proto.v1 import common_pb2, hostlink_pb2
@@ -42,6 +43,7 @@ class Store:
     def __init__(self, replica: Replica, register: Register) -> None:
         self._replica = replica
         self._register = register
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def seal(self, host: str, request: hostlink_pb2.SealMany) -> hostlink_pb2.SealedMany:
         """Seal what the guards allow, in one commit. `host`: whom the sender's certificate names."""
@@ -64,24 +66,67 @@ class Store:
             ]
         )
 
-    async def write(self, host: str, request: hostlink_pb2.WriteMany) -> hostlink_pb2.WrittenMany:
-        """Store what the guards allow, in one commit. `host`: whom the sender's certificate names."""
+    def write(
+        self, host: str, request: hostlink_pb2.WriteMany, done: Callable[[hostlink_pb2.WrittenMany], None]
+    ) -> None:
+        """Store what the guards allow, in one commit; `done` is called with the answer, never before this returns.
+
+        `host`: whom the sender's certificate names. No task, as long as this server's registry is not behind: each
+        turn of an agent comes through here.
+        """
         wanted = [(item.uid, item.version.epoch) for item in request.items]
-        verdicts = await self._judge(request.view, _Sender(host, request.incarnation), wanted)
+        sender = _Sender(host, request.incarnation)
+        if self._is_behind(request.view):
+            self._later(request, sender, wanted, done)
+            return
+        verdicts = self._verdicts(request.view, sender, wanted)
+        if Verdict.BEHIND in verdicts:
+            self._later(request, sender, wanted, done)
+        else:
+            self._write(request, verdicts, done)
+
+    def _later(
+        self,
+        request: hostlink_pb2.WriteMany,
+        sender: _Sender,
+        wanted: Sequence[tuple[str, int]],
+        done: Callable[[hostlink_pb2.WrittenMany], None],
+    ) -> None:
+        async def judged() -> None:
+            self._write(request, await self._judge(request.view, sender, wanted), done)
+
+        task = asyncio.get_running_loop().create_task(judged())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _write(
+        self,
+        request: hostlink_pb2.WriteMany,
+        verdicts: Sequence[Verdict],
+        done: Callable[[hostlink_pb2.WrittenMany], None],
+    ) -> None:
+        def stored(answers: Iterable[WriteAnswer]) -> None:
+            found, after = iter(answers), self._again(request.view)
+            done(
+                hostlink_pb2.WrittenMany(
+                    items=[
+                        _written(next(found), after)
+                        if verdict is Verdict.OK
+                        else hostlink_pb2.Written(
+                            uid=item.uid, verdict=_VERDICTS[verdict], sealed=self._assigned(item.uid)
+                        )
+                        for item, verdict in zip(request.items, verdicts, strict=True)
+                    ]
+                )
+            )
+
         allowed = [
             _write_item(item) for item, verdict in zip(request.items, verdicts, strict=True) if verdict is Verdict.OK
         ]
-        stored = await self._register.write_many(allowed) if allowed else []
-        answers = iter(stored)
-        after = self._again(request.view)
-        return hostlink_pb2.WrittenMany(
-            items=[
-                _written(next(answers), after)
-                if verdict is Verdict.OK
-                else hostlink_pb2.Written(uid=item.uid, verdict=_VERDICTS[verdict], sealed=self._assigned(item.uid))
-                for item, verdict in zip(request.items, verdicts, strict=True)
-            ]
-        )
+        if allowed:
+            self._register.write(allowed, stored)
+        else:
+            asyncio.get_running_loop().call_soon(stored, ())
 
     async def read(self, host: str, request: hostlink_pb2.ReadMany) -> hostlink_pb2.Records:
         """Records as they are stored; those that are missing in the answer must be asked for again.
@@ -105,17 +150,22 @@ class Store:
 
     async def _judge(self, view: int, sender: _Sender, wanted: Sequence[tuple[str, int]]) -> list[Verdict]:
         """What the guards say of each record and epoch before the disk is asked."""
-        registry = self._replica.registry
-        if registry.view < view < registry.view + BEHIND_VIEWS:  # the sender heard of the new view first
+        if self._is_behind(view):
             await self._replica.until(lambda: self._replica.registry.view >= view, BEHIND_WAIT_S)
-        verdict = self._again(view)
-        if verdict is not Verdict.OK:
-            return [verdict] * len(wanted)
-        verdicts = self._guard(sender, wanted)
+        verdicts = self._verdicts(view, sender, wanted)
         if Verdict.BEHIND in verdicts:
             await self._replica.until(lambda: Verdict.BEHIND not in self._guard(sender, wanted), BEHIND_WAIT_S)
-            verdicts = self._guard(sender, wanted)
+            verdicts = self._verdicts(view, sender, wanted)
         return verdicts
+
+    def _is_behind(self, view: int) -> bool:
+        """Whether the sender heard of the new view first."""
+        own = self._replica.registry.view
+        return own < view < own + BEHIND_VIEWS
+
+    def _verdicts(self, view: int, sender: _Sender, wanted: Sequence[tuple[str, int]]) -> list[Verdict]:
+        verdict = self._again(view)
+        return self._guard(sender, wanted) if verdict is Verdict.OK else [verdict] * len(wanted)
 
     def _guard(self, sender: _Sender, wanted: Sequence[tuple[str, int]]) -> list[Verdict]:
         registry = self._replica.registry

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from tenured.core.cells import Verdict, guard_uid
-from tenured.core.registry import Delta
+from tenured.core.changes import Delta
 from tenured.server.replica import Replica
 from tenured.storage import Register
 from tenured.storage.errors import StoreFailed

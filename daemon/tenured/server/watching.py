@@ -1,48 +1,80 @@
 """The watch: everybody's copy of the registry. Each batch is encoded once for all watchers that asked for the same
 kinds.
 
-Changes are gathered for up to 20 ms, except that an assignment goes to its new holder at once. A watcher that reads too
-slowly is cut off and resumes from the revision that it has.
+Changes are gathered for up to 20 ms. Of an assignment its new holder hears at once, from the leader (`server.hosts`). A
+watcher that reads too slowly for that is left out of it, and brought up at its own pace: each row that changed
+meanwhile once, as it is then. Nothing is queued for it, and it never begins anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
-from tenure_api.identity import Identity, Role
 from tenure_proto.v1.registry_pb2 import WatchBatch, WatchRequest
 from tenured.clocks import wall_s
+from tenured.core.changes import Delta
 from tenured.core.model import RowKey
-from tenured.core.registry import Delta
 from tenured.server import rows
 from tenured.server.replica import Replica
 from tenured.transport.outbox import Outbox
-from tenured.transport.serving import EncodedStream
 
 COALESCE_S = 0.02
 """How long a change may wait for others before it is sent."""
 CHUNK_ROWS = 200
 """Rows encoded in one turn of the loop: about 3 ms."""
-_MAX_QUEUED = 512
+_MAX_QUEUED = 128
+"""Batches that wait for a watcher; with more it has fallen behind."""
 _RESUME_WAIT_S = 10.0
 _ALIVE_S = 5.0
 
+_Waiting = Outbox[tuple[bytes, int]]
 ALL_KINDS = frozenset({"agents", "hosts", "pools", "servers"})
 Kinds = frozenset[str]
+
+
+class Sink(Protocol):
+    """Where a watch goes."""
+
+    async def write(self, encoded: bytes, /) -> None:
+        """Send one encoded WatchBatch; returns when there is room for more."""
+        ...
 
 
 class _Watcher:
     """One stream that has read a snapshot and follows."""
 
-    def __init__(self, peer: Identity, kinds: Kinds) -> None:
+    def __init__(self, kinds: Kinds, stream: Sink) -> None:
         self.kinds = kinds
-        self.host = peer.holder if peer.role is Role.HOST else ""
-        self.outbox: Outbox[bytes] = Outbox(_MAX_QUEUED, max_batch=64)
+        self.revision = 0
+        """All that happened up to it has been written."""
+        self._stream = stream
+        self._outbox = _Waiting(0)
 
-    def push(self, batch: bytes) -> None:
-        if not self.outbox.put(batch):
-            self.outbox.close()  # too slow: it resumes from what it has
+    def follow(self) -> None:
+        """It is up to date: from now on it is told what happens."""
+        self._outbox = _Waiting(_MAX_QUEUED, max_batch=64)
+
+    def push(self, batch: bytes, revision: int) -> bool:
+        """What happened up to that revision. False: it has fallen behind, and follows no more."""
+        if self._outbox.put((batch, revision)):
+            return True
+        self._outbox.close()
+        return False
+
+    def stop(self) -> None:
+        """It follows no more."""
+        self._outbox.close()
+
+    async def take(self) -> Sequence[tuple[bytes, int]]:
+        """What waits, or will; nothing once it does not follow any more."""
+        return await self._outbox.take()
+
+    async def write(self, batch: bytes, revision: int) -> None:
+        """Send one batch; returns when there is room for the next."""
+        await self._stream.write(batch)
+        self.revision = max(self.revision, revision)
 
 
 class WatchHub:
@@ -70,18 +102,17 @@ class WatchHub:
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
-    def changed(self, delta: Delta, /) -> None:
-        """Rows changed: tell new holders at once, the others within 20 ms."""
-        if not self._watchers:
-            return
-        self._tell_holders(delta)
-        if self._timer is None:
+    def changed(self, delta: Delta, /) -> None:  # noqa: ARG002 - of Listener
+        """Rows changed: say so within 20 ms."""
+        if self._watchers and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(COALESCE_S, self.flush)
 
     def replaced(self) -> None:
-        """A snapshot was installed: every watcher begins anew."""
-        for watcher in list(self._watchers):
-            watcher.outbox.close()
+        """A snapshot was installed: a watcher that lacks something of it begins anew."""
+        self._pieces = None  # of the registry that was
+        for watcher in self._watchers:
+            watcher.stop()
+        self._watchers.clear()
 
     def flush(self) -> None:
         """Send all changes since the last time; many of them in pieces, one each turn of the loop."""
@@ -118,21 +149,11 @@ class WatchHub:
             data = encoded.get(watcher.kinds)
             if data is None:
                 data = encoded[watcher.kinds] = _only(batch, watcher.kinds).SerializeToString()
-            watcher.push(data)
+            self._tell(watcher, data, batch.revision)
 
-    def _tell_holders(self, delta: Delta) -> None:
-        agents = self._replica.registry.agents
-        assigned: dict[str, list[RowKey]] = {}
-        for key in delta.changed:
-            if key.kind == "agent" and (row := agents.get(key.name)) is not None and row.held and not row.ready:
-                assigned.setdefault(row.host, []).append(key)
-        if not assigned:
-            return
-        for watcher in self._watchers:
-            keys = assigned.get(watcher.host)
-            if keys and "agents" in watcher.kinds:
-                # The revision stays: other rows up to the present one have not been sent.
-                watcher.push(self._rows(keys, self._sent).SerializeToString())
+    def _tell(self, watcher: _Watcher, batch: bytes, revision: int) -> None:
+        if not watcher.push(batch, revision):
+            self._watchers.pop(watcher, None)
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -198,35 +219,36 @@ class WatchHub:
 
     # --- one stream ---------------------------------------------------------------------------------------------------
 
-    async def serve(self, peer: Identity, request: WatchRequest, stream: EncodedStream) -> None:
+    async def serve(self, request: WatchRequest, stream: Sink) -> None:
         """Send a snapshot, or what changed since the revision asked for, and follow until the stream ends."""
         await self._ready.wait()
-        watcher = _Watcher(peer, frozenset(request.kinds) or ALL_KINDS)
-        revision = request.from_revision
-        if revision and not await self._replica.reached(revision, _RESUME_WAIT_S):
+        watcher = _Watcher(frozenset(request.kinds) or ALL_KINDS, stream)
+        watcher.revision = request.from_revision
+        if watcher.revision and not await self._replica.reached(watcher.revision, _RESUME_WAIT_S):
             return  # this server is behind what the watcher has seen: it asks another
-        if not revision or self._replica.registry.since(revision) is None:
-            revision = await self._snapshot(watcher, stream)
-        await self._join(watcher, stream, revision)
+        if not watcher.revision or not self._replica.registry.reaches(watcher.revision):
+            await self._snapshot(watcher)
         try:
-            await self._follow(watcher, stream)
+            while await self._join(watcher):
+                await self._follow(watcher)
         finally:
-            watcher.outbox.close()
             self._watchers.pop(watcher, None)
 
-    async def _follow(self, watcher: _Watcher, stream: EncodedStream) -> None:
+    async def _follow(self, watcher: _Watcher) -> None:
+        """Until it falls behind."""
         while True:
             try:
                 async with asyncio.timeout(_ALIVE_S):
-                    batches = await watcher.outbox.take()
+                    batches = await watcher.take()
             except TimeoutError:  # so that a watcher can tell silence from a dead server
-                batches = [self._rows((), self._sent).SerializeToString()]
+                # Not the revision that others have reached: in this moment something may have come for this one.
+                batches = [(self._rows((), watcher.revision).SerializeToString(), watcher.revision)]
             if not batches:
                 return
-            for batch in batches:
-                await stream.write(batch)
+            for batch, revision in batches:
+                await watcher.write(batch, revision)
 
-    async def _snapshot(self, watcher: _Watcher, stream: EncodedStream) -> int:
+    async def _snapshot(self, watcher: _Watcher) -> None:
         """Write all rows in chunks; rows may be newer than the revision, and the deltas after it repeat them."""
         registry = self._replica.registry
         revision = registry.revision
@@ -238,29 +260,31 @@ class WatchHub:
         for start in range(0, max(1, len(keys)), CHUNK_ROWS):
             batch = self._rows(keys[start : start + CHUNK_ROWS], 0)
             batch.snapshot = start == 0
-            await stream.write(_only(batch, watcher.kinds).SerializeToString())
+            await watcher.write(_only(batch, watcher.kinds).SerializeToString(), 0)
             await asyncio.sleep(0)
         synced = WatchBatch(revision=revision, synced=True, cluster_time=registry.cluster_ns / 1e9)
-        await stream.write(synced.SerializeToString())
-        return revision
+        watcher.revision = 0  # what it had before counts no more
+        await watcher.write(synced.SerializeToString(), revision)
 
-    async def _join(self, watcher: _Watcher, stream: EncodedStream, revision: int) -> None:
-        """Bring the watcher from its revision to the present one; the last step is one turn of the loop."""
-        while (delta := self._replica.registry.since(revision)) is not None:
+    async def _join(self, watcher: _Watcher) -> bool:
+        """Bring the watcher from its revision to the present one; the last step is one turn of the loop. False: what it
+        missed is not known any more, and it has to begin anew.
+        """
+        while (delta := self._replica.registry.since(watcher.revision)) is not None:
             target = self._replica.registry.revision
             small = len(delta.changed) <= CHUNK_ROWS
-            for batch in self._batches(delta, revision, target):
+            for batch in self._batches(delta, watcher.revision, target):
                 data = _only(batch, watcher.kinds).SerializeToString()
                 if small and batch.synced and self._replica.registry.revision == target:
                     if not self._watchers and self._pieces is None:
                         self._flushed = self._sent = target  # nobody else is waiting for anything
                     # What is being sent to the others now, this one gets a second time: rows are idempotent.
-                    watcher.push(data)
+                    watcher.follow()
+                    watcher.push(data, target)
                     self._watchers[watcher] = None
-                    return
-                await stream.write(data)
-            revision = target
-        watcher.outbox.close()  # so far behind that the history no longer reaches back: it begins anew
+                    return True
+                await watcher.write(data, batch.revision)
+        return False
 
 
 def _only(batch: WatchBatch, kinds: Kinds) -> WatchBatch:

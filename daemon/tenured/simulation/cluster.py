@@ -21,7 +21,8 @@ from typing import Any
 
 from tenured import clocks
 from tenured.core import commands
-from tenured.core.model import AgentSpec, Pool
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import Pool
 from tenured.core.profile import FAST, Profile
 from tenured.raft.core import State
 from tenured.simulation.clients import Client, Operator
@@ -264,7 +265,7 @@ class Cluster:
                 self.until(NS)
                 self._go_wild()
                 self.until(int((1 + self.settings.faults_s) * NS))
-                self._heal()
+                self.no_more_faults()
                 self._settle()
                 self.check.final()
         finally:
@@ -321,8 +322,8 @@ class Cluster:
             FAULTS[name](self)
             self.timeline.after(self.rng.expovariate(1 / self.settings.gap_s) * NS, self._misfortune)
 
-    def _heal(self) -> None:
-        """No more faults. What was going to mend itself still does."""
+    def no_more_faults(self) -> None:
+        """By chance. What was going to mend itself still does."""
         self.note("world", "no more faults")
         self.loading = False
         self.wild.loss = self.wild.doubles = self.wild.late = 0.0

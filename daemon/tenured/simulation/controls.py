@@ -130,7 +130,8 @@ class Controls:
         self._later(lasts, mend)
 
     def heal(self) -> None:
-        """Everything works again, and what is down starts."""
+        """Everything works again, what is down starts, and nothing goes wrong by chance any more."""
+        self._world.no_more_faults()
         self._world.note("world", "everything is mended")
         self._unblock(self._cut)
         self._world.net.heal()

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tenured.core import commands
-from tenured.core.model import AgentSpec, Node
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import Node
 
 if TYPE_CHECKING:
     from tenured.simulation.cluster import Cluster

@@ -13,8 +13,8 @@ from tenure_api.identity import Role as CertificateRole
 from tenure_proto.v1.calls_pb2 import Call
 from tenure_proto.v1.hostlink_pb2 import Load
 from tenured.core.lease import HostLease
+from tenured.core.owner import Owner
 from tenured.core.profile import Profile
-from tenured.core.register import Owner
 from tenured.host import app
 from tenured.host.calls import HostCalls
 from tenured.host.leasing import Lease

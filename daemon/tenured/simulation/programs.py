@@ -77,6 +77,10 @@ class _Memory:
         """What the next turn builds on."""
         return self.ahead[-1][1] if self.ahead else self.kept
 
+    def is_query(self, turn: tenure_link.Turn) -> bool:
+        """By its kind, or by the name that it was called by."""
+        return turn.kind == "query" or self.queries.get(turn.method, False)
+
 
 class UserWorker(SimWorker):
     """A worker process that runs a user's program."""
@@ -138,6 +142,11 @@ class UserWorker(SimWorker):
             return
         if isinstance(frame, tenure_link.Drop):
             memory.ahead = [one for one in memory.ahead if one[0] < frame.turn]
+            # One that the program had ended before it read this is told of yet, and counts for nothing.
+            # Queries run beside the turns, and are not dropped.
+            gone = [turn for turn, (asked, _) in self._turns.items() if asked.uid == frame.uid and turn >= frame.turn]
+            for turn in [turn for turn in gone if not memory.is_query(self._turns[turn][0])]:
+                del self._turns[turn]
             return
         for turn, kept in memory.ahead:
             if turn <= frame.turn:
@@ -174,9 +183,11 @@ class UserWorker(SimWorker):
         if known is None or memory is None or (done.reply is None and done.state is None):
             return done
         turn, seen = known
-        if turn.kind == "query" or memory.queries.get(turn.method, False):
+        if memory.is_query(turn):
             reply = Shown(turn.uid, "", seen, done.reply or b"")
             return msgspec.structs.replace(done, reply=_encode(reply))
+        if turn.kind == "timer" and done.state is None:
+            return done  # its plan was not there any more
         failed = done.fault is not None
         effects = memory.draft.effects if failed else [*memory.draft.effects, effect_of(turn)]
         kept = _Kept(effects, memory.draft.state if done.state is None else done.state)

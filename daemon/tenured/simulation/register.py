@@ -70,19 +70,20 @@ class SimRegister:
 
     async def seal_many(self, items: Sequence[SealItem], *, with_records: bool = False) -> list[SealAnswer]:
         """Seal each epoch."""
-        return await self._submit(
+        return await self._queue(
             lambda: [self._seal(item, with_records) for item in items],
             lambda why: [SealAnswer(uid=item.uid, verdict=Verdict.FAILED, message=why) for item in items],
             early=not self._guards.sync_seal,
         )
 
-    async def write_many(self, items: Sequence[WriteItem]) -> list[WriteAnswer]:
+    def write(self, items: Sequence[WriteItem], done: Callable[[list[WriteAnswer]], None]) -> None:
         """Store each version."""
-        return await self._submit(
+        stored = self._queue(
             lambda: [self._write(item) for item in items],
             lambda why: [WriteAnswer(uid=item.uid, verdict=Verdict.FAILED, message=why) for item in items],
             early=not self._guards.sync_write,
         )
+        stored.add_done_callback(lambda answers: None if answers.cancelled() else done(answers.result()))
 
     async def read_many(self, uids: Sequence[str]) -> list[Reading]:
         """The stored records."""
@@ -176,13 +177,16 @@ class SimRegister:
 
     # --- transactions -------------------------------------------------------------------------------------------
 
-    async def _submit(self, run: Callable[[], T], failed: Callable[[str], T], *, early: bool = False) -> T:
+    async def _submit(self, run: Callable[[], T], failed: Callable[[str], T]) -> T:
+        return await self._queue(run, failed)
+
+    def _queue(self, run: Callable[[], T], failed: Callable[[str], T], *, early: bool = False) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.append(_Job(run, failed, future, early=early))
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._begin)
-        return await future
+        return future
 
     def _begin(self) -> None:
         jobs, self._jobs = self._jobs, []

@@ -25,6 +25,7 @@ from tenured.transport.errors import LinkLost, NotConnected, TimedOut, Transport
 from tenured.transport.serving import Method
 
 RPC = "rpc"
+AGAIN_S = 0.05
 _SINGLE = ""
 """First message of a connection for single requests; of a stream it is the method's path."""
 
@@ -137,6 +138,16 @@ class Channel:
             raise _failed(grpc.StatusCode.UNIMPLEMENTED, f"the simulation does not serve {path}")
 
         return call
+
+    async def channel_ready(self) -> None:
+        """Until there is a connection."""
+        while True:
+            try:
+                await self._connected()
+            except TransportError:
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     async def close(self) -> None:
         """End the connection."""

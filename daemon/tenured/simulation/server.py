@@ -17,9 +17,10 @@ from tenure_api.identity import Role as CertificateRole
 from tenure_proto.v1 import store_pb2
 from tenure_proto.v1.hostlink_pb2 import ServerFrames
 from tenured.core import commands, machine
+from tenured.core.changes import Delta
 from tenured.core.lease import LeaderLeases
 from tenured.core.profile import Profile
-from tenured.core.registry import Delta, Registry
+from tenured.core.registry import Registry
 from tenured.raft import Consensus, RaftConfig, Role
 from tenured.raft.engine import Engine
 from tenured.raft.files import Files
@@ -182,7 +183,7 @@ class SimServer:
         self.register = SimRegister(disks.store, self.place, rules.guards())
         register = cast("Register", self.register)
         self.hub = WatchHub(self.replica)
-        self.hosts = Hosts(self.name, self.replica, self.consensus, rules.store(self.replica, register))
+        self.hosts = Hosts(self.name, self.replica, self.consensus, rules.store(self.replica, register), self.hub)
         self.leader = rules.leader(
             profile,
             self.replica,
@@ -274,17 +275,15 @@ class SimServer:
         else:
             end.write((number, await self.lender.fetch_records(peer, request)))
 
-    def _watcher_connected(self, end: End, machine: str) -> None:
-        self.process.spawn(self._serve_watch(end, machine))
+    def _watcher_connected(self, end: End, _machine: str) -> None:
+        self.process.spawn(self._serve_watch(end))
 
-    async def _serve_watch(self, end: End, machine: str) -> None:
+    async def _serve_watch(self, end: End) -> None:
         request = await end.read()
         if request is None:
             return
         context: Any = _Context(end)
-        serving = asyncio.ensure_future(
-            self.hub.serve(identity(CertificateRole.HOST, machine), request, EncodedStream(context))
-        )
+        serving = asyncio.ensure_future(self.hub.serve(request, EncodedStream(context)))
         hanging_up = asyncio.ensure_future(end.read())
         try:
             await asyncio.wait({serving, hanging_up}, return_when=asyncio.FIRST_COMPLETED)

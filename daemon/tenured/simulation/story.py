@@ -181,7 +181,7 @@ class World(Cluster):
         machine = host.machine
         if not host.process.alive or host.process.paused or not host.serves:
             return f"{row.spec.id} is on {machine.name}, which is down"
-        if self.committed(row.spec.id) is None:
+        if self.committed(row.spec.id) is None and row.hibernation is None:
             return f"{row.spec.id} is not in a worker of {machine.name} yet"
         ways = [(machine.name, server) for server in self.servers]
         heard = [way for way in ways if not (self.net.way(*way).blocked or self.net.way(*reversed(way)).blocked)]
@@ -200,7 +200,6 @@ class World(Cluster):
                 self._begin()
                 self._wait(lambda: not self._booted(), BOOT_S)
                 self._tell(story, limit_s)
-                self._heal()
                 self.faults.heal()
                 self._settle()
                 self._forget_deleted()

@@ -5,6 +5,7 @@ What runs in it is a list of what was done, so that effects can be counted; prog
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -102,7 +103,7 @@ class _Memory:
         return self.ahead[-1][1] if self.ahead else self.state
 
 
-class SimWorker:
+class SimWorker(ABC):
     """One worker process."""
 
     def __init__(self, container: WorkerContainer, pid: int, life: int) -> None:
@@ -125,9 +126,9 @@ class SimWorker:
         """The process is gone."""
         self.alive = False
 
+    @abstractmethod
     def _received(self, frame: Any) -> None:
         """A frame of the daemon."""
-        raise NotImplementedError
 
 
 class _Worker(SimWorker):
@@ -223,6 +224,7 @@ class WorkerContainer:
         self._boss: Socket | None = None
         self._workers: dict[int, SimWorker] = {}
         self._wanted = 1
+        self._kept: tuple[int, ...] = ()
         self._starting = 0
         self._last_pid = 100
         self._life = 0
@@ -290,7 +292,17 @@ class WorkerContainer:
         self._last_pid += 1
         worker = self._workers[self._last_pid] = self.new_worker(self._last_pid, life)
         self.say(self._boss, tenure_link.Workers(pids=tuple(self._workers)))
+        self._kill_surplus()
+        if not worker.alive:
+            return
         self.say(worker.socket, tenure_link.Hello(kind="worker", pid=worker.pid, classes=self.classes, **_HELLO))
+
+    def _kill_surplus(self) -> None:
+        """As PID 1 does: the youngest beyond what is wanted."""
+        mine = [worker for worker in self._workers.values() if worker.life == self._life and worker.socket.open]
+        spare = [worker for worker in mine if worker.pid not in self._kept]
+        for worker in spare[::-1][: max(0, len(mine) - self._wanted)]:
+            self.reap(worker, "fewer workers are wanted")
 
     def crash(self) -> None:
         """A worker process dies in the middle of whatever it does."""
@@ -322,7 +334,8 @@ class WorkerContainer:
             case tenure_link.Kill() if frame.pid in self._workers:
                 self.reap(self._workers[frame.pid], frame.reason)
             case tenure_link.Spawn():
-                self._wanted = frame.workers
+                self._wanted, self._kept = frame.workers, frame.keep
+                self._kill_surplus()
                 self._start_workers()
             case _:
                 pass

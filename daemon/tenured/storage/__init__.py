@@ -1,6 +1,6 @@
 """The server's part of the state store: one durable register per agent's uid (protocol 2).
 
-`Register` keeps; `tenured.core.register` decides. Nothing here knows of the network, of the registry, or of what a
+`Register` keeps; `tenured.core.cells` decides. Nothing here knows of the network, of the registry, or of what a
 record means.
 """
 

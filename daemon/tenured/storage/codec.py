@@ -42,6 +42,8 @@ class Unreadable(ValueError):
 class RecordCodec:
     """For the entries of one record."""
 
+    __slots__ = ("_ciphers", "_compress", "_keyring", "_nonce", "_uid")
+
     def __init__(
         self, uid: str, keyring: Keyring, *, compress: bool, nonce: Callable[[int], bytes] = os.urandom
     ) -> None:
@@ -49,7 +51,7 @@ class RecordCodec:
         self._keyring = keyring
         self._compress = compress
         self._nonce = nonce
-        self._ciphers: dict[str, AESGCM] = {}
+        self._ciphers: dict[str, AESGCM] | None = None
 
     def encode(self, name: str, value: bytes) -> bytes:
         """The bytes to store under that key."""
@@ -101,6 +103,8 @@ class RecordCodec:
             ) from error
 
     def _cipher(self, key_id: str) -> AESGCM:
+        if self._ciphers is None:
+            self._ciphers = {}
         if key_id not in self._ciphers:
             derive = HKDF(SHA256(), KEY_BYTES, salt=None, info=b"tenure record " + self._uid.encode())
             self._ciphers[key_id] = AESGCM(derive.derive(self._keyring.keys[key_id]))

@@ -1,39 +1,45 @@
-"""The SQLite file of the store. Synchronous; used by one thread only (`tenured.storage.register`).
+"""The SQLite file of the store, and the journal beside it. Synchronous; one thread at a time (`storage.register`).
 
-WAL mode with `synchronous=FULL`: COMMIT returns after the write-ahead log is synced. A commit that was written but
-not yet synced when the process died is visible to the next one: opening therefore checkpoints with a sync before any
-answer, or a repeated write could be answered "yes, it is here" from a page that no disk holds (protocol 2,
-[sync_write]).
+The journal is what makes a commit durable; SQLite takes what is in it later, many commits at once, without a sync of
+its own (WAL mode, `synchronous=NORMAL`), and is synced as a whole before files of the journal go. What was written but
+not yet synced when the process died is visible to the next one: opening therefore plays the journal into SQLite and
+syncs that before any answer, or a repeated write could be answered "yes, it is here" from a page that no disk holds
+(protocol 2, [sync_write]).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tenured.core.cells import Cell, Version
 from tenured.core.joining import Head
+from tenured.raft.files import sync_directory
 from tenured.storage.errors import StoreCorrupt, StoreFailed, StoreForeign
+from tenured.storage.journal import Change, Journal, Torn, folded
 
-FORMAT = 1
-"""`user_version` of the file; another one is refused."""
+FORMAT = 2
+"""`user_version` of the file: with a journal. A later one is refused."""
+OLDEST_FORMAT = 1
+"""Without a journal: it is taken, and is of this format from then on."""
 APPLICATION_ID = 0x54_4E_52_45
 """`TNRE`: tells our files from others'."""
-CHECKPOINT_PAGES, CHECKPOINT_PAGES_MAX = 4000, 16000
-"""Log pages after which an idle moment is used to checkpoint, and after which it is done at once."""
-PAGE = 4096
-
 _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE record (uid TEXT PRIMARY KEY, sealed INT, epoch INT, seq INT) WITHOUT ROWID",
     "CREATE TABLE entry (uid TEXT, key TEXT, crc INT, value BLOB, PRIMARY KEY (uid, key)) WITHOUT ROWID",
 )
+_PUT_CELL = (
+    "INSERT INTO record VALUES (?, ?, ?, ?) ON CONFLICT (uid) DO UPDATE "
+    "SET sealed = excluded.sealed, epoch = excluded.epoch, seq = excluded.seq"
+)
+_PUT_ENTRY = "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)"
 _NEXT_STEP = (
     "Keep a copy of the file. Every acknowledged record is on the other servers too: "
     "give this server an empty volume, and it joins again."
@@ -48,8 +54,6 @@ class Database:
     def __init__(self, path: Path) -> None:
         """Open or create. Raises StoreCorrupt, StoreForeign, StoreFailed."""
         self._path = path
-        self._copied_changes = self._logged_bytes = 0
-        """Changes of rows before the log was begun anew, and bytes of values since."""
         existed = path.exists() and path.stat().st_size > 0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, cached_statements=64, timeout=0)
@@ -57,16 +61,15 @@ class Database:
             if not existed:
                 self._create()
             self._verify()
-            self._sync_everything()
+            self.incarnation = self._meta("incarnation")
+            """Of this disk: a random id written when the file was made."""
+            self.journal = Journal(path, self.incarnation)
+            self._play(known=existed)
+            self._db.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.DatabaseError as error:
             raise self._opening_error(error) from error
         except OSError as error:
             raise StoreFailed(f"The state store {path} cannot be opened: {error.strerror}.", fatal=True) from error
-
-    @property
-    def incarnation(self) -> str:
-        """Of this disk: a random id written when the file was made."""
-        return self._meta("incarnation")
 
     @property
     def joining(self) -> bool:
@@ -109,28 +112,70 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[None]:
-        """All or nothing, synced at the end. Raises StoreFailed."""
-        try:
+        """All or nothing; durable after `sync`. Raises StoreFailed."""
+        with self.refusals():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                self._roll_back()
+                self.roll_back()
                 raise
+            self.commit()
+
+    @contextlib.contextmanager
+    def refusals(self) -> Generator[None]:
+        """Errors of SQLite within become StoreFailed."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def begin(self) -> None:
+        """A transaction; `commit` or `roll_back` ends it. Raises StoreFailed."""
+        with self.refusals():
+            self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """End the transaction; durable after `sync`. Raises StoreFailed: it is as if it had not begun."""
+        try:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            # Once fsync failed, the kernel may call pages clean that no disk holds: only a new start finds out.
-            fatal = error.sqlite_errorname not in _HARMLESS
-            self._roll_back()
-            raise StoreFailed(self._sentence(error), fatal=fatal) from error
+            self.roll_back()
+            raise self._failed(error) from error
+
+    def roll_back(self) -> None:
+        """End the transaction, as if it had not begun."""
+        if self._db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+
+    def sync(self) -> None:
+        """Return when everything committed is on the disk, without the journal. Raises StoreFailed."""
+        with self.refusals():
+            busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        if busy:
+            raise StoreFailed(f"The state store {self._path} could not be synced: it is in use.", fatal=True)
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Within a transaction: what the changes come to."""
+        last = folded(changes)
+        anew = [(change.uid,) for change in last.values() if change.whole or change.cell is None]
+        self._db.executemany("DELETE FROM entry WHERE uid = ?", anew)
+        gone = [(change.uid, key) for change in last.values() if not change.whole for key in change.deletes]
+        self._db.executemany("DELETE FROM entry WHERE uid = ? AND key = ?", gone)
+        self._db.executemany(_PUT_ENTRY, [row for change in last.values() for row in _rows(change.uid, change.puts)])
+        self._db.executemany(_PUT_CELL, [(uid, *change.cell) for uid, change in last.items() if change.cell])
+        self._db.executemany(
+            "DELETE FROM record WHERE uid = ?", [(uid,) for uid, change in last.items() if change.cell is None]
+        )
+
+    def note_journal(self, number: int) -> None:
+        """Within a transaction: everything in files of the journal below that number is in here."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('journal', ?)", (str(number),))
 
     def put_cell(self, uid: str, cell: Cell) -> None:
         """Within a transaction."""
-        self._db.execute(
-            "INSERT INTO record VALUES (?, ?, ?, ?) ON CONFLICT (uid) DO UPDATE "
-            "SET sealed = excluded.sealed, epoch = excluded.epoch, seq = excluded.seq",
-            (uid, cell.sealed, cell.version.epoch, cell.version.seq),
-        )
+        self._db.execute(_PUT_CELL, (uid, cell.sealed, cell.version.epoch, cell.version.seq))
 
     def put_entries(self, uid: str, puts: Mapping[str, bytes], deletes: tuple[str, ...], *, whole: bool) -> None:
         """Within a transaction; `whole` replaces what was there."""
@@ -139,11 +184,7 @@ class Database:
         elif deletes:
             self._db.executemany("DELETE FROM entry WHERE uid = ? AND key = ?", [(uid, key) for key in deletes])
         if puts:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?)",
-                [(uid, key, zlib.crc32(value), value) for key, value in puts.items()],
-            )
-            self._logged_bytes += sum(map(len, puts.values()))
+            self._db.executemany(_PUT_ENTRY, _rows(uid, puts))
 
     def drop(self, uid: str) -> None:
         """Within a transaction."""
@@ -183,20 +224,10 @@ class Database:
             raise StoreFailed(self._sentence(error), fatal=False) from error
         return found
 
-    def tidy(self, *, idle: bool) -> None:
-        """Checkpoint when the log has grown; failures are kept for the next commit to find."""
-        # What is in the log, not the size of its file, which is kept and written over: a page for each change of a row,
-        # more for a large value. Rows share pages, so that it is rather less.
-        changes = self._db.total_changes
-        pages = changes - self._copied_changes + self._logged_bytes // PAGE
-        if pages <= (CHECKPOINT_PAGES if idle else CHECKPOINT_PAGES_MAX):
-            return
-        with contextlib.suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(RESTART)")
-            self._copied_changes, self._logged_bytes = changes, 0
-
     def close(self) -> None:
-        """Checkpoint and close."""
+        """Close the files."""
+        with contextlib.suppress(OSError):
+            self.journal.close()
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
 
@@ -221,7 +252,7 @@ class Database:
         if self._pragma("application_id") != APPLICATION_ID:
             raise StoreForeign(f"{self._path} is not a state store of Tenure. Point --data to an empty directory.")
         version = self._pragma("user_version")
-        if version != FORMAT:
+        if not OLDEST_FORMAT <= version <= FORMAT:
             raise StoreForeign(
                 f"The state store {self._path} has format {version}; this version reads {FORMAT}. "
                 "Start the version that wrote it."
@@ -232,13 +263,22 @@ class Database:
         if verdict != "ok":
             raise StoreCorrupt(f"The state store {self._path} is damaged: {verdict}. {_NEXT_STEP}")
 
-    def _sync_everything(self) -> None:
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    def _play(self, *, known: bool) -> None:
+        """Take what the journal has, and begin a new file of it; all of that is synced when this returns."""
+        first = self._db.execute("SELECT value FROM meta WHERE key = 'journal'").fetchone()
+        if not known:
+            self.journal.remove(1 << 62)  # of a file that is gone: nothing of it counts for this one [rejoin]
+        with self.transaction():
+            if first is not None or self.journal.there:
+                for changes in self.journal.replay(int(first[0]) if first is not None else 1):
+                    self.apply(changes)
+            number = self.journal.begin()
+            self.note_journal(number)
+            self._db.execute(f"PRAGMA user_version = {FORMAT}")
+        with self.refusals():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        sync_directory(self._path.parent)
+        self.journal.remove(number)
 
     def _pragma(self, name: str) -> Any:
         return self._db.execute(f"PRAGMA {name}").fetchone()[0]
@@ -249,10 +289,9 @@ class Database:
             raise StoreCorrupt(f"The state store {self._path} does not say its {key}. {_NEXT_STEP}")
         return str(row[0])
 
-    def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+    def _failed(self, error: sqlite3.Error) -> StoreFailed:
+        # Once fsync failed, the kernel may call pages clean that no disk holds: only a new start finds out.
+        return StoreFailed(self._sentence(error), fatal=error.sqlite_errorname not in _HARMLESS)
 
     def _opening_error(self, error: sqlite3.DatabaseError) -> Exception:
         name = getattr(error, "sqlite_errorname", "")
@@ -262,8 +301,22 @@ class Database:
             return StoreCorrupt(f"The state store {self._path} is damaged: {error}. {_NEXT_STEP}")
         return StoreFailed(self._sentence(error), fatal=True)
 
+    def refused(self, error: OSError) -> StoreFailed:
+        """The journal could not be written."""
+        if not isinstance(error, Torn) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            return StoreFailed(self._full, fatal=False)
+        return StoreFailed(f"The disk of the state store refused: {error} ({self._path.parent}).", fatal=True)
+
+    @property
+    def _full(self) -> str:
+        return f"The disk of the state store is full ({self._path.parent}). Free space or enlarge the volume."
+
     def _sentence(self, error: sqlite3.Error) -> str:
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         if name == "SQLITE_FULL":
-            return f"The disk of the state store is full ({self._path.parent}). Free space or enlarge the volume."
+            return self._full
         return f"The disk of the state store refused: {error} ({name}, {self._path.parent})."
+
+
+def _rows(uid: str, puts: Mapping[str, bytes]) -> list[tuple[str, str, int, bytes]]:
+    return [(uid, key, zlib.crc32(value), value) for key, value in puts.items()]

@@ -7,7 +7,6 @@ uses those.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Iterator
 
@@ -16,7 +15,8 @@ from google.protobuf.message import DecodeError
 from tenure_api.identity import Identity
 from tenure_frames import OPEN, FrameStream, Link
 from tenure_proto.v1.calls_pb2 import CallBatch, Reply, ReplyBatch
-from tenured.transport.calls import Answering, CallsHandler
+from tenured.transport.calls import MAX_WAITING, Answering, CallsHandler
+from tenured.transport.departures import Departures
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +30,10 @@ class CallFrames:
     def __init__(self, host: str, handler: CallsHandler) -> None:
         self._host = host
         self._handler = handler
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(self, peer: Identity, stream: FrameStream) -> None:
         """Serve a connection whose peer was judged, until it ends."""
-        answering = Answering(peer, self._handler)
+        answering = Answering(peer, self._handler, Departures(stream, _encoded, MAX_WAITING))
 
         def came(frame: bytes) -> None:
             try:
@@ -44,18 +43,11 @@ class CallFrames:
                 stream.cut()
 
         Link(stream, came)
-        stream.lost.add_done_callback(lambda _: answering.outbox.close())
         stream.send(OPEN + self._host.encode())
-        task = asyncio.get_running_loop().create_task(_reply(answering, stream), name=f"replies to {peer.uri}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
-async def _reply(answering: Answering, stream: FrameStream) -> None:
-    while replies := await answering.outbox.take():
-        for batch in in_frames(replies):
-            await stream.drained()
-            stream.send(batch.SerializeToString())  # lost: the outbox is closed then
+def _encoded(replies: list[Reply]) -> Iterator[bytes]:
+    return (batch.SerializeToString() for batch in in_frames(replies))
 
 
 def in_frames(replies: Iterable[Reply]) -> Iterator[ReplyBatch]:

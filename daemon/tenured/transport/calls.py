@@ -23,6 +23,8 @@ SESSION = "/tenure.v1.Calls/Session"
 LOGS = "/tenure.v1.Calls/Logs"
 MAX_UNDER_WAY = 4096
 """Calls of one session that may be unanswered; more are answered `Busy` at once."""
+MAX_WAITING = MAX_UNDER_WAY * 2
+"""Replies that may wait to be sent."""
 
 
 Answered = Callable[[Reply], None]
@@ -79,6 +81,18 @@ def methods(handler: CallsHandler) -> list[Method]:
     return [duplex(SESSION, CallBatch, session), server_stream(LOGS, LogsRequest, logs)]
 
 
+class Replies(Protocol):
+    """Where replies wait to be sent."""
+
+    def __len__(self) -> int:
+        """How many wait."""
+        ...
+
+    def put(self, item: Reply, /) -> bool:
+        """Queue one; false: it was dropped."""
+        ...
+
+
 class Answering:
     """The calls of one connection: each is answered on its own, in `outbox`.
 
@@ -86,8 +100,8 @@ class Answering:
     elsewhere.
     """
 
-    def __init__(self, peer: Identity, handler: CallsHandler) -> None:
-        self.outbox: Outbox[Reply] = Outbox(MAX_UNDER_WAY * 2)
+    def __init__(self, peer: Identity, handler: CallsHandler, outbox: Replies) -> None:
+        self.outbox = outbox
         self.under_way = 0
         self._peer = peer
         self._handler = handler
@@ -124,10 +138,11 @@ class _Session:
     """One open stream of a caller, by gRPC."""
 
     def __init__(self, peer: Identity, handler: CallsHandler) -> None:
-        self._answering = Answering(peer, handler)
+        self._outbox: Outbox[Reply] = Outbox(MAX_WAITING)
+        self._answering = Answering(peer, handler, self._outbox)
 
     async def run(self, stream: Duplex[CallBatch, ReplyBatch]) -> None:
-        outbox = self._answering.outbox
+        outbox = self._outbox
         reader = asyncio.ensure_future(self._read(stream))
         try:
             while replies := await outbox.take():
@@ -144,7 +159,7 @@ class _Session:
                 self._answering.take(batch.calls)
             await self._answering.drained()  # the caller sends no more, but still reads
         finally:
-            self._answering.outbox.close()
+            self._outbox.close()
 
 
 def defect(error: Exception) -> Reply:

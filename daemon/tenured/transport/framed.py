@@ -53,8 +53,9 @@ class FrameListener:
         self._accept = accept
         self._opened = opened
         self._socket: socket.socket | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._resting: asyncio.TimerHandle | None = None
+        """Accepting goes on then."""
+        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}
         self._streams: set[FrameStream] = set()
         self.port = 0
 
@@ -68,41 +69,51 @@ class FrameListener:
             raise TransportError(f"Cannot listen on {address}:{port}: {error}. Is another process there?") from error
         self._socket.setblocking(False)
         self.port = int(self._socket.getsockname()[1])
-        self._task = asyncio.get_running_loop().create_task(self._run(self._socket), name="frames: accept")
+        self._listen(self._socket)
 
     async def stop(self) -> None:
         """Refuse new connections and cut the open ones. Does nothing if not started."""
-        tasks = [task for task in (self._task, *self._handshakes) if task is not None]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._task = None
+        if self._resting is not None:
+            self._resting.cancel()
         if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
+        handshakes = dict(self._handshakes)
+        for task in handshakes:
+            task.cancel()
+        for task, connection in handshakes.items():
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            connection.close()  # one whose task never began belongs to nobody else
         streams = list(self._streams)
         for stream in streams:
             stream.cut()
         for stream in streams:
             await stream.lost
 
-    async def _run(self, listening: socket.socket) -> None:
+    def _listen(self, listening: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listening, self._accept_one, listening)
+
+    def _accept_one(self, listening: socket.socket) -> None:
+        """Without a task: one that is cancelled could hold a connection that nobody closes."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(listening)
-            except OSError as error:  # no file descriptors: others may be closed soon
-                _log.warning("cannot accept a connection: %s", error)
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._handshakes) >= _HANDSHAKES:
-                connection.close()
-                continue
-            task = loop.create_task(self._shake_hands(connection))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+        try:
+            connection, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # no file descriptors: others may be closed soon
+            _log.warning("cannot accept a connection: %s", error)
+            loop.remove_reader(listening)
+            self._resting = loop.call_later(0.1, self._listen, listening)
+            return
+        if len(self._handshakes) >= _HANDSHAKES:
+            connection.close()
+            return
+        connection.setblocking(False)
+        task = loop.create_task(self._shake_hands(connection))
+        self._handshakes[task] = connection
+        task.add_done_callback(self._handshakes.pop)
 
     async def _shake_hands(self, connection: socket.socket) -> None:
         stream = self._accept()  # uvloop answers with a protocol of its own in place of ours
@@ -115,6 +126,9 @@ class FrameListener:
             _log.info("refused a connection: %s", error)
             connection.close()
             return
+        except asyncio.CancelledError:
+            stream.cut()  # its handshake may have been done in the last moment
+            raise
         self._streams.add(stream)
         stream.lost.add_done_callback(lambda _: self._streams.discard(stream))
         self._opened(stream)

@@ -8,17 +8,20 @@ of a turn is one to every server. The listener's first frame says that it is ope
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from tenure_api.identity import Identity
 from tenure_frames import FrameStream, Link
-from tenure_proto.v1.hostlink_pb2 import HostFrame
+from tenure_proto.v1.hostlink_pb2 import HostFrame, ServerFrame
+from tenured.transport.departures import Departures
 from tenured.transport.framed import opened
-from tenured.transport.hostlink import HostLinkHandler, HostSession
+from tenured.transport.hostlink import MAX_QUEUED, HostLinkHandler, HostSession
 from tenured.transport.tls import TlsFiles
 
+MessageT = TypeVar("MessageT", bound=Message)
 _log = logging.getLogger(__name__)
 
 
@@ -37,31 +40,19 @@ class FramesLink(Link):
 
         super().__init__(stream, guarded)
 
-    async def write_all(self, take: Callable[[], Awaitable[Sequence[Message]]]) -> None:
-        """Send what `take` gives, until it gives nothing or the connection is over."""
-        while messages := await take():
-            for message in messages:
-                await self.stream.drained()
-                if not self.stream.send(message.SerializeToString()):
-                    return
+
+def encoded(messages: list[MessageT]) -> Iterator[bytes]:
+    """A frame each."""
+    return (message.SerializeToString() for message in messages)
 
 
-def serve(handler: HostLinkHandler, peer: Identity, stream: FrameStream) -> Coroutine[None, None, None]:
-    """One connection of a host at a server. Listens from now on; what is returned is to be run, and ends with it."""
-    session = HostSession(peer)
-    link = FramesLink(stream, lambda frame: handler.frame(session, HostFrame.FromString(frame)))
-    stream.lost.add_done_callback(lambda _: session.close())
+def serve(handler: HostLinkHandler, peer: Identity, stream: FrameStream) -> None:
+    """One connection of a host at a server, from now on until it ends. Returns at once; nothing is sent before that."""
+    frames: Departures[ServerFrame] = Departures(stream, encoded, MAX_QUEUED)
+    session = HostSession(peer, frames, stream.cut)
+    FramesLink(stream, lambda frame: handler.frame(session, HostFrame.FromString(frame)))
+    stream.lost.add_done_callback(lambda _: handler.closed(session))
     handler.opened(session)
-    return _serve(handler, session, link)
-
-
-async def _serve(handler: HostLinkHandler, session: HostSession, link: FramesLink) -> None:
-    try:
-        await link.write_all(session.take)
-    finally:
-        session.close()
-        link.stream.cut()
-        handler.closed(session)
 
 
 async def open_link(address: str, expected: str, files: TlsFiles, on_frame: Callable[[bytes], None]) -> FramesLink:

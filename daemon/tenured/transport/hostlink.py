@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from tenure_api.identity import Identity
@@ -13,7 +13,11 @@ from tenured.transport.outbox import Outbox
 from tenured.transport.serving import Duplex, Method, duplex
 
 CONNECT = "/tenure.v1.HostLink/Connect"
-_MAX_QUEUED = 16384
+MAX_QUEUED = 16384
+"""Frames that may wait for one host; one that reads so slowly is cut off."""
+_ROOM = 16
+"""Frames that wait, when the watch may add one: pieces of it have up to 200 rows, and acks should not wait behind many.
+"""
 
 
 class Stream(Protocol):
@@ -28,38 +32,55 @@ class Stream(Protocol):
         ...
 
 
+class Queue(Protocol):
+    """Where frames wait to be sent to a host."""
+
+    closed: bool
+
+    def put(self, item: ServerFrame, /) -> bool:
+        """Queue one; false: too many wait, or the stream has ended."""
+        ...
+
+    async def room(self, most: int, /) -> None:
+        """Until at most so many wait, or it is closed."""
+        ...
+
+    def close(self) -> None:
+        """Drop what waits."""
+        ...
+
+
 class HostSession:
     """One connected host, as the server's handlers see it."""
 
-    def __init__(self, peer: Identity) -> None:
+    def __init__(self, peer: Identity, outbox: Queue, ended: Callable[[], None] | None = None) -> None:
+        """`ended`: called when the session is closed here."""
         self.host = peer.holder
         self.peer = peer
-        self._outbox: Outbox[ServerFrame] = Outbox(_MAX_QUEUED)
+        self._outbox = outbox
+        self._ended = ended
 
     def send(self, frame: ServerFrame) -> bool:
         """Queue one frame. False: the stream has ended, or the host reads so slowly that it is cut off."""
         if self._outbox.put(frame):
             return True
-        self._outbox.close()
+        self.close()
         return False
+
+    async def room(self) -> None:
+        """Until what is queued is little, or the session has ended: for the watch, which has much to say."""
+        await self._outbox.room(_ROOM)
 
     @property
     def open(self) -> bool:
         """Whether frames can still reach the host."""
         return not self._outbox.closed
 
-    async def take(self) -> list[ServerFrame]:
-        """What is queued, as soon as something is; nothing: the session has ended. One taker at a time."""
-        return await self._outbox.take()
-
-    async def run_writer(self, stream: Stream) -> None:
-        """Write what is queued until the session ends."""
-        while frames := await self.take():
-            await stream.write(ServerFrames(frames=frames))
-
     def close(self) -> None:
         """End the session."""
         self._outbox.close()
+        if self._ended is not None:
+            self._ended()
 
 
 class HostLinkHandler(Protocol):
@@ -86,11 +107,13 @@ def method(handler: HostLinkHandler) -> Method:
 
 async def serve(handler: HostLinkHandler, peer: Identity, stream: Stream) -> None:
     """One connection of a host, from its hello to its end, over whatever carries it."""
-    session = HostSession(peer)
+    outbox: Outbox[ServerFrame] = Outbox(MAX_QUEUED)
+    session = HostSession(peer, outbox)
     reader = asyncio.ensure_future(_read(session, stream, handler))
     handler.opened(session)
     try:
-        await session.run_writer(stream)
+        while frames := await outbox.take():
+            await stream.write(ServerFrames(frames=frames))
     finally:
         session.close()
         reader.cancel()

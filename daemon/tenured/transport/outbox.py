@@ -17,6 +17,7 @@ class Outbox(Generic[T]):
         self._max_items = max_items
         self._max_batch = max_batch
         self._wake: asyncio.Future[None] | None = None
+        self._fewer: asyncio.Future[None] | None = None
         self.closed = False
 
     def __len__(self) -> int:
@@ -35,17 +36,27 @@ class Outbox(Generic[T]):
         self.closed = True
         self._items.clear()
         self._notify()
+        if self._fewer is not None and not self._fewer.done():
+            self._fewer.set_result(None)
 
     async def take(self) -> list[T]:
         """All that waits, at most one batch; waits for the first. Empty: closed."""
         while not self._items and not self.closed:
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
+        if self._fewer is not None and not self._fewer.done():
+            self._fewer.set_result(None)
         if len(self._items) <= self._max_batch:
             batch = list(self._items)
             self._items.clear()
             return batch
         return [self._items.popleft() for _ in range(self._max_batch)]
+
+    async def room(self, most: int) -> None:
+        """Until at most so many wait, or it is closed: for one who has much to send, and may wait."""
+        while len(self._items) > most and not self.closed:
+            self._fewer = asyncio.get_running_loop().create_future()
+            await self._fewer
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():

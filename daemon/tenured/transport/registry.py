@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from grpc import aio
@@ -164,7 +164,7 @@ def host_methods(handler: RegistryHandler) -> list[Method]:
     ]
 
 
-async def watch(address: str, expected: str, files: TlsFiles, request: WatchRequest) -> AsyncIterator[WatchBatch]:
+async def watch(address: str, expected: str, files: TlsFiles, request: WatchRequest) -> AsyncGenerator[WatchBatch]:
     """One watch of one server until it ends; resume elsewhere from the last revision seen. Raises TransportError."""
     channel = open_channel(address, expected, files)
     try:

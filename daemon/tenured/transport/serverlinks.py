@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import logging
 from asyncio import FIRST_COMPLETED
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from grpc import aio
 
 from tenure_api.identity import Identity, Role
 from tenure_proto.v1.hostlink_pb2 import (
+    Assigned,
     Heartbeat,
     HeartbeatAck,
     HostFrame,
@@ -21,9 +23,11 @@ from tenure_proto.v1.hostlink_pb2 import (
     ServerFrames,
     ServerHello,
 )
+from tenure_proto.v1.registry_pb2 import WatchBatch, WatchRequest
 from tenured.transport.backoff import Reconnect
+from tenured.transport.departures import Departures
 from tenured.transport.errors import LinkLost, NotConnected, TimedOut, TransportError, wrap
-from tenured.transport.hostframes import FramesLink, open_link
+from tenured.transport.hostframes import encoded, open_link
 from tenured.transport.outbox import Outbox
 from tenured.transport.tls import TlsFiles, open_channel
 
@@ -43,17 +47,25 @@ class LinkEvents:
     on_hello: Callable[[str, ServerHello], None]
     """A later hello: the leader, or the view, has changed."""
     on_ack: Callable[[str, HeartbeatAck], None]
+    on_assigned: Callable[[Assigned], None] = lambda _: None
+    """Rows ahead of the watch."""
 
 
 class _Link:
     """The stream to one server while it is open."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, outbox: Outbox[HostFrame] | Departures[HostFrame]) -> None:
         self.server = server
-        self.outbox: Outbox[HostFrame] = Outbox(_MAX_QUEUED)
+        self.outbox = outbox
         self.waiting: dict[int, asyncio.Future[ServerFrame]] = {}
+        self.watches = False
+        """The server serves a watch on this link."""
+        self.watch: tuple[int, asyncio.Queue[bytes]] | None = None
+        """Id and batches of the watch that runs, encoded; an empty one is the end."""
 
     def fail_all(self) -> None:
+        if self.watch is not None:
+            self.watch[1].put_nowait(b"")
         waiting, self.waiting = self.waiting, {}
         for future in waiting.values():
             if not future.done():
@@ -90,6 +102,8 @@ class ServerLinks:
         self.views: dict[str, int] = {}
         """The store's view, as each connected server's last hello says."""
         self.last_error: dict[str, str] = {}
+        self._news: asyncio.Future[None] | None = None
+        """Ends when a server is connected."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -150,6 +164,40 @@ class ServerLinks:
         """`submit`, awaited."""
         return await self.submit(server, frame, timeout_s)
 
+    async def reached(self, server: str, within_s: float) -> bool:
+        """Wait until that server is connected; False when the time passed first."""
+        try:
+            async with asyncio.timeout(within_s):
+                while server not in self._links:
+                    self._news = self._news or asyncio.get_running_loop().create_future()
+                    await asyncio.shield(self._news)
+        except TimeoutError:
+            return False
+        return True
+
+    def watches(self, server: str) -> bool:
+        """Whether that server is connected and serves a watch on its link: an older one does not."""
+        link = self._links.get(server)
+        return link is not None and link.watches
+
+    async def watch(self, server: str, request: WatchRequest) -> AsyncGenerator[WatchBatch]:
+        """One watch on the link to a server that `watches`, until it ends or the link does. One at a time.
+
+        Raises NotConnected.
+        """
+        link = self._links.get(server)
+        self._next_id += 1
+        number = self._next_id
+        if link is None or not link.outbox.put(HostFrame(id=number, watch=request)):
+            raise NotConnected(f"Not connected to server {server}{self._why(server)}")
+        _, batches = link.watch = (number, asyncio.Queue[bytes]())
+        try:
+            while encoded := await batches.get():
+                yield WatchBatch.FromString(encoded)
+        finally:
+            if link.watch == (number, batches):
+                link.watch = None
+
     def _why(self, server: str) -> str:
         error = self.last_error.get(server)
         return f": {error}" if error else ""
@@ -169,6 +217,8 @@ class ServerLinks:
             except TransportError as error:
                 reconnect.failed(_log, f"link to server {server}", str(error))
                 self.last_error[server] = str(error)
+            except Exception:  # noqa: BLE001 - a defect: without its link a host may never find a majority again
+                _log.exception("the link to server %s failed", server)
             await reconnect.pause()
 
     async def _session(self, server: str, reconnect: Reconnect) -> None:
@@ -196,46 +246,46 @@ class ServerLinks:
 
     async def _framed(self, server: str, reconnect: Reconnect) -> None:
         """One connection by framed TLS, from its dialling to its end."""
-        link, expected = _Link(server), Identity(self._cluster, Role.SERVER, server).dns_name
+        expected = Identity(self._cluster, Role.SERVER, server).dns_name
         hello: asyncio.Future[ServerHello] = asyncio.get_running_loop().create_future()
+        early: list[ServerFrame] = []
+        take: Callable[[ServerFrame], None] = early.append
 
         def came(encoded: bytes) -> None:
             frame = ServerFrame.FromString(encoded)
             if hello.done():
-                self._take(link, (frame,))
+                take(frame)
             else:
                 hello.set_result(frame.hello)
 
         framed = await open_link(self._frames[server], expected, self._files, came)
+        link = _Link(server, Departures(framed.stream, encoded, _MAX_QUEUED))
         try:
             await asyncio.wait((hello, framed.stream.lost), timeout=_HELLO_TIMEOUT_S, return_when=FIRST_COMPLETED)
             if not hello.done():
                 raise TransportError(f"Server {server} said no hello within {_HELLO_TIMEOUT_S:.0f} s")
             reconnect.succeeded()
-            await self._run_framed(link, framed, hello.result())
+            self._began(link, hello.result())
+            try:
+                self._events.on_connected(server, hello.result())
+                self._take(link, early)  # what it said before it was heard: the leader may have changed in between
+                take = partial(self._take_one, link)
+                await asyncio.wait((framed.stream.lost,))
+            finally:
+                self._ended(link)
         finally:
             framed.stream.cut()
 
-    async def _run_framed(self, link: _Link, framed: FramesLink, hello: ServerHello) -> None:
-        self._links[link.server] = link
-        self.last_error.pop(link.server, None)
-        self._learn(link.server, hello)
-        writer = asyncio.ensure_future(framed.write_all(link.outbox.take))
-        try:
-            self._events.on_connected(link.server, hello)
-            await asyncio.wait((framed.stream.lost, writer), return_when=FIRST_COMPLETED)
-        finally:
-            self._ended(link)
-            writer.cancel()
+    def _take_one(self, link: _Link, frame: ServerFrame) -> None:
+        self._take(link, (frame,))
 
     async def _run(
         self, server: str, call: aio.StreamStreamCall[HostFrames, ServerFrames], first: ServerFrames
     ) -> None:
-        link = _Link(server)
-        self._links[server] = link
-        self.last_error.pop(server, None)
-        self._learn(server, first.frames[0].hello)
-        writer = asyncio.ensure_future(self._write(link, call))
+        outbox: Outbox[HostFrame] = Outbox(_MAX_QUEUED)
+        link = _Link(server, outbox)
+        self._began(link, first.frames[0].hello)
+        writer = asyncio.ensure_future(self._write(outbox, call))
         try:
             self._events.on_connected(server, first.frames[0].hello)
             self._take(link, list(first.frames)[1:])
@@ -245,6 +295,15 @@ class ServerLinks:
             writer.cancel()
             call.cancel()
             self._ended(link)
+
+    def _began(self, link: _Link, hello: ServerHello) -> None:
+        link.watches = hello.watches
+        self._links[link.server] = link
+        self.last_error.pop(link.server, None)
+        self._learn(link.server, hello)
+        if self._news is not None:
+            self._news.set_result(None)
+            self._news = None
 
     def _ended(self, link: _Link) -> None:
         del self._links[link.server]
@@ -256,11 +315,11 @@ class ServerLinks:
         self._events.on_disconnected(link.server)
 
     @staticmethod
-    async def _write(link: _Link, call: aio.StreamStreamCall[HostFrames, ServerFrames]) -> None:
+    async def _write(outbox: Outbox[HostFrame], call: aio.StreamStreamCall[HostFrames, ServerFrames]) -> None:
         with contextlib.suppress(
             aio.AioRpcError, asyncio.InvalidStateError
         ):  # the reader reports the end of the stream
-            while frames := await link.outbox.take():
+            while frames := await outbox.take():
                 await call.write(HostFrames(frames=frames))
         call.cancel()
 
@@ -269,6 +328,11 @@ class ServerLinks:
             match frame.WhichOneof("body"):
                 case "heartbeat_ack":
                     self._events.on_ack(link.server, frame.heartbeat_ack)
+                case "watched":
+                    if link.watch is not None and link.watch[0] == frame.id:
+                        link.watch[1].put_nowait(frame.watched)
+                case "assigned":
+                    self._events.on_assigned(frame.assigned)
                 case "hello":
                     self._learn(link.server, frame.hello)
                     self._events.on_hello(link.server, frame.hello)

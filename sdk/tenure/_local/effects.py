@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tenure import _codec
@@ -142,7 +142,7 @@ def follow(engine: Engine, held: Held, error: Error, cause: BaseException | None
         if isinstance(directive, Emit):
             data = _codec.pack(directive.data)
             directive = Emission(directive.type, data, directive.to, directive.subject, directive.priority)  # noqa: PLW2901
-        engine.execute(held, (directive,))
+        execute(engine, held, (directive,))
 
 
 def _sync(engine: Engine, held: Held, directive: Directive) -> None:  # noqa: ARG001 - the interface
@@ -164,3 +164,32 @@ EXECUTORS: dict[type[Directive], Executor] = {
     **dict.fromkeys(FOLDED, _sync),
 }
 """By type; `Emission` is an `Emit`."""
+
+
+def execute(engine: Engine, held: Held, directives: Sequence[Directive]) -> None:
+    """Do what a turn asked for, in order; what fails hurts nothing else."""
+    for directive in directives:
+        name = "Emit" if isinstance(directive, Emission) else type(directive).__name__
+        hub = engine.hub
+        span = hub.begin("tenure.directive", held.who, attributes={"tenure.directive": name}) if hub.on else None
+        try:
+            result = engine.executors[type(directive)](engine, held, directive)
+            if result is not None:
+                engine.start(_finish(engine, held, directive, result), f"{held.id} {name}")
+        except Exception as error:  # noqa: BLE001 - executors may be the user's
+            if span is not None:
+                hub.end(span, error=error)
+            _misdone(engine, held, directive, error)
+        if span is not None:
+            hub.end(span)  # a second end is ignored
+
+
+async def _finish(engine: Engine, held: Held, directive: Directive, result: Awaitable[None]) -> None:
+    try:
+        await result
+    except Exception as error:  # noqa: BLE001 - as above
+        _misdone(engine, held, directive, error)
+
+
+def _misdone(engine: Engine, held: Held, directive: Directive, error: Exception) -> None:
+    engine.fail(held, Error("DirectiveFailed", f"{type(directive).__name__}: {error}"), None)

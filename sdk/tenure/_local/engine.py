@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,9 +11,10 @@ from tenure import errors
 from tenure._clock import Clock, SystemClock
 from tenure._exec import Pace, pace
 from tenure._instruction import Kind
-from tenure._local import families, owed, records, timers, work
+from tenure._local import families, owed, records, spans, timers, work
+from tenure._local.broadcast import Broadcast
 from tenure._local.carrying import NOTHING
-from tenure._local.effects import EXECUTORS, Executor, follow
+from tenure._local.effects import EXECUTORS, Executor, execute, follow
 from tenure._local.held import Held, Slept, error_of
 from tenure._local.journal import Full, LocalJournal, Ticket
 from tenure._local.keyed import InstanceManager, Keepers
@@ -29,8 +29,8 @@ from tenure._names import full_id
 from tenure._scope import Emission
 from tenure._turn import Done, Slices
 from tenure.directives import Directive, Emit, Error
-from tenure.observe import Hub, Span
-from tenure.signals import Bus, Router, Signal, new_id
+from tenure.observe import Hub
+from tenure.signals import Signal, new_id
 from tenure.storage import RevisionConflict, Storage, StorageError
 from tenure_link import Turn
 
@@ -70,8 +70,7 @@ class Engine(Tasks):
         self.executors: dict[type[Directive], Executor] = {**EXECUTORS, Emission: EXECUTORS[Emit], **executors}
         self.supports = frozenset(self.executors)
         self.agents: dict[str, Held] = {}
-        self.subscribers: Router[str] = Router()
-        self.bus: Bus | None = None
+        self.broadcast = Broadcast(self.post, self.start)
         self.signals: list[Signal] = []
         self.timers = timers.Timers(clock, self._fire)
         self.lives = Lives(self)
@@ -81,7 +80,6 @@ class Engine(Tasks):
         self.keepers = Keepers()
         self.pace = None if isinstance(clock, SystemClock) else Pace(self._sleep)
         """Of waits between attempts; None: as the machine's clock goes."""
-        self._outbox: deque[Signal] = deque()
 
     def full_id(self, agent_id: str) -> str:
         """`namespace/name`. Raises UsageError."""
@@ -219,7 +217,7 @@ class Engine(Tasks):
         wanted = request.wanted
         if isinstance(wanted, Asked) and held.activation.is_query(wanted.name):
             query = held.activation.perform(_turn(held, wanted, request.kind, until_ns, request.caller))
-            done = await (self._spanned("tenure.query", held, wanted, query) if self.hub.on else query)
+            done = await (spans.query(self.hub, held, wanted, query) if self.hub.on else query)
             if held.touched is not None:
                 held.touched()
         else:
@@ -241,9 +239,9 @@ class Engine(Tasks):
         wanted = request.wanted
         held.carried = work.carried_of(wanted)
         turn = _turn(held, wanted, request.kind, until_ns, request.caller)
-        number, body = turn.turn, self.attempt(held, request, turn, journal)
+        body = self._settled(held, self.attempt(held, request, turn, journal))
         try:
-            done = await (self._observed(held, wanted, number, body) if self.hub.on else self._settled(held, body))
+            done = await (spans.turn(self.hub, held, wanted, turn.turn, body) if self.hub.on else body)
         finally:
             held.carried = NOTHING
         if done.fault is not None and (closing := journal.closing(done.fault)):
@@ -264,33 +262,6 @@ class Engine(Tasks):
         if done.waits is None:
             await self.settle(held, done)
         return done
-
-    async def _observed(self, held: Held, wanted: Asked | Signal, number: int, body: Coroutine[Any, Any, Done]) -> Done:
-        """A turn that somebody watches, to its commit and what follows it."""
-        signal = wanted if isinstance(wanted, Signal) else None
-        if signal is not None:
-            self.hub.routed(held.who, signal, held.activation.leads(signal))
-        return await self._spanned("tenure.turn", held, wanted, self._settled(held, body), number)
-
-    async def _spanned(
-        self, name: str, held: Held, wanted: Asked | Signal, body: Coroutine[Any, Any, Done], number: int = 0
-    ) -> Done:
-        cause = wanted if isinstance(wanted, Signal) else None
-        span = self.hub.begin(name, held.who, work.label_of(wanted), turn=number, cause=cause)
-        try:
-            done = await body
-        except BaseException as error:
-            self.hub.end(span, error=error)
-            raise
-        self.ended(span, done)
-        return done
-
-    def ended(self, span: Span, done: Done) -> None:
-        """The span of a turn ends as the turn did."""
-        if done.fault is None:
-            self.hub.end(span)
-        else:
-            self.hub.end(span, fault=done.fault.code, message=done.fault.message)
 
     async def settle(self, held: Held, done: Done) -> None:
         """Make the turn's record durable, then do what it asked for. Raises Unavailable: the turn did not happen."""
@@ -331,7 +302,7 @@ class Engine(Tasks):
     def after(self, held: Held, done: Done) -> None:
         """What follows a commit."""
         if done.directives:
-            self.execute(held, done.directives)
+            execute(self, held, done.directives)
         if done.fault is not None:
             self.fail(held, Error(done.fault.code, done.fault.message), error_of(done.fault, held.id))
         if held.changed is not None:
@@ -390,43 +361,7 @@ class Engine(Tasks):
 
     def spread(self, signal: Signal, priority: int = 0) -> None:
         """To the bus, and to the agents that subscribe."""
-        for agent_id in dict.fromkeys(self.subscribers.route(signal)):
-            self.post(agent_id, signal, caller=signal.source, priority=priority)
-        if self.bus is not None:
-            self._outbox.append(signal)
-            if len(self._outbox) == 1:
-                self.start(self._publish(self.bus), "bus")
-
-    async def _publish(self, bus: Bus) -> None:
-        while self._outbox:
-            await bus.publish(self._outbox[0])
-            self._outbox.popleft()
-
-    def execute(self, held: Held, directives: Sequence[Directive]) -> None:
-        """Do what a turn asked for, in order; what fails hurts nothing else."""
-        for directive in directives:
-            name = "Emit" if isinstance(directive, Emission) else type(directive).__name__
-            hub = self.hub
-            span = hub.begin("tenure.directive", held.who, attributes={"tenure.directive": name}) if hub.on else None
-            try:
-                result = self.executors[type(directive)](self, held, directive)
-                if result is not None:
-                    self.start(self._finish(held, directive, result), f"{held.id} {name}")
-            except Exception as error:  # noqa: BLE001 - executors may be the user's
-                if span is not None:
-                    hub.end(span, error=error)
-                self._misdone(held, directive, error)
-            if span is not None:
-                hub.end(span)  # a second end is ignored
-
-    async def _finish(self, held: Held, directive: Directive, result: Any) -> None:
-        try:
-            await result
-        except Exception as error:  # noqa: BLE001 - as above
-            self._misdone(held, directive, error)
-
-    def _misdone(self, held: Held, directive: Directive, error: Exception) -> None:
-        self.fail(held, Error("DirectiveFailed", f"{type(directive).__name__}: {error}"), None)
+        self.broadcast.send(signal, priority)
 
     def fail(self, held: Held, error: Error, cause: BaseException | None) -> None:
         """An agent has failed: its policy decides. `cause`: what somebody is told already; None: it is logged."""

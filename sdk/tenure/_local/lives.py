@@ -181,12 +181,12 @@ class Lives:
     def subscribe(self, cls: type[Agent[Any]], agent_id: str) -> None:
         """It gets the signals that its class subscribes to."""
         for pattern in cls.__tenure_subscribes__:
-            self._engine.subscribers.add(Route(pattern, agent_id))
+            self._engine.broadcast.subscribers.add(Route(pattern, agent_id))
 
     def unsubscribe(self, cls: type[Agent[Any]], agent_id: str) -> None:
         """It gets no signals by its subscriptions any more."""
         for pattern in cls.__tenure_subscribes__:
-            self._engine.subscribers.remove(pattern, agent_id)
+            self._engine.broadcast.subscribers.remove(pattern, agent_id)
 
     def known(self, agent_id: str) -> families.Known:
         """What there is to know of an agent."""

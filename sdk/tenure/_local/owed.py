@@ -102,6 +102,12 @@ def due(slices: Mapping[str, Any]) -> float | None:
     return min(until, ends) if until else ends
 
 
+def wait_of(slices: Mapping[str, Any]) -> Row | None:
+    """What the turn that is owed waits for."""
+    turn = turn_of(slices)
+    return None if turn is None else turn["wait"]
+
+
 def entries_of(turn: Row) -> list[Entry]:
     """The journal."""
     return [Entry(name, result) for name, result in turn["journal"]]
@@ -109,22 +115,21 @@ def entries_of(turn: Row) -> list[Entry]:
 
 def holds(slices: Mapping[str, Any], key: str) -> bool:
     """Whether the turn of this key is owed."""
-    turn = turn_of(slices)
-    return (turn is not None and turn["key"] == key) or any(row["key"] == key for row in inbox_of(slices))
+    return _turn_with(slices, key) is not None or any(row["key"] == key for row in inbox_of(slices))
 
 
 def ends_wait(slices: Mapping[str, Any], wanted: Asked | Signal) -> bool:
     """Whether this is what the turn waits for."""
-    turn = turn_of(slices)
-    if turn is None or turn["wait"] is None or not isinstance(wanted, Signal):
+    wait = wait_of(slices)
+    if wait is None or not isinstance(wanted, Signal):
         return False
-    return any(matches(pattern, wanted.type) for pattern in turn["wait"]["types"])
+    return any(matches(pattern, wanted.type) for pattern in wait["types"])
 
 
 def waits_for_agent(slices: Mapping[str, Any]) -> str:
     """The agent whose reply the turn waits for; empty: it waits for none."""
-    turn = turn_of(slices)
-    return turn["wait"]["to"] if turn is not None and turn["wait"] is not None else ""
+    wait = wait_of(slices)
+    return "" if wait is None else wait["to"]
 
 
 def outgoing(turn: Row) -> tuple[str, Request]:
@@ -220,15 +225,14 @@ def fold(slices: Slices, directive: Directive) -> None:  # noqa: C901 - one case
         case Waiting(key, wait):
             _wait(slices, key, wait)
         case Woken(key, position, result):
-            turn = turn_of(slices)
-            if turn is not None and turn["wait"] is not None:
-                _finish(slices, key, position, Entry(turn["wait"]["name"], result))
+            if (waits := wait_of(slices)) is not None:
+                _finish(slices, key, position, Entry(waits["name"], result))
         case Inboxed(request):
             _put(slices, [*inbox_of(slices), request.row()])
         case Taken(key):
             _put(slices, [row for row in inbox_of(slices) if row["key"] != key])
         case Ended(key):
-            if (turn := turn_of(slices)) is not None and turn["key"] == key:
+            if _turn_with(slices, key) is not None:
                 del slices[TURN]
         case Answered(key, outcome):
             rows = [*slices.get(CALLS, {}).items(), (key, outcome)]
@@ -239,15 +243,21 @@ def fold(slices: Slices, directive: Directive) -> None:  # noqa: C901 - one case
             return
 
 
-def _finish(slices: Slices, key: str, position: int, entry: Entry) -> None:
+def _turn_with(slices: Mapping[str, Any], key: str) -> Row | None:
+    """The turn that is owed, if it is this one."""
     turn = turn_of(slices)
-    if turn is not None and turn["key"] == key and position == len(turn["journal"]):
+    return turn if turn is not None and turn["key"] == key else None
+
+
+def _finish(slices: Slices, key: str, position: int, entry: Entry) -> None:
+    turn = _turn_with(slices, key)
+    if turn is not None and position == len(turn["journal"]):
         slices[TURN] = {**turn, "wait": None, "journal": [*turn["journal"], [entry.name, entry.result]]}
 
 
 def _wait(slices: Slices, key: str, wait: Wait) -> None:
-    turn = turn_of(slices)
-    if turn is None or turn["key"] != key:
+    turn = _turn_with(slices, key)
+    if turn is None:
         return
     sends = wait.sends[0] if wait.sends else None
     slices[TURN] = {

@@ -11,7 +11,7 @@ from tenure import _codec, errors
 from tenure._agent import Agent, Cell, Role, make, pack_arguments, state_class
 from tenure._clock import Clock, SystemClock, VirtualClock
 from tenure._instruction import Kind, Target
-from tenure._local import owed
+from tenure._local import owed, spans
 from tenure._local.effects import Executor
 from tenure._local.engine import Engine
 from tenure._local.held import error_of
@@ -232,7 +232,7 @@ class LocalRuntime(Waits):
             if done.ended:
                 self._engine.after(held, done)
                 if span is not None:
-                    self._engine.ended(span, done)
+                    spans.ended(self._engine.hub, span, done)
                 if done.fault is not None:
                     raise error_of(done.fault, agent_id)
                 return done.reply
@@ -273,9 +273,7 @@ class LocalRuntime(Waits):
     @property
     def bus(self) -> Bus:
         """What crosses this runtime: subscribe, spy, replay."""
-        if self._engine.bus is None:
-            self._engine.bus = Bus()
-        return self._engine.bus
+        return self._engine.broadcast.open_bus()
 
     async def idle(self) -> None:
         """Wait until no turn runs or waits, and everything that was sent has arrived."""

@@ -7,6 +7,7 @@ repetition with the recorded reply (protocol section 3, external clients).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +26,8 @@ EACH_S = 0.002
 LONGER_S = 0.75
 """And how much longer for each call that waits there, and at most: no lease has ended by then."""
 FIRST_PAUSE_S = 0.02
+LAST_WORDS_S = 1.0
+"""How long a host may take to say what became of a call to an agent that has gone: it waits half of that for news."""
 _BEFORE_JUDGEMENT = (errors.DeadlineExceeded, errors.PermissionDenied, errors.Unauthenticated, errors.VersionSkew)
 """Refusals that a host gives before it has looked for the call id among the marks (protocol additions 11)."""
 LONGEST_PAUSE_S = 0.25
@@ -49,6 +52,8 @@ class Peer(Protocol):
     """Somebody who takes calls: `sessions.Session`."""
 
     heard: float
+    opened: bool
+    """It was connected, if only for a moment. Before that what is cancelled has not been sent."""
 
     @property
     def waiting(self) -> int: ...
@@ -65,8 +70,8 @@ class Attempt:
     peer_of: Callable[[common_pb2.Route], Awaitable[Peer]]
     deadline: float
     """On the loop's clock."""
-    sends: dict[ReplyFuture, int] = field(default_factory=dict[ReplyFuture, int])
-    """Sends without an answer yet, with the epoch that they went to."""
+    sends: dict[ReplyFuture, tuple[int, Peer]] = field(default_factory=dict[ReplyFuture, tuple[int, Peer]])
+    """Sends without an answer yet, with the epoch and the peer that they went to."""
     doubtful: bool = False
     """A send was lost, or its answer said "unknown": the call may have been applied there."""
     error: errors.CallError | None = None
@@ -85,12 +90,25 @@ class Attempt:
         except TimeoutError as error:
             raise self._late() from error
         except errors.NotFound as error:
-            if self._unknown() and error.outcome == "not_applied":  # deleted since, and its marks with it
-                raise errors.NotFound(error.message, outcome="unknown", agent=self.call.agent) from error
-            raise
+            return await self._gone(error)
         finally:
             for future in self.sends:
                 future.cancel()
+
+    async def _gone(self, error: errors.NotFound) -> Reply:
+        """There is no agent any more. What is under way at a host is answered there within a moment: before that
+        nobody knows whether it was applied. Raises NotFound; what the host says.
+        """
+        clock = asyncio.get_running_loop().time
+        until = min(self.deadline, clock() + LAST_WORDS_S)
+        while self._unknown() and not self.doubtful and (left := until - clock()) > 0:
+            await asyncio.wait(self.sends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(errors.NotFound):
+                if (reply := self._settle(0)) is not None:
+                    return reply
+        if self._unknown() and error.outcome == "not_applied":  # deleted since, and its marks with it
+            raise errors.NotFound(error.message, outcome="unknown", agent=self.call.agent) from error
+        raise error
 
     async def _route(self) -> common_pb2.Route:
         """Where to send first."""
@@ -123,13 +141,13 @@ class Attempt:
             self.error = error
             return None
         self.call.timeout_ms = max(1, int(self._left() * 1000))
-        self.sends[peer.send(self.call)] = route.epoch
+        self.sends[peer.send(self.call)] = (route.epoch, peer)
         done = await self._patiently(peer)
         if done and (reply := self._settle(route.epoch)) is not None:
             return reply
         changed = self.routes.changed(self.call.agent, route.epoch)
         try:
-            while not changed.done() and route.epoch in self.sends.values():
+            while not changed.done() and any(epoch == route.epoch for epoch, _ in self.sends.values()):
                 either: set[ReplyFuture | asyncio.Future[common_pb2.Route]] = {*self.sends, changed}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if (reply := self._settle(route.epoch)) is not None:
@@ -156,7 +174,7 @@ class Attempt:
     def _settle(self, epoch: int) -> Reply | None:
         """Look at the answers that have come. Raises the final error of the newest epoch asked."""
         for future in [future for future in self.sends if future.done()]:
-            asked = self.sends.pop(future)
+            asked, _ = self.sends.pop(future)
             try:
                 reply = future.result()
             except SessionLost as lost:
@@ -198,7 +216,8 @@ class Attempt:
 
     def _unknown(self) -> bool:
         """A send may have taken effect, and nobody has said. A query has no effect to be unsure of."""
-        return self.call.kind != calls_pb2.CALL_KIND_QUERY and (self.doubtful or bool(self.sends))
+        under_way = any(peer.opened for _, peer in self.sends.values())
+        return self.call.kind != calls_pb2.CALL_KIND_QUERY and (self.doubtful or under_way)
 
     async def _rest(self) -> None:
         await asyncio.sleep(self._lengthen())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -17,7 +16,6 @@ from tenure._remote import channels
 from tenure._remote.callids import CallIds
 from tenure._remote.calls import Attempt, Peer, Reply
 from tenure._remote.channels import Channel, RpcError
-from tenure._remote.credentials import context_of
 from tenure._remote.endpoint import Endpoint
 from tenure._remote.framed import FramedSession
 from tenure._remote.registry import ATTEMPT_S, DEFAULT_TIMEOUT_S, RegistryClient, Works
@@ -51,7 +49,6 @@ class Remote(RegistryClient):
         self._sessions: dict[str, AnySession] = {}
         self._without_frames: dict[str, float] = {}
         """Until when, on the loop's clock, by address."""
-        self._tls: ssl.SSLContext | None = None
         self._routes = Routes(Resolver(self._servers, self._resolve_at).resolve)
 
     async def __aenter__(self) -> Self:
@@ -167,9 +164,7 @@ class Remote(RegistryClient):
         return Session(self._channel(address, expected), address)
 
     def _by_frames(self, address: str, expected: str) -> AnySession:
-        if self._tls is None:
-            self._tls = context_of(self.endpoint)
-        return FramedSession(address, expected, self._tls)
+        return FramedSession(address, expected, self._tls())
 
     # --- agents ---
 

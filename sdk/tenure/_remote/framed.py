@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import ssl
+from collections.abc import Iterable
 
-from google.protobuf.message import DecodeError
-
-from tenure._remote.sessions import SessionLost, ended
+from tenure._remote.framing import OverFrames
+from tenure._remote.sessions import SessionLost, failed
 from tenure.errors import InvalidArguments
-from tenure_frames import LONG_FRAME_LIMIT, FrameStream, Link, NotOpened, opened
+from tenure_frames import LONG_FRAME_LIMIT, FrameStream, Link
 from tenure_proto.v1 import calls_pb2
 
 FRAME_BYTES = 1 << 20
@@ -19,61 +18,36 @@ _AROUND = 64
 """Bytes that a batch adds to a call, at most."""
 
 
-class FramedSession:
-    """Connects when it is made. Once lost it stays lost: make another."""
+class FramedSession(OverFrames[calls_pb2.Reply]):
+    """One connection, to one host."""
 
     def __init__(self, peer: str, expected: str, context: ssl.SSLContext) -> None:
-        """`peer`: host:port; `expected`: the DNS name in its certificate."""
-        self.peer = peer
-        self.lost: str = ""
-        """Why it ended; empty: it has not."""
-        self.opened = False
-        """It stood, if only for a moment."""
+        super().__init__(peer, expected, context)
         self.heard = float("-inf")
         """When the last replies came, on the loop's clock."""
-        self._waiting: dict[int, asyncio.Future[calls_pb2.Reply]] = {}
         self._unsent = calls_pb2.CallBatch()
         self._size = 0
-        self._next = 0
         self._flushing = False
-        self._stream: FrameStream | None = None
-        self._task = asyncio.get_running_loop().create_task(self._connect(expected, context))
-
-    @property
-    def waiting(self) -> int:
-        """How many calls have no answer yet."""
-        return len(self._waiting)
 
     def send(self, call: calls_pb2.Call) -> asyncio.Future[calls_pb2.Reply]:
         """Send a copy of the call; the reply comes in the future, or SessionLost, or InvalidArguments (too long)."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[calls_pb2.Reply] = loop.create_future()
         size = call.ByteSize() + _AROUND
         if self.lost:
-            future.set_exception(SessionLost(self.lost, sent=False))
-        elif size > LONG_FRAME_LIMIT:
+            return failed(SessionLost(self.lost, sent=False))
+        if size > LONG_FRAME_LIMIT:
             words = f"the arguments have {size >> 20} MiB; a call may have {LONG_FRAME_LIMIT >> 20}"
-            future.set_exception(InvalidArguments(words, agent=call.agent))
-        else:
-            if self._size and self._size + size > FRAME_BYTES:
-                self._flush()
-            self._add(call, size, future)
-            if not self._flushing:
-                self._flushing = True
-                loop.call_soon(self._flush_turn)
-        return future
-
-    def _add(self, call: calls_pb2.Call, size: int, future: asyncio.Future[calls_pb2.Reply]) -> None:
-        self._next += 1
+            return failed(InvalidArguments(words, agent=call.agent))
+        if self._size and self._size + size > FRAME_BYTES:
+            self._flush()
+        number, future = self._expect()
         numbered = self._unsent.calls.add()
         numbered.CopyFrom(call)
-        numbered.seq = self._next
+        numbered.seq = number
         self._size += size
-        self._waiting[self._next] = future
-        future.add_done_callback(functools.partial(self._forget, self._next))
-
-    def _forget(self, number: int, _: object) -> None:
-        self._waiting.pop(number, None)
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_turn)
+        return future
 
     def _flush_turn(self) -> None:
         """What one turn of the loop asked for leaves together."""
@@ -85,47 +59,19 @@ class FramedSession:
             batch, self._unsent, self._size = self._unsent, calls_pb2.CallBatch(), 0
             self._stream.send(batch.SerializeToString())  # False: the end of the connection is told to all
 
-    async def close(self) -> None:
-        """End the connection; what waits gets SessionLost."""
-        self._fail("the session was closed")
-        await ended([self._task])
+    def _withdraw(self) -> None:
+        """Calls that nobody waits for any more do not leave: it was said that they were not applied."""
+        wanted = [call for call in self._unsent.calls if self._wanted(call.seq)]
+        self._unsent, self._size = calls_pb2.CallBatch(calls=wanted), self._size if wanted else 0
 
-    async def _connect(self, expected: str, context: ssl.SSLContext) -> None:
-        try:
-            stream, early = await opened(self.peer, expected, context)
-        except NotOpened as error:
-            self._fail(str(error))
-            return
-        try:
-            self.opened, self._stream = True, stream
-            Link(stream, self._came)
-            for frame in early:
-                stream.on_frame(frame)
-            self._flush()
-            await stream.lost
-            self._fail("the connection ended")
-        finally:
-            stream.cut()
+    def _listen(self, stream: FrameStream) -> None:
+        Link(stream, self._came)
 
-    def _came(self, frame: bytes) -> None:
-        try:
-            replies = calls_pb2.ReplyBatch.FromString(frame).replies
-        except DecodeError as error:
-            self._fail(f"sent what is no batch of replies: {error}")
-            return
+    def _stood(self) -> None:
+        self._withdraw()
+        self._flush()
+
+    def _read(self, frame: bytes) -> Iterable[calls_pb2.Reply]:
+        replies = calls_pb2.ReplyBatch.FromString(frame).replies
         self.heard = asyncio.get_running_loop().time()
-        for reply in replies:
-            future = self._waiting.get(reply.seq)
-            if future is not None and not future.done():
-                future.set_result(reply)
-
-    def _fail(self, why: str) -> None:
-        if self.lost:
-            return
-        self.lost = f"{self.peer}: {why}"
-        if self._stream is not None:
-            self._stream.cut()
-        for future in list(self._waiting.values()):
-            if not future.done():
-                future.set_exception(SessionLost(self.lost, sent=self.opened))
-        self._waiting.clear()
+        return replies

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tenure import errors
 from tenure._remote import channels
+from tenure._remote.changing import ToLeader
 from tenure._remote.channels import Channel, RpcError
+from tenure._remote.credentials import context_of
 from tenure._remote.endpoint import Endpoint
 from tenure._remote.resolving import Turns
-from tenure_proto.v1 import registry_pb2, registry_pb2_grpc
+from tenure_proto.v1 import changes_pb2, registry_pb2, registry_pb2_grpc
 
 DEFAULT_TIMEOUT_S = 30.0
 ATTEMPT_S = 2.0
 """Of one request to one server, where another could answer as well."""
-_IMMUTABLE = "ImmutableField"
+_SAID_TO_ALL = {"ImmutableField": errors.Conflict.code, "Deleting": errors.NotReady.code}
+"""The registry's words; callers of the SDK know one for all runtimes. What is going may be asked for again soon."""
 T = TypeVar("T")
 
 
@@ -30,6 +34,11 @@ class Works:
     reads: str = ""
     idle_timeout_s: float = 0.0
     """0: never."""
+    on_exhausted: str = ""
+    max_attempts: int = 0
+    backoff_s: float = 0.0
+    ttl_s: float = 0.0
+    """Of signals; docs/operating.md."""
 
 
 class RegistryClient:
@@ -40,9 +49,12 @@ class RegistryClient:
         self._timeout_s = timeout_s
         self._servers = Turns(endpoint.servers)
         self._channels: dict[str, Channel] = {}
+        self._context: ssl.SSLContext | None = None
+        self._to_leader = ToLeader(endpoint, self._tls)
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._to_leader.close()
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
         self._channels.clear()
 
@@ -148,11 +160,18 @@ class RegistryClient:
     ) -> Sequence[registry_pb2.RowResult]:
         """Create or change agents; one result each, in their order. Raises CallError."""
         request = registry_pb2.ApplyAgentsRequest(agents=specs, managed_by=managed_by, command_id=_command_id())
+        deadline = asyncio.get_running_loop().time() + (self._timeout_s if timeout_s is None else timeout_s)
+        changed = await self._to_leader.ask(changes_pb2.Change(apply=request), min(ATTEMPT_S, self._left(deadline)))
+        answer = None if changed is None else changed.applied
+        if answer is None or _undecided(answer.results):
 
-        async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> Sequence[registry_pb2.RowResult]:
-            return (await stub.ApplyAgents(request, timeout=seconds)).results
+            async def ask(stub: registry_pb2_grpc.RegistryStub, seconds: float) -> registry_pb2.ApplyAgentsResponse:
+                return await stub.ApplyAgents(request, timeout=seconds)
 
-        return await self._ask("apply", ask, timeout_s, again=_undecided)
+            left_s = self._left(deadline)
+            answer = await self._ask("apply", ask, left_s, again=lambda answer: _undecided(answer.results))
+        self._to_leader.learn(answer.changes_address)
+        return answer.results
 
     async def delete_agents(
         self,
@@ -199,17 +218,23 @@ class RegistryClient:
     async def create(
         self, agent_id: str, class_name: str, *, pool: str, state: bytes, config: bytes, works: Works | None = None
     ) -> None:
-        """Create one agent, or leave it as it is. Raises Conflict if what is fixed for life differs, CallError."""
+        """Create one agent, or leave it as it is. Raises Conflict if what is fixed for life differs, NotReady while one
+        of that name is going, CallError.
+        """
         works = works or Works()
         spec = registry_pb2.AgentSpec(
             id=agent_id, pool=pool, state=state, config=config, critical=True,
             durability=works.durability, reads=works.reads, idle_timeout_s=works.idle_timeout_s,
+            on_exhausted=works.on_exhausted,
+            delivery=registry_pb2.Delivery(
+                max_attempts=works.max_attempts, backoff_s=works.backoff_s, ttl_s=works.ttl_s
+            ),
         )  # fmt: skip
         setattr(spec, "class", class_name)  # a keyword of Python
         results = await self.apply_agents([spec])
         for result in results:
-            if result.error.code == _IMMUTABLE:  # the registry's word; callers of the SDK know one for all runtimes
-                result.error.code = errors.Conflict.code
+            if (code := _SAID_TO_ALL.get(result.error.code)) is not None:
+                result.error.code = code
         _raise_refused(results)
 
     async def delete(self, agent_id: str) -> None:
@@ -284,6 +309,16 @@ class RegistryClient:
             self._servers.turn(server)
             await asyncio.sleep(pause)
             pause = min(0.5, pause * 2)
+
+    def _left(self, deadline: float) -> float:
+        """Seconds; enough to ask once."""
+        return max(0.05, deadline - asyncio.get_running_loop().time())
+
+    def _tls(self) -> ssl.SSLContext:
+        """Of framed connections. Raises ConfigurationError."""
+        if self._context is None:
+            self._context = context_of(self.endpoint)
+        return self._context
 
     def _channel(self, address: str, expected: str) -> Channel:
         key = f"{expected}@{address}"

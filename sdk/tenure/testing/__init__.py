@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tenure.testing._history import Call, History
     from tenure.testing._runtime import VirtualRuntime
     from tenure.testing._signals import SignalSpy
-    from tenure.testing._simulation import Background, Faults, Run, Simulation, simulate
+    from tenure.testing._simulation import Background, Run, Simulation, simulate
+    from tenure.testing._worlds import Faults
 
 __all__ = [
     "Background",
@@ -50,7 +51,7 @@ _LAZY = {
     "Conformance": "tenure.testing._conformance",
     "FakeSensor": "tenure.sensors._fake",
     "FakeStorage": "tenure.testing._fakes",
-    "Faults": "tenure.testing._simulation",
+    "Faults": "tenure.testing._worlds",
     "History": "tenure.testing._history",
     "LocalFaults": "tenure.testing._faults",
     "Pause": "tenure.sensors._fake",

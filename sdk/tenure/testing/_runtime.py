@@ -144,7 +144,7 @@ class VirtualRuntime(LocalRuntime):
         await before.close()
         LocalRuntime.__init__(self, clock=self._clock, storage=self.storage, **self._options)
         self._adjust()
-        self._faulty.signals, self._faulty.bus = before.signals, before.bus
+        self._faulty.signals, self._faulty.broadcast.bus = before.signals, before.broadcast.bus
         for one in alive:
             await self._faulty.begin(*one)
 

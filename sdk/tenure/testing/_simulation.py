@@ -1,7 +1,7 @@
 """`simulate`: a story about agents, told in a whole cluster in this process, in virtual time, once a seed.
 
 The cluster is the daemon's own code (`tenured.simulation`), which is loaded when a simulation begins; what is needed of
-it is said here, as protocols.
+it is said in `_worlds`, as protocols.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import asyncio
 import importlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tenure import _codec, errors
-from tenure._agent import Agent
+from tenure._agent import Agent, pack_arguments
 from tenure._client import AsyncClient, Durability, Reads
 from tenure._instruction import Kind
 from tenure._names import full_id
@@ -24,6 +24,7 @@ from tenure._state import State
 from tenure.testing._history import Call, History
 from tenure.testing._program import Image, classes_of, named
 from tenure.testing._replay import replay
+from tenure.testing._worlds import Faults, World
 
 if TYPE_CHECKING:  # with gRPC
     from tenure._remote.simulated import SimulatedRemote
@@ -50,100 +51,17 @@ class Background:
 Chance = Literal["none", "calm", "rough"] | Background
 
 
-class Faults(Protocol):
-    """What a story does to its cluster. Hosts are "h0", "h1", …, servers "s0", "s1", …; times in seconds of the story.
-
-    What is not said to end lasts until `heal`. Each raises ValueError for a name that there is not.
-    """
-
-    def kill_host(self, host: str, *, back_after: float | None = None) -> None:
-        """Cut the power of a host: its daemon and its workers are gone, and nobody says so."""
-
-    def start_host(self, host: str) -> None:
-        """Give a host its power back: an empty pod starts there."""
-
-    def kill_daemon(self, host: str) -> None:
-        """SIGKILL to a host's daemon; its supervisor starts another one."""
-
-    def kill_worker(self, host: str) -> None:
-        """SIGKILL to the process that runs the agents; another one is started."""
-
-    def drain(self, host: str) -> None:
-        """SIGTERM to a host's daemon: it hands its agents over, and a new one starts."""
-
-    def kill_server(self, server: str, *, power: bool = False, back_after: float | None = 1.0) -> None:
-        """Kill a server; with `power`, what its disk had not synced is gone, too."""
-
-    def start_server(self, server: str) -> None:
-        """Start a server again."""
-
-    def slow_disk(self, server: str, *, sync: float = 0.05, lasts: float | None = None) -> None:
-        """Let each sync of a server's disk take up to so long."""
-
-    def full_disk(self, server: str, *, lasts: float = 1.0) -> None:
-        """Let a server's writes fail."""
-
-    def freeze(self, name: str, lasts: float) -> None:
-        """Let everything on a host or a server stand still, and go on then as if nothing had been."""
-
-    def step_clock(self, name: str, seconds: float) -> None:
-        """Set the wall clock of a host or a server forward, or back."""
-
-    def partition(self, names: Sequence[str], others: Sequence[str] = (), *, lasts: float | None = None) -> None:
-        """Let nothing pass between these hosts and servers and `others`; none: everybody else, the story included."""
-
-    def slow_link(self, source: str, target: str, *, factor: float = 50.0, lasts: float | None = None) -> None:
-        """Let messages from one machine to another take so many times as long."""
-
-    def heal(self) -> None:
-        """Mend everything: networks, disks, and start what is down."""
-
-
-class Row(Protocol):
-    """An agent as the cluster has it on record."""
-
-    @property
-    def uid(self) -> str: ...
-    @property
-    def host(self) -> str: ...
-
-
-class World(Protocol):
-    """`tenured.simulation.story.World`, as far as it is needed here."""
-
-    @property
-    def faults(self) -> Faults: ...
-    @property
-    def now_s(self) -> float: ...
-    @property
-    def server_names(self) -> list[str]: ...
-    @property
-    def hosts(self) -> Mapping[str, object]: ...
-    @property
-    def trace(self) -> int: ...
-    def play(self, story: Callable[[], Coroutine[Any, Any, None]], limit_s: float) -> None: ...
-    def note(self, who: str, what: str) -> None: ...
-    def transcript(self) -> list[str]: ...
-    def channel(self, machine: str) -> Any: ...
-    def row(self, agent: str) -> Row | None: ...
-    def leader(self) -> str | None: ...
-    def unsettled(self) -> str: ...
-    def committed(self, agent: str) -> tuple[list[str], bytes] | None: ...
-    def acknowledged_before(self, agent: str) -> tuple[str, list[str]]: ...
-    def answered(self, reply: bytes, epoch: int, before: tuple[str, list[str]]) -> tuple[bytes, bool]: ...
-    def refused(self, call: str) -> None: ...
-
-
 class Simulation(AsyncClient):
     """What a story gets: a client of the simulated cluster (`create`, `agent`, `delete`, …), with more powers."""
 
     def __init__(self, world: World, image: Image, timeout: float) -> None:
+        from tenure._remote.registry import Works  # noqa: PLC0415 - with gRPC
         from tenure._remote.simulated import SimulatedRemote  # noqa: PLC0415 - with gRPC
 
         super().__init__("simulation", timeout=timeout)
         self._world, self._image = world, image
         self._simulated: SimulatedRemote = SimulatedRemote(tuple(world.server_names), world.channel, CLIENT, timeout)
-        self._remote = self._simulated
+        self._remote, self._works = self._simulated, Works
         self._made: dict[str, tuple[str, bytes, bytes]] = {}  # id -> class, initial state, config
         self.history = History()
         """Every call of the story, and what its caller was told."""
@@ -185,6 +103,22 @@ class Simulation(AsyncClient):
             raise errors.NotReady(f"no host holds {agent_id} at the moment", agent=agent_id)
         return row.host
 
+    def asleep(self, agent: Agent[Any] | str) -> bool:
+        """Whether the cluster has it on record that an agent sleeps, in the memory of no worker."""
+        row = self._world.row(full_id(agent, "default") if isinstance(agent, str) else agent.id)
+        return row is not None and row.ready and row.hibernation is not None
+
+    async def operate(self, agent: Agent[Any] | str, operation: str, **arguments: object) -> Any:
+        """An operation of docs/operating.md ("resume", "dlq.list", …) on an agent. Raises CallError."""
+        agent_id = full_id(agent, "default") if isinstance(agent, str) else agent.id
+        try:
+            answer = await self._simulated.control(agent_id, operation, arguments)
+        except errors.CallError as error:
+            self.note(f"{operation} of {agent_id} -> {error.code}: {error.outcome.replace('_', ' ')}")
+            raise
+        self.note(f"{operation} of {agent_id} -> done")
+        return answer
+
     async def advance(self, seconds: float) -> None:
         """Let time pass; the same as `asyncio.sleep`."""
         await asyncio.sleep(seconds)
@@ -217,7 +151,7 @@ class Simulation(AsyncClient):
         """A line of one's own in the transcript."""
         self._world.note(CLIENT, text)
 
-    async def create(
+    async def create(  # noqa: PLR0913 - what a spec says, each by its name and with a default
         self,
         cls: type[A],
         agent_id: str,
@@ -228,17 +162,29 @@ class Simulation(AsyncClient):
         durability: Durability = "Quorum",
         reads: Reads = "Local",
         idle_timeout: float | None = None,
+        on_exhausted: Literal["DeadLetter", "Pause"] = "DeadLetter",
+        max_attempts: int = 5,
+        backoff: float = 0.1,
+        ttl: float = 300.0,
     ) -> A:
-        """As `AsyncClient.create`. Raises UsageError for a class that the simulated hosts do not have."""
+        """As `AsyncClient.create`, and as `spec.onExhausted` and `spec.delivery` of an Agent say: what becomes of a
+        signal whose turn fails, at which attempt, after how many seconds the next one begins, and after how many its
+        sender gives it up. Raises UsageError for a class that the simulated hosts do not have.
+        """
         if self._image.agents.get(cls.__name__) is not cls:
             raise errors.UsageError(
                 f"the simulated hosts do not have {cls.__name__}: simulate(..., agents=[{cls.__name__}])"
             )
-        agent = await super().create(
-            cls, agent_id, state=state, config=config, pool=pool,
-            durability=durability, reads=reads, idle_timeout=idle_timeout,
-        )  # fmt: skip
         initial = state.model_dump(mode="python", round_trip=True) if isinstance(state, State) else dict(state or {})
+        agent = self.agent(cls, agent_id)
+        await self._simulated.create(
+            agent.id,
+            cls.__name__,
+            pool=pool,
+            state=pack_arguments("state", initial),
+            config=pack_arguments("config", config),
+            works=self._works(durability, reads, idle_timeout or 0.0, on_exhausted, max_attempts, backoff, ttl),
+        )
         self._made[agent.id] = (cls.__name__, _codec.pack(initial), _codec.pack(dict(config or {})))
         row = self._world.row(agent.id)
         self.note(f"creates {agent.id}, a {cls.__name__}: {row.uid if row is not None else 'gone'}")

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
+from tenure import _eager
 from tenure.worker.begun import Notes
 from tenure.worker.resident import Resident
 from tenure_link import Fault, FrameTooLarge, Turn, TurnDone
 
 
 class Line:
-    """See the module. Queries run beside it."""
+    """See the module. Queries run beside it. Thousands of them wait for nothing, and have next to nothing."""
+
+    __slots__ = ("_notes", "_open", "_queries", "_running", "_send", "_task", "_waiting", "resident")
 
     def __init__(self, resident: Resident, send: Callable[[TurnDone], None], notes: Notes) -> None:
         """`send` raises FrameTooLarge."""
         self.resident = resident
         self._send = send
         self._notes = notes
-        self._waiting: deque[Turn] = deque()
+        self._waiting: list[Turn] = []
         self._task: asyncio.Task[None] | None = None
         self._running: Turn | None = None
-        self._queries: set[asyncio.Task[None]] = set()
+        self._queries: set[asyncio.Task[None]] | None = None
+        """Those that run; None: none."""
         self._open = True
 
     def take(self, turn: Turn) -> None:
         """Run it when its turn comes; a query at once."""
         if turn.kind in {"query", "by_name"} and self.resident.activation.is_query(turn.method):
-            task = asyncio.get_running_loop().create_task(self._answer(turn))
-            self._queries.add(task)
-            task.add_done_callback(self._queries.discard)
+            task = _eager.begin(self._answer(turn))
+            if task is not None:
+                self._queries = self._queries or set()
+                self._queries.add(task)
+                task.add_done_callback(self._answered)
             return
         self._waiting.append(turn)
         if self._task is None:
@@ -39,7 +44,7 @@ class Line:
     def drop(self, turn: int) -> None:
         """Undo this turn and all later ones: what waits is forgotten, what runs is cancelled and undone as it ends."""
         self.resident.drop(turn)
-        self._waiting = deque(one for one in self._waiting if one.turn < turn)
+        self._waiting = [one for one in self._waiting if one.turn < turn]
         if self._task is not None and self._running is not None and self._running.turn >= turn:
             self._task.cancel()  # the next one waits until it has ended, however long that takes
 
@@ -47,13 +52,21 @@ class Line:
         """Nothing of it is answered any more."""
         self._open = False
         self._waiting.clear()
-        for task in (self._task, *self._queries):
+        for task in (self._task, *(self._queries or ())):
             if task is not None:
                 task.cancel()
 
+    def _answered(self, query: asyncio.Task[None]) -> None:
+        if self._queries is not None:
+            self._queries.discard(query)
+            self._queries = self._queries or None
+
     def _start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(self._ended)
+        self._task = _eager.begin(self._run())
+        if self._task is None:
+            self._running = None
+        else:
+            self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = self._running = None
@@ -64,7 +77,7 @@ class Line:
 
     async def _run(self) -> None:
         while self._waiting:
-            self._running = turn = self._waiting.popleft()
+            self._running = turn = self._waiting.pop(0)
             await self._answer(turn)
             self._running = None
 

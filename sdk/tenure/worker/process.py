@@ -68,6 +68,8 @@ class Worker(asyncio.Protocol):
         self._beginning: dict[str, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
         self._lock = -1
+        self._tell = self._send
+        """The same for every agent."""
         self.lost = self._loop.create_future()
         """Done with the exit status when this process has to end."""
 
@@ -145,7 +147,7 @@ class Worker(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - validators of the state are user code
             self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
             return
-        line = self._lines[order.uid] = Line(resident, self._send, self._notes)
+        line = self._lines[order.uid] = Line(resident, self._tell, self._notes)
         task = self._loop.create_task(self._begin(line))
         self._beginning[order.uid] = task
         task.add_done_callback(lambda _: self._beginning.pop(order.uid, None))
@@ -170,7 +172,7 @@ class Worker(asyncio.Protocol):
             raise ClassNotFound(
                 f"the pool's modules have no class {order.class_name}; {near(order.class_name, self._classes)}"
             )
-        return Resident(cls, order, self._send)
+        return Resident(cls, order, self._tell)
 
     def _deactivate(self, uid: str, epoch: int | None) -> None:
         """Forget the agent, if it is of this epoch (None: of any); what it does is cancelled and not answered."""

@@ -42,16 +42,29 @@ _logger = logging.getLogger("tenure.worker")
 class Resident:
     """See the module. One turn at a time; queries beside them."""
 
+    __slots__ = (
+        "_beside",
+        "_durable",
+        "_errors",
+        "_now",
+        "_read_ns",
+        "_send",
+        "_tasks",
+        "_told",
+        "_wall",
+        "activation",
+    )
+
     def __init__(self, cls: type[Agent[Any]], order: Activate, send: Callable[[Progress], None]) -> None:
         """Raises what `Activation` raises."""
         self._now, self._wall = order.now, order.wall
         self._read_ns = _boot_ns()
         self._send = send
-        self._durable: dict[int, asyncio.Future[None]] = {}
-        self._namespace = order.id.partition("/")[0]
+        self._durable: dict[int, asyncio.Future[None]] | None = None
+        """Turns that wait for their steps to be durable; None, as of the next two: never one yet."""
         self._errors = 0
-        self._beside: dict[int, list[Spawn]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._beside: dict[int, list[Spawn]] | None = None
+        self._tasks: set[asyncio.Task[None]] | None = None
         self.activation = Activation(
             cls,
             uid=order.uid,
@@ -63,7 +76,7 @@ class Resident:
             supports=SUPPORTS,
             fold=self._fold,
         )
-        self._told = self.due
+        self._told: tuple[Due, ...] | None = self.due
 
     @property
     def due(self) -> tuple[Due, ...]:
@@ -106,18 +119,21 @@ class Resident:
     def commit(self, turn: int) -> None:
         """As of the activation; what runs beside the agent begins now."""
         self.activation.commit(turn)
+        if self._beside is None:
+            return
+        tasks = self._tasks = self._tasks or set()
         for number in [number for number in self._beside if number <= turn]:
             for one in self._beside.pop(number):
                 task = asyncio.get_running_loop().create_task(_beside(self.activation.id, one.name, one.function))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
 
     def drop(self, turn: int) -> None:
         """As of the activation."""
         self.activation.drop(turn)
-        self._told = ()  # the next turn tells of all plans
-        for number in [number for number in self._beside if number >= turn]:
-            del self._beside[number]
+        self._told = None  # the next turn tells of all plans, or that there are none
+        if self._beside is not None:
+            self._beside = {number: beside for number, beside in self._beside.items() if number < turn}
 
     # --- kinds of turns ---------------------------------------------------------------------------------------------
 
@@ -185,16 +201,18 @@ class Resident:
 
     async def _progress(self, frame: Progress) -> None:
         """Say it, and wait until it is durable."""
-        durable = self._durable[frame.turn] = asyncio.get_running_loop().create_future()
+        waiting = self._durable = self._durable or {}
+        durable = waiting[frame.turn] = asyncio.get_running_loop().create_future()
         try:
             self._send(frame)
             await durable
         finally:
-            self._durable.pop(frame.turn, None)
+            waiting.pop(frame.turn, None)
 
     def progressed(self, turn: int) -> None:
         """What the turn has said last is durable."""
-        if (durable := self._durable.get(turn)) is not None and not durable.done():
+        durable = None if self._durable is None else self._durable.get(turn)
+        if durable is not None and not durable.done():
             durable.set_result(None)
 
     def _cluster_now(self) -> float:
@@ -251,7 +269,7 @@ class Resident:
 
     def _told_of(self, turn: Turn, done: Done, carried: Mapping[str, object] = NOTHING) -> TurnDone:
         if beside := [one for one in done.directives if isinstance(one, Spawn)]:
-            self._beside[turn.turn] = beside
+            self._beside = {**(self._beside or {}), turn.turn: beside}
         due = self.due
         changed = due != self._told
         self._told = due
@@ -284,18 +302,19 @@ class Resident:
         )
 
     def _outgoing(self, directive: Directive, signal_id: str, carried: Mapping[str, object]) -> Outgoing | None:
+        namespace = self.activation.id.partition("/")[0]
         match directive:
             case Emission(type_, data, to, subject, priority):
                 envelope = Envelope(
                     id=signal_id, source=self.activation.id, type=type_, data=_codec.unpack(data), subject=subject
                 )
                 body = _encode(Work(signal=to_msgpack(onto(envelope, carried))))
-                receiver = targeted(to, self._namespace) if to else ""
+                receiver = targeted(to, namespace) if to else ""
                 return Outgoing(receiver, body, type_, priority, signal_id)
             case Send(to, what, priority):
                 wanted = work.carrying(work.work_of(what), carried)
                 type_ = "" if isinstance(wanted, Asked) else wanted.type
-                return Outgoing(targeted(to, self._namespace), _encode(_work_of(wanted)), type_, priority, signal_id)
+                return Outgoing(targeted(to, namespace), _encode(_work_of(wanted)), type_, priority, signal_id)
             case RunInstruction(instruction, then):
                 wanted = work.carrying(work.work_of(instruction), carried)
                 body = _encode(msgspec.structs.replace(_work_of(wanted), then=then))

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from tenured.core.agentspec import Toleration
 from tenured.core.groups import Groups
-from tenured.core.model import ZONE_LABEL, Host, Node, Pool, Taint, Toleration
+from tenured.core.model import ZONE_LABEL, Host, Node, Pool, Taint
 from tenured.core.placement.wish import Wish
 from tenured.core.registry import Registry, Usage
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tenured.core.model import Spread
+from tenured.core.agentspec import Spread
 from tenured.core.placement.site import Site
 from tenured.core.placement.wish import Wish, group_of
 

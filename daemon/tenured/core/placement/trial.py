@@ -7,7 +7,8 @@ from collections.abc import Set as AbstractSet
 
 from tenure_api.reasons import Reason
 from tenured.core._specs import spec_error
-from tenured.core.model import Agent, AgentSpec
+from tenured.core.agentspec import AgentSpec
+from tenured.core.model import Agent
 from tenured.core.placement import say
 from tenured.core.placement.book import book_of
 from tenured.core.placement.filters import STANDING, first

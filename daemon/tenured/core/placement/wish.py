@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from tenure_api.reasons import Reason
+from tenured.core.agentspec import Spread, Toleration
 from tenured.core.groups import groups_of
-from tenured.core.model import Agent, Spread, Toleration
+from tenured.core.model import Agent
 from tenured.core.registry import Registry
 
 LOST = frozenset({str(Reason.LEASE_EXPIRED), str(Reason.HOST_LOST)})

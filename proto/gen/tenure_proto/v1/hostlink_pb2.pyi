@@ -121,6 +121,7 @@ class HostFrame(_message.Message):
     SEAL_FIELD_NUMBER: _builtins.int
     WRITE_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """the answer carries it back; heartbeats are answered by HeartbeatAck"""
     @_builtins.property
@@ -139,6 +140,10 @@ class HostFrame(_message.Message):
     def write(self) -> Global___WriteMany: ...
     @_builtins.property
     def read(self) -> Global___ReadMany: ...
+    @_builtins.property
+    def watch(self) -> _registry_pb2.WatchRequest:
+        """Follow the registry on this stream, from a server whose hello says that it can; a later one takes its place."""
+
     def __init__(
         self,
         *,
@@ -151,12 +156,13 @@ class HostFrame(_message.Message):
         seal: Global___SealMany | None = ...,
         write: Global___WriteMany | None = ...,
         read: Global___ReadMany | None = ...,
+        watch: _registry_pb2.WatchRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_reports", b"agent_reports", "body", b"body", "heartbeat", b"heartbeat", "read", b"read", "register", b"register", "release_host", b"release_host", "report_host", b"report_host", "seal", b"seal", "write", b"write"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent_reports", b"agent_reports", "body", b"body", "heartbeat", b"heartbeat", "read", b"read", "register", b"register", "release_host", b"release_host", "report_host", b"report_host", "seal", b"seal", "watch", b"watch", "write", b"write"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_reports", b"agent_reports", "body", b"body", "heartbeat", b"heartbeat", "id", b"id", "read", b"read", "register", b"register", "release_host", b"release_host", "report_host", b"report_host", "seal", b"seal", "write", b"write"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_reports", b"agent_reports", "body", b"body", "heartbeat", b"heartbeat", "id", b"id", "read", b"read", "register", b"register", "release_host", b"release_host", "report_host", b"report_host", "seal", b"seal", "watch", b"watch", "write", b"write"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["heartbeat", "register", "report_host", "release_host", "agent_reports", "seal", "write", "read"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["heartbeat", "register", "report_host", "release_host", "agent_reports", "seal", "write", "read", "watch"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -173,7 +179,11 @@ class ServerFrame(_message.Message):
     WRITTEN_FIELD_NUMBER: _builtins.int
     RECORDS_FIELD_NUMBER: _builtins.int
     HELLO_FIELD_NUMBER: _builtins.int
+    ASSIGNED_FIELD_NUMBER: _builtins.int
+    WATCHED_FIELD_NUMBER: _builtins.int
     id: _builtins.int
+    watched: _builtins.bytes
+    """a WatchBatch, encoded once for all, under the id of the watch; empty: the watch is over"""
     @_builtins.property
     def heartbeat_ack(self) -> Global___HeartbeatAck: ...
     @_builtins.property
@@ -186,6 +196,8 @@ class ServerFrame(_message.Message):
     def records(self) -> Global___Records: ...
     @_builtins.property
     def hello(self) -> Global___ServerHello: ...
+    @_builtins.property
+    def assigned(self) -> Global___Assigned: ...
     def __init__(
         self,
         *,
@@ -196,16 +208,40 @@ class ServerFrame(_message.Message):
         written: Global___WrittenMany | None = ...,
         records: Global___Records | None = ...,
         hello: Global___ServerHello | None = ...,
+        assigned: Global___Assigned | None = ...,
+        watched: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat_ack", b"heartbeat_ack", "hello", b"hello", "records", b"records", "result", b"result", "sealed", b"sealed", "written", b"written"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "body", b"body", "heartbeat_ack", b"heartbeat_ack", "hello", b"hello", "records", b"records", "result", b"result", "sealed", b"sealed", "watched", b"watched", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "heartbeat_ack", b"heartbeat_ack", "hello", b"hello", "id", b"id", "records", b"records", "result", b"result", "sealed", b"sealed", "written", b"written"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "body", b"body", "heartbeat_ack", b"heartbeat_ack", "hello", b"hello", "id", b"id", "records", b"records", "result", b"result", "sealed", b"sealed", "watched", b"watched", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["heartbeat_ack", "result", "sealed", "written", "records", "hello"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["heartbeat_ack", "result", "sealed", "written", "records", "hello", "assigned", "watched"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___ServerFrame: _TypeAlias = ServerFrame  # noqa: Y015
+
+@_typing.final
+class Assigned(_message.Message):
+    """Rows that have just been assigned to this host, from the leader and ahead of the watch, which brings them as well."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[_registry_pb2.AgentRow]: ...
+    def __init__(
+        self,
+        *,
+        agents: _abc.Iterable[_registry_pb2.AgentRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assigned: _TypeAlias = Assigned  # noqa: Y015
 
 @_typing.final
 class ServerHello(_message.Message):
@@ -217,10 +253,13 @@ class ServerHello(_message.Message):
     LEADER_FIELD_NUMBER: _builtins.int
     IS_LEADER_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    WATCHES_FIELD_NUMBER: _builtins.int
     server: _builtins.str
     leader: _builtins.str
     is_leader: _builtins.bool
     view: _builtins.int
+    watches: _builtins.bool
+    """HostFrame.watch is served"""
     def __init__(
         self,
         *,
@@ -228,10 +267,11 @@ class ServerHello(_message.Message):
         leader: _builtins.str = ...,
         is_leader: _builtins.bool = ...,
         view: _builtins.int = ...,
+        watches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_leader", b"is_leader", "leader", b"leader", "server", b"server", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_leader", b"is_leader", "leader", b"leader", "server", b"server", "view", b"view", "watches", b"watches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

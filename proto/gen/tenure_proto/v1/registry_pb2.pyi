@@ -334,7 +334,10 @@ class ApplyAgentsResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    CHANGES_ADDRESS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
+    changes_address: _builtins.str
+    """host:port where the leader takes changes by framed TLS (7447), as far as the asked server knows: a hint for the next."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RowResult]:
         """in the order of the request"""
@@ -344,10 +347,11 @@ class ApplyAgentsResponse(_message.Message):
         *,
         results: _abc.Iterable[Global___RowResult] | None = ...,
         revision: _builtins.int = ...,
+        changes_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes_address", b"changes_address", "results", b"results", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,30 +1,20 @@
 """The quorum register, holder side (protocol 2): how the holder of an agent owns its record. No I/O.
 
 Duties of the shell: send every `Send` of an `Output` in order; hand each answer back with the request that it answers
-(`answered`); call `tick` every `RETRY_NS / 2` or so while `busy`; say `lost(server)` and `restored(server)` when a
-connection breaks and comes back; `view_changed` when the registry's view grows. Messages may be lost, doubled and
-delayed at will.
+(`answered`); call `tick` every `peers.RETRY_NS / 2` or so while `busy`; say `lost(server)` and `restored(server)` when
+a connection breaks and comes back; `view_changed` when the view of the registry grows. Messages may be lost, doubled
+and delayed at will.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
-from tenured.core.cells import (
-    NOTHING,
-    Cell,
-    Verdict,
-    Version,
-    WriteDecision,
-    guard_seal,
-    guard_uid,
-    guard_view,
-    guard_write,
-)
+from tenured.core.cells import NOTHING, Verdict, Version
 from tenured.core.frames import (
+    WAKE,
     Adopted,
     Answer,
     Asleep,
@@ -45,77 +35,15 @@ from tenured.core.frames import (
     Write,
     Written,
 )
-
-__all__ = [
-    "NOTHING",
-    "RETRY_MAX_NS",
-    "RETRY_NS",
-    "Adopted",
-    "Answer",
-    "Asleep",
-    "Cell",
-    "Committed",
-    "Deleted",
-    "Fenced",
-    "Known",
-    "NotReady",
-    "Outcome",
-    "Output",
-    "Owner",
-    "Phase",
-    "Read",
-    "Record",
-    "Request",
-    "Seal",
-    "Sealed",
-    "Send",
-    "Unreadable",
-    "Verdict",
-    "Version",
-    "Write",
-    "WriteDecision",
-    "Written",
-    "guard_seal",
-    "guard_uid",
-    "guard_view",
-    "guard_write",
-]
-
-RETRY_NS = 300_000_000
-"""First pause before a request without an answer is repeated."""
-RETRY_MAX_NS = 2_400_000_000
-"""The pause doubles up to this."""
+from tenured.core.peers import RETRY_NS, Peer
 
 FIRST_EPOCH = 1
 """Of a uid: before it nobody held its agent."""
-WAKE = "w"
-"""The clear field of a record (`core.turns`): when its agent must be awake."""
 _FINAL = frozenset({Verdict.FENCED, Verdict.DELETED})
 
 
 class NotReady(RuntimeError):
     """The shell wrote before `Adopted` or after the end: a defect of the shell."""
-
-
-@dataclass(slots=True)
-class _Peer:
-    """What the owner knows of one server."""
-
-    connected: bool = True
-    seal: Sealed | None = None
-    """Its answer to the seal, under the present view."""
-    acked: int = -1
-    """The highest seq of this chain that it said to hold, under the present view."""
-    chained: bool = False
-    """The next delta will find its base there, if nothing is lost."""
-    whole: int = -1
-    """Seq of the last whole record sent on this connection."""
-    asked: int | None = None
-    """When the oldest open request was (last) sent; None: nothing is open."""
-    pause: int = RETRY_NS
-
-    def answered(self) -> None:
-        self.asked, self.pause = None, RETRY_NS
 
 
 class Owner:
@@ -126,6 +54,22 @@ class Owner:
     [sleep_settled]. `expect_state`: the registry has a `ready_epoch` for this uid, so that "nothing found" is a loss
     and no beginning.
     """
+
+    __slots__ = (
+        "_bare",
+        "_first",
+        "_log",
+        "_peers",
+        "committed",
+        "entries",
+        "epoch",
+        "expect_state",
+        "phase",
+        "trouble",
+        "uid",
+        "version",
+        "view",
+    )
 
     def __init__(
         self,
@@ -158,7 +102,7 @@ class Owner:
         """Seq of the last write that a majority holds."""
         self.trouble = ""
         """The last refusal by a server that is not a verdict on the epoch; for status and logs."""
-        self._peers = {name: _Peer() for name in servers}
+        self._peers = {name: Peer() for name in servers}
         self._log: dict[int, Write] = {}
         """Writes that are not committed, by seq."""
         self._bare = bare
@@ -197,7 +141,7 @@ class Owner:
             return Output()
         return self._answered(now, server, peer, request, answer)
 
-    def _answered(self, now: int, server: str, peer: _Peer, request: Request, answer: Answer) -> Output:
+    def _answered(self, now: int, server: str, peer: Peer, request: Request, answer: Answer) -> Output:
         match answer:
             case Sealed():
                 return self._sealed(now, server, peer, answer)
@@ -238,10 +182,7 @@ class Owner:
         """Repeat what has had no answer for too long: the same versions, the same bytes."""
         output = Output()
         for server, peer in self._peers.items():
-            if not peer.connected or not self._open(peer):
-                continue
-            if peer.asked is None or now - peer.asked >= peer.pause:
-                peer.pause = min(2 * peer.pause, RETRY_MAX_NS) if peer.asked is not None else peer.pause
+            if peer.connected and self._open(peer) and peer.overdue(now):
                 self._ask(now, server, peer, output)
         return output
 
@@ -268,8 +209,7 @@ class Owner:
             return Output()
         self.view = view
         for peer in self._peers.values():
-            peer.seal, peer.acked, peer.whole = None, -1, -1
-            peer.answered()
+            peer.reset()
         if self.phase is Phase.READING:
             self.phase = Phase.SEALING
         self._log = {seq: msgspec.structs.replace(write, view=view) for seq, write in self._log.items()}
@@ -277,7 +217,7 @@ class Owner:
 
     # --- asking -----------------------------------------------------------------------------------------------
 
-    def _open(self, peer: _Peer) -> bool:
+    def _open(self, peer: Peer) -> bool:
         """Whether this server owes something that the owner wants."""
         match self.phase:
             case Phase.SEALING:
@@ -297,7 +237,7 @@ class Owner:
                 self._ask(now, server, peer, output)
         return output
 
-    def _ask(self, now: int, server: str, peer: _Peer, output: Output) -> None:
+    def _ask(self, now: int, server: str, peer: Peer, output: Output) -> None:
         """Send, or repeat, what is open at one server."""
         peer.asked = now
         if self.phase is Phase.SEALING:
@@ -311,7 +251,7 @@ class Owner:
         else:
             self._send_whole(now, server, peer, output)
 
-    def _send_whole(self, now: int, server: str, peer: _Peer, output: Output) -> None:
+    def _send_whole(self, now: int, server: str, peer: Peer, output: Output) -> None:
         """Send the whole record as of the last write; the deltas that follow build on it."""
         peer.chained, peer.whole, peer.asked = True, self.version.seq, now
         write = Write(uid=self.uid, view=self.view, version=self.version, base=None, puts=dict(self.entries))
@@ -319,7 +259,7 @@ class Owner:
 
     # --- answers ----------------------------------------------------------------------------------------------
 
-    def _sealed(self, now: int, server: str, peer: _Peer, answer: Sealed) -> Output:
+    def _sealed(self, now: int, server: str, peer: Peer, answer: Sealed) -> Output:
         if self.phase is not Phase.SEALING:
             return Output()
         if answer.verdict is not Verdict.OK:
@@ -361,7 +301,7 @@ class Owner:
             return self._stop(Unreadable("no server of a majority has the state that an earlier epoch committed"))
         return self._ready({})
 
-    def _read(self, now: int, server: str, peer: _Peer, answer: Record) -> Output:
+    def _read(self, now: int, server: str, peer: Peer, answer: Record) -> Output:
         if self.phase is not Phase.READING:
             return Output()
         if answer.version != self.version:  # sealed there, so it cannot change but by a higher epoch
@@ -389,12 +329,11 @@ class Owner:
         for peer in self._peers.values():
             if peer.seal is not None and peer.seal.version == self.version:
                 peer.acked, peer.chained = self.version.seq, True
-            if peer.seal is not None and peer.seal.entries is not None:  # one copy is enough, for as long as it lives
-                peer.seal = msgspec.structs.replace(peer.seal, entries=None)
+            peer.seal = None  # nobody asks for it any more, and one copy of the record is enough
             peer.answered()
         return Output(outcomes=[Adopted(self.version, dict(self.entries))])
 
-    def _written(self, now: int, server: str, peer: _Peer, request: Write, answer: Written) -> Output:
+    def _written(self, now: int, server: str, peer: Peer, request: Write, answer: Written) -> Output:
         if self.phase not in (Phase.REPAIRING, Phase.READY):
             return Output()
         output = Output()
@@ -412,7 +351,7 @@ class Owner:
         output.outcomes += self._advance()
         return output
 
-    def _acked(self, now: int, peer: _Peer, seq: int) -> None:
+    def _acked(self, now: int, peer: Peer, seq: int) -> None:
         peer.acked = max(peer.acked, seq)
         peer.pause = RETRY_NS
         peer.asked = now if self._open(peer) else None
@@ -430,6 +369,8 @@ class Owner:
             return []
         for seq in range(self.committed + 1, held + 1):
             self._log.pop(seq, None)
+        if not self._log:
+            self._log.clear()  # or it keeps the room of what was in it
         self.committed = held
         return [Committed(held)]
 

@@ -1,0 +1,108 @@
+"""What a host keeps of a row of the registry: it has a row of every agent of the cluster, whoever holds it.
+
+As it comes from the wire a row takes 2.3 KB, and keeps all that came with it in memory. Most of what it says is for
+people, who ask a server; and most of the rest is said of many agents in the same words, which are kept once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from sys import intern
+
+import msgspec
+
+from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec
+from tenured.host.policy import Policy, policy_of
+
+KINDS_LIMIT = 10_000
+"""Kinds that are looked for when a row comes; then they are gathered anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What agents of the same spec have in common: how they are found, and how they are served."""
+
+    namespace: str
+    pool: str
+    name: str
+    """Of the class."""
+    capabilities: tuple[str, ...]
+    groups: tuple[str, ...]
+    """Of spreads."""
+    policy: Policy
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One agent, as the registry says. See AgentRow and AgentSpec."""
+
+    uid: str
+    id: str
+    kind: Kind
+    epoch: int
+    host: str
+    incarnation: str
+    phase: str
+    summary: str
+    ended: str
+    ready: bool
+    deleting: bool
+    hibernated: bool
+    ready_epoch: int
+    attempt: int
+    revision: int
+    """Of its last change."""
+    state: bytes
+    """What an agent begins with; like `config` only of those that are this host's own."""
+    config: bytes
+
+    @property
+    def listed(self) -> bool:
+        """It may be found by what it is: it is not leaving, or gone."""
+        return not (self.deleting or self.ended)
+
+
+_kinds: dict[tuple[object, ...], Kind] = {}
+"""By what it is made of."""
+
+
+def row_of(given: AgentRow, *, own: bool = True, old: Row | None = None) -> Row:
+    """Of a row from the wire. `own`: it is assigned to this host. `old`: what was there before of the same uid; its
+    texts are the keys of tables, which keep their first ones.
+    """
+    spec, name = given.spec, given.spec.id
+    return Row(
+        uid=given.uid if old is None else old.uid,
+        id=name if old is None or old.id != name else old.id,
+        kind=_kind_of(spec),
+        epoch=given.epoch,
+        host=intern(given.host),
+        incarnation=intern(given.incarnation),
+        phase=intern(given.phase),
+        summary=intern(given.summary),
+        ended=intern(given.ended),
+        ready=given.ready,
+        deleting=given.deleting,
+        hibernated=given.hibernated,
+        ready_epoch=given.ready_epoch,
+        attempt=given.attempt,
+        revision=given.revision,
+        state=spec.state if own else b"",
+        config=spec.config if own else b"",
+    )
+
+
+def _kind_of(spec: AgentSpec) -> Kind:
+    name: str = getattr(spec, "class")  # the field is a keyword of Python
+    delivery = spec.delivery
+    words, groups = tuple(spec.capabilities), tuple([rule.group for rule in spec.spread])
+    served = (spec.durability, spec.reads, spec.on_exhausted, spec.idle_timeout_s)
+    tried = (delivery.max_attempts, delivery.backoff_s, delivery.ttl_s)
+    namespace = spec.id.partition("/")[0]
+    key = (namespace, spec.pool, name, words, groups, served, tried)
+    known = _kinds.get(key)
+    if known is None:
+        if len(_kinds) >= KINDS_LIMIT:
+            _kinds.clear()
+        listed = tuple(sorted({group for group in groups if group}))
+        known = _kinds[key] = Kind(namespace, key[1], name, words, listed, policy_of(spec))
+    return known
