@@ -115,12 +115,20 @@ def test_an_edit_of_a_pool_reaches_its_workers(steady: Kube) -> None:
         steady.wait_running(item["metadata"]["name"])
 
 
+def closed_nodes(cluster: Kube) -> set[str]:
+    """The nodes whose hosts take no new agents, as the cluster says."""
+    _, out, _ = cluster.tenure("get", "hosts", "-o", "json")
+    return {row["node"] for row in json.loads(out)["items"] if not row["schedulable"]}
+
+
 def test_a_cordoned_node_receives_nothing_new(steady: Kube, spare: Apply) -> None:
     """What runs there stays until the node is drained: cordoning alone moves nothing."""
     before = steady.status("counter-1")
     node = before["nodeName"]
     steady.kubectl("cordon", node)
     try:
+        # Two watches of the operator bring the node and the agents: none of them says what the other has brought.
+        steady.wait("its host takes no new agents", 20, lambda: closed_nodes(steady), lambda nodes: nodes == {node})
         names = [f"new-{number}" for number in range(6)]
         for name in names:
             spare(name)

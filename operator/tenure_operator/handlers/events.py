@@ -13,6 +13,7 @@ from tenure_api.model import Json
 from tenure_operator.context import NODES, Context, Key
 from tenure_operator.kubernetes import kinds
 from tenure_operator.kubernetes.kinds import Kind
+from tenure_operator.policies import nodes
 from tenure_operator.policies.reading import part
 from tenure_operator.resources.cluster import MANAGED_BY
 
@@ -21,7 +22,7 @@ WATCHED = (kinds.AGENT, kinds.AGENT_CLUSTER, kinds.NODE, *OWNED)
 OWNED_LABEL = "app.kubernetes.io/managed-by"
 OWNED_SELECTOR = f"{OWNED_LABEL}={MANAGED_BY}"
 NODE_PAUSE_S = 0.2
-"""A node's status changes often, and several nodes together."""
+"""Many nodes come and go together, and are told of together."""
 
 
 def register(registry: kopf.OperatorRegistry, context: Context) -> None:
@@ -64,9 +65,19 @@ def wake(context: Context, kind: Kind, item: Json, before: Json | None) -> None:
         if before is None or _essence(before) != _essence(item):  # not for its status: that would be all agents at once
             context.reconcile_agents(namespace)
     elif kind is kinds.NODE:
-        context.queue.add(NODES, NODE_PAUSE_S)
+        _wake_nodes(context, item, before)
     elif cluster := part(metadata, "labels").get("tenure.dev/cluster"):
         context.queue.add(Key("AgentCluster", namespace, cluster))
+
+
+def _wake_nodes(context: Context, item: Json, before: Json | None) -> None:
+    """A cordon is told at once: who makes an agent after it counts on it. What placement does not see is no news."""
+    if before is None:
+        context.queue.add(NODES, NODE_PAUSE_S)
+    elif nodes.schedulable(before) != nodes.schedulable(item):
+        context.queue.add(NODES)
+    elif nodes.rows([before]) != nodes.rows([item]):
+        context.queue.add(NODES, NODE_PAUSE_S)
 
 
 def _essence(item: Json) -> tuple[object, ...]:
