@@ -37,6 +37,7 @@ MODELS = (
     "m_ends",
     "n_asleep",
     "o_replies",
+    "p_waits",
 )
 """The models of docs/protocols.md, by module."""
 WALK_S = 10.0

@@ -4,7 +4,7 @@
 * `cluster`: the whole cluster (`tenured.simulation`): servers, hosts, clients and an operator under faults.
 * `stories`: the same with agents of the SDK and its client (`tenure.testing`), under no, few or many faults.
 * `signals`: as `stories`, with agents that send to each other, plan timers, take steps and wait, sleep, end, fail, ask
-  each other, and hear topics: seven stories by turns.
+  each other, come to wait for each other, and hear topics: eight stories by turns.
 * `consensus`: the Raft engine alone, on a network and disks that are worse than real ones (`tests/raft/sim`).
 * `store`: the quorum register alone (`tests/core/core_register_sim.py`).
 
@@ -91,13 +91,14 @@ def stories(first: int, count: int) -> Result:
 def signals(first: int, count: int) -> Result:
     """Users' agents among each other."""
     from sim_asking import asking  # noqa: PLC0415
+    from sim_cycles import cycles  # noqa: PLC0415
     from sim_ending import ending  # noqa: PLC0415
     from sim_failing import pausing, putting_aside  # noqa: PLC0415
     from sim_signalling import signalling  # noqa: PLC0415
     from sim_sleeping import sleeping  # noqa: PLC0415
     from sim_topics import broadcasting  # noqa: PLC0415
 
-    return _tell((signalling, sleeping, asking, putting_aside, pausing, ending, broadcasting), first, count)
+    return _tell((signalling, sleeping, asking, putting_aside, pausing, ending, broadcasting, cycles), first, count)
 
 
 def _tell(told: Sequence[Callable[[Simulation], Awaitable[None]]], first: int, count: int) -> Result:

@@ -79,6 +79,8 @@ class Work(msgspec.Struct, frozen=True, omit_defaults=True):
     """The sender's turn waits for the reply of this name. Written by its daemon."""
     answer: str = ""
     """This is the reply of that name; `arguments` is how it ended. Of daemons only."""
+    probe: bytes = b""
+    """Asks who waits for whom (protocol 9, rule 12). Of daemons only."""
 
 
 class Due(msgspec.Struct, frozen=True, array_like=True):

@@ -158,7 +158,7 @@ class BoxDraft:
         entry = self._take_out(n)
         return None if entry is None else self.send(msgspec.structs.replace(entry, receiver=receiver))
 
-    def give_up(self, n: int, letter_id: str, letter: Letter) -> None:
+    def give_up(self, n: int, letter_id: str, letter: Letter | None) -> None:
         """Turn an entry into a void under its own number, with a dead letter that waits for the truth [void]."""
         entry = self.out.get(n)
         if entry is None or entry.void:
@@ -166,7 +166,8 @@ class BoxDraft:
         self.out_bytes -= len(entry.body)
         self.out[n] = void = msgspec.structs.replace(entry, void=True, body=b"")
         self._put(f"{OUT}{n}", _encode(void))
-        self.add_letter(letter_id, msgspec.structs.replace(letter, n=n))
+        if letter is not None:
+            self.add_letter(letter_id, msgspec.structs.replace(letter, n=n))
 
     def settle(self, n: int, verdict: Verdict, letter_id: str, letter: Letter | None) -> None:
         """The receiver has settled an entry: it leaves, and its dead letter tells the truth [keep_box].

@@ -36,6 +36,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """Patterns of signals."""
     key: str = ""
     """Of an awaited reply."""
+    to: str = ""
+    """id of the agent whose reply that is."""
 
 
 class Owed(msgspec.Struct, frozen=True, kw_only=True):

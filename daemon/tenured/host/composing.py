@@ -80,7 +80,14 @@ class Composer:
         entries = self._outgoing.entries_of(waits.sends, draft, reply=waits.key)
         if (fault := self._no_room(draft, flight, entries, 0)) is not None:
             return fault
-        waiting = Waiting(position=waits.position, name=waits.name, until=waits.until, types=waits.types, key=waits.key)
+        waiting = Waiting(
+            position=waits.position,
+            name=waits.name,
+            until=waits.until,
+            types=waits.types,
+            key=waits.key,
+            to=entries[0].to if waits.key and entries else "",
+        )
         draft.journal.suspend(waiting)
         draft.boxes.forget_tries(flight.job.key)  # as with a step
         for k, signal in draft.journal.inbox.items():

@@ -16,7 +16,7 @@ from tenured.host.failures import not_applied, unknown
 from tenured.host.guarding import Guard
 from tenured.host.jobs import CallJob, Job, Stage
 from tenured.host.ledger import Ledger
-from tenured.host.owedjobs import InboxJob, OwedJob, TimeJob, inbox_key
+from tenured.host.owedjobs import AsideJob, InboxJob, OwedJob, inbox_key
 from tenured.host.policy import Policy
 from tenured.host.signaljobs import HeldJob, SignalJob
 from tenured.host.site import Site
@@ -82,7 +82,7 @@ class Judge:
         if isinstance(job, SignalJob) and not isinstance(job, HeldJob | InboxJob):
             waited = self._ledger.book.journal.awaits(job.type, job.wanted.answer)
             return waited or endings.own(ended, self._telling.uid, job.signal)
-        return isinstance(job, InboxJob | OwedJob | TimeJob | ControlJob)
+        return isinstance(job, InboxJob | OwedJob | AsideJob | ControlJob)
 
     def _turn_away(self, job: Job, ended: endings.Ended) -> None:
         """The agent has ended: what was applied is said to be, all else is not, and never will be [end_committed]."""
@@ -175,7 +175,7 @@ class Judge:
 
     def _meanwhile(self, job: SignalJob) -> bool:
         """A turn is owed: what it does not wait for is accepted for later, and its sender's stream goes on [inbox]."""
-        if len(self._ledger.book.journal.inbox) >= journals.MAX_INBOX:
+        if job.stays and len(self._ledger.book.journal.inbox) >= journals.MAX_INBOX:
             job.cut_off("Busy", f"{journals.MAX_INBOX} signals wait for the turn of {self._telling.agent} to end")
             return False
         job.wait_for_the_owed()

@@ -21,6 +21,7 @@ from tenured.core.signals import Settled, Verdict
 from tenured.host.courier import Outbound
 from tenured.host.policy import Policy
 from tenured.host.rows import Row
+from tenured.host.signaljobs import PROBE
 from tenured.host.site import Site
 from tenured.host.telling import Telling
 
@@ -189,7 +190,10 @@ class Outgoing:
         if awaited and verdict is not Verdict.APPLIED:
             draft.journal.wake(_encode({"fault": [*why, ""]}))
 
-    def _letter(self, entry: Entry, verdict: str, why: tuple[str, str]) -> Letter:
+    def _letter(self, entry: Entry, verdict: str, why: tuple[str, str]) -> Letter | None:
+        """What is left of it; None: it was a probe, which another one follows."""
+        if entry.type == PROBE:
+            return None
         code, message = why
         return Letter(
             at=wall_s(),

@@ -163,14 +163,10 @@ def inbox_key(name: str) -> str:
     return f"inbox/{name}"
 
 
-class TimeJob(OwnJob):
-    """The time of a wait is over. It has no turn."""
+class AsideJob(OwnJob):
+    """A write while a turn is owed. It has no turn of its own."""
 
     needs_worker = False
-    label = "the end of a wait"
-
-    def __init__(self, position: int) -> None:
-        self.position = position
 
     def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:  # noqa: ARG002 - it is never asked for
         """No worker is needed."""
@@ -179,6 +175,15 @@ class TimeJob(OwnJob):
     def accept(self, draft: turns.Draft, uid: str, until: float) -> None:  # noqa: ARG002 - as above
         """No worker is needed."""
         raise AssertionError(f"{self.label} has no turn")
+
+
+class TimeJob(AsideJob):
+    """The time of a wait is over."""
+
+    label = "the end of a wait"
+
+    def __init__(self, position: int) -> None:
+        self.position = position
 
     def apply(self, draft: turns.Draft, reply: bytes) -> None:  # noqa: ARG002 - nobody waits for it
         """The first that ends a wait counts."""

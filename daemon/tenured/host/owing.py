@@ -15,7 +15,9 @@ from tenured.core.journals import Journal, Owed
 from tenured.host.guarding import Guard
 from tenured.host.jobs import CallJob, Job, Stage
 from tenured.host.leasing import Lease
-from tenured.host.owedjobs import InboxJob, OwedJob, TimeJob
+from tenured.host.owedjobs import AsideJob, InboxJob, OwedJob, TimeJob
+from tenured.host.probing import Probes
+from tenured.host.telling import Telling
 from tenured.host.timerjobs import TimerJob
 
 LOOK_S = 30.0
@@ -29,7 +31,12 @@ class Owing:
     """Of one activation."""
 
     def __init__(
-        self, lease: Lease, book: Callable[[], turns.Book], add: Callable[[list[Job]], None], guard: Guard
+        self,
+        lease: Lease,
+        telling: Telling,
+        book: Callable[[], turns.Book],
+        add: Callable[[list[Job]], None],
+        guard: Guard,
     ) -> None:
         """`add`: puts jobs before all others, in their order."""
         self.job: OwedJob | None = None
@@ -44,6 +51,7 @@ class Owing:
         self._inbox: dict[int, InboxJob] = {}
         """What was put into the queue."""
         self._ender: TimeJob | None = None
+        self._probes = Probes(telling, book, lambda job: add([job]), guard)
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -63,19 +71,19 @@ class Owing:
 
     @property
     def runs(self) -> bool:
-        """A turn is owed that does not wait, or whose caller waits here; or signals that were accepted meanwhile are to
-        be run.
+        """A turn is owed that does not wait, or whose caller waits here, or whose wait is to be asked about; or signals
+        that were accepted meanwhile are to be run.
         """
         journal = self._book().journal
         if journal.owed is None:
             return bool(journal.inbox)
         called = self.job is not None and any(not caller.answered for caller in self.job.callers)
-        return journal.owed.waiting is None or called
+        return journal.owed.waiting is None or called or self._probes.due
 
     def defers(self, job: Job) -> bool:
         """Whether it has to wait until the owed turn has ended; then it is kept."""
         owed = self._book().journal.owed
-        if owed is None or self._paused or isinstance(job, OwedJob | TimeJob) or not job.exclusive:
+        if owed is None or self._paused or isinstance(job, OwedJob | AsideJob) or not job.exclusive:
             return False
         if isinstance(job, CallJob) and self.job is not None and _asked_again(job, owed):
             self.job.tell(job)
@@ -98,6 +106,7 @@ class Owing:
     def look(self) -> None:
         """After a commit, or at the beginning: run what can be run now."""
         journal = self._book().journal
+        self._probes.look()
         if journal.owed is None:
             self._ended(journal)
             return
@@ -130,6 +139,7 @@ class Owing:
     def stop(self) -> list[Job]:
         """Wait for nothing, until the next look. What was kept."""
         self._sleep(None)
+        self._probes.stop()
         later, self._later = self._later, []
         self._inbox = {}
         return [*later, *([self.job] if self.job is not None else [])]

@@ -8,8 +8,8 @@ import msgspec
 
 import tenure_link
 from tenured.clocks import boot_ns, wall_s
-from tenured.core import boxes, turns
-from tenured.core.journals import Owed
+from tenured.core import boxes, turns, waits
+from tenured.core.journals import Journal, Owed
 from tenured.core.signals import Again, Answer, Settled, Signal, Verdict
 from tenured.host.jobs import SIGNAL_TURN_S, Job, dead_letter
 
@@ -38,7 +38,7 @@ class SignalJob(Job):
         """It is judged once more, in whatever the agent is in by then."""
         self.meanwhile = False
         """A turn is owed: it ends its wait, or is accepted for later."""
-        self.needs_worker = not self.signal.void and not self.wanted.answer
+        self.needs_worker = not (self.signal.void or self.wanted.answer or self.wanted.probe)
         self.alone = False
 
     def wait_for_the_owed(self) -> None:
@@ -48,7 +48,12 @@ class SignalJob(Job):
     @property
     def adds(self) -> int:
         """See Job: its body waits in the inbox."""
-        return len(self.signal.body) if self.meanwhile else 0
+        return len(self.signal.body) if self.meanwhile and self.stays else 0
+
+    @property
+    def stays(self) -> bool:
+        """It has a place in the inbox when a turn is owed: a word of one daemon to another has none."""
+        return not (self.wanted.answer or self.wanted.probe)
 
     def turn_key(self, uid: str) -> str:
         """Of the turn, the same in every attempt, and never that of another signal [stable_key]."""
@@ -116,11 +121,26 @@ class SignalJob(Job):
         if self.wanted.answer:
             if journal.awaits("", self.wanted.answer):
                 draft.journal.wake(self.wanted.arguments)
+        elif self.wanted.probe:
+            self._probed(draft, journal)
         elif self.meanwhile:
             if self.wanted.signal and journal.awaits(self.type, ""):
                 draft.journal.wake(self.wanted.signal)
             else:
                 draft.journal.take(self.signal)
+
+    def _probed(self, draft: turns.Draft, journal: Journal) -> None:
+        """Somebody asks whether the turn here waits for him. A request that waits in a cycle is refused in the same
+        write in which it leaves the inbox [refuse_in_commit].
+        """
+        found = waits.judge(self.signal.receiver, waits.decode(self.wanted.probe), journal)
+        if isinstance(found, waits.Probe):
+            draft.boxes.send(probe_entry(found, draft.now))
+        elif found is not None:
+            asked = found.signal
+            draft.journal.drop(found.k)
+            fault = tenure_link.Fault("WaitCycle", found.message)
+            draft.boxes.send(answer_to(asked.sender, asked.source, found.key, b"", fault, draft.now))
 
     def answer_entry(self, reply: bytes, fault: tenure_link.Fault | None, now: float) -> boxes.Entry | None:
         """See Job."""
@@ -170,6 +190,8 @@ class HeldJob(SignalJob):
         draft.boxes.hold(None)
 
 
+PROBE = "(probe)"
+"""Type of a probe in an outbox: no signal of a user has such a one."""
 _work = msgspec.msgpack.Decoder(tenure_link.Work).decode
 _attributes = msgspec.msgpack.Decoder(dict[str, object]).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -190,3 +212,9 @@ def answer_to(
     how = {"reply": reply} if fault is None else {"fault": [fault.code, fault.message, fault.details[:4096]]}
     body = _encode(tenure_link.Work(answer=name, arguments=_encode(how)))
     return boxes.Entry(receiver=sender, to=source, born=now, body=body, type="reply")
+
+
+def probe_entry(probe: waits.Probe, now: float) -> boxes.Entry:
+    """A probe, as a signal: in its order, once, and past the loss of hosts."""
+    body = _encode(tenure_link.Work(probe=waits.encode(probe)))
+    return boxes.Entry(receiver="", to=probe.to, born=now, body=body, type=PROBE)

@@ -50,7 +50,7 @@ class Turns:
         self.suspects = Suspects()
         self.retries = Retries(telling, judge, self.lineup, self._take_first)
         self.on_committed: Callable[[tuple[tenure_link.Due, ...] | None], None] = lambda _: None
-        self.owing = Owing(site.lease, lambda: ledger.book, self._take_first, judge.guard)
+        self.owing = Owing(site.lease, telling, lambda: ledger.book, self._take_first, judge.guard)
         self._site = site
         self._telling = telling
         self._judge = judge

@@ -28,6 +28,8 @@ class Asking:
         self._owing = owing
         self._under_way: set[str] = set()
         """Keys of requests."""
+        self._refused: set[str] = set()
+        """Of those, the ones whose refusal is on its way into the journal of who waits: he waits no more."""
 
     def ask(self, held: Held, *, again: bool) -> None:
         """Send what the agent's turn waits for; once at a time. `again`: whom it asks may not be here yet."""
@@ -55,6 +57,7 @@ class Asking:
                 return
         finally:
             self._under_way.discard(request.key)
+            self._refused.discard(request.key)
 
     def _waits(self, agent_id: str, key: str) -> bool:
         """Whether its turn still waits for that reply, as far as one can see: one that sleeps may."""
@@ -100,11 +103,13 @@ class Asking:
         """Raise WaitCycle if the turn of this agent waits, however far, for one that waits for this request."""
         path, at = [held.id], held
         for _ in range(HOPS):
-            to = owed.waits_for_agent(at.activation.slices)
-            if not to:
+            wait = owed.wait_of(at.activation.slices)
+            if wait is None or not wait["to"] or wait["key"] in self._refused:
                 return
+            to = wait["to"]
             path.append(to)
             if to in request.chain:
+                self._refused.add(request.key)
                 text = " -> ".join([*request.chain, *path])
                 raise errors.WaitCycle(f"turns would wait for each other: {text}", agent=held.id)
             following = self._engine.agents.get(to)

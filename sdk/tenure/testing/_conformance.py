@@ -333,7 +333,7 @@ class Conformance:
             assert await waiting == text
 
     async def test_a_turn_waits_for_another_agents_reply(self, subject: Subject) -> None:
-        """Once, with its errors; and nobody waits for himself."""
+        """Once, with its errors; nobody waits for himself, and two who ask each other do not wait for ever."""
         if "waiting" not in self.features:
             return
         ledger, other = await self.ledger(subject), await self.ledger(subject)
@@ -342,6 +342,13 @@ class Conformance:
         assert "no luck" in str(await refused(ledger.let_fail(other=other.id), errors.ActionFailed))
         assert ledger.id in str(await refused(ledger.let_add(other=ledger.id, by=1), errors.WaitCycle))
         assert await ledger.add() == 4
+        crossing = (
+            one.call(ConformingLedger.let_add(other=to.id, by=1)) for one, to in ((ledger, other), (other, ledger))
+        )
+        ends = await asyncio.gather(*crossing, return_exceptions=True)
+        failed = [end for end in ends if isinstance(end, BaseException)]
+        assert len(failed) <= 1, ends
+        assert all(isinstance(end, errors.WaitCycle) for end in failed), ends
 
     async def test_an_accepted_turn_survives(self, subject: Subject) -> None:
         """It ends after the runtime has begun again."""
