@@ -10,6 +10,7 @@ from contextlib import closing
 import pydantic
 
 import tenure
+from tenure import errors
 from tenure.signals import Correlation, Trace
 
 
@@ -230,6 +231,15 @@ class Shop(tenure.Agent[ShopState]):
         doubled = await ctx.call(other, Shop.double(amount=amount))
         self.state.receipts = [*self.state.receipts, f"{doubled} from {other}"]
         return doubled
+
+    @tenure.action
+    async def swap(self, ctx: tenure.Context, other: str) -> str:
+        """Ask another one that may be about to ask this one, as soon as a human says so."""
+        await ctx.wait_for("buy.approved")
+        try:
+            return str(await ctx.call(other, Shop.double(amount=1)))
+        except errors.WaitCycle as error:
+            return str(error)
 
     @tenure.action
     async def double(self, ctx: tenure.Context, amount: int) -> int:

@@ -81,6 +81,26 @@ async def test_an_agent_waits_for_the_reply_of_one_on_another_host(whole: Local)
     assert await whole.call(asking, "receipts") == [f"8 from {asked}"] * 2
 
 
+async def test_shops_that_wait_for_each_other_go_on(whole: Local) -> None:
+    """Protocol 9, rule 12: one is refused with the chain of ids, also where a host of theirs dies meanwhile."""
+    human = await whole.running_agent(class_="Shop")
+    for killed in (False, True):
+        shops = [await whole.on(node, class_="Shop") for node in (1, 2)]
+        swapping = [
+            asyncio.create_task(whole.call(one, "swap", other=other)) for one, other in (shops, reversed(shops))
+        ]
+        for shop in shops:
+            await accepted(whole, shop, writes=2)
+        await asyncio.gather(*(whole.call(human, "approve", to=shop) for shop in shops))
+        if killed:
+            whole.kill_host(await whole.host_of(shops[0]))
+        refused, answered = sorted(await asyncio.gather(*swapping), key=len, reverse=True)
+        assert answered == "2"
+        assert refused.startswith("turns would wait for each other: ")
+        first, second, third = refused.partition(": ")[2].split(" -> ")
+        assert (first, {first, second}) == (third, set(shops))
+
+
 async def test_a_step_may_take_longer_than_anybody_looks(whole: Local) -> None:
     """A host looks every 5 s for turns that are late: one that was accepted has a time of its own."""
     shop = await whole.on(1, class_="Shop")
