@@ -44,8 +44,8 @@ class Workers(Frame, frozen=True):
     fewer are wanted); nothing that ran there is to blame.
     """
     begun: tuple[int, ...] | None = None
-    """Of the one that ended: the turns that had begun there, and not ended; None: nobody knows. What was sent there,
-    and is not among them, did not run.
+    """Of the one that ended: the turns and activations that had begun there, and not ended; None: nobody knows. What
+    was sent there, and is not among them, did not run.
     """
 
 
@@ -184,6 +184,8 @@ class Activate(Frame, frozen=True):
     """Cluster time in seconds: what `on_start` plans counts from it."""
     wall: float = 0.0
     """Seconds since 1970: cron counts from it."""
+    turn: int = 0
+    """Its number among the turns: by it the worker notes that it has begun (`Workers.begun`)."""
 
 
 class Deactivate(Frame, frozen=True):

@@ -1,6 +1,7 @@
 """The agents of the cluster tests; imported by the hosts' workers."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import pydantic
@@ -50,6 +51,19 @@ class Mounted(Counter):
 
     def on_start(self, ctx: tenure.Context) -> None:
         self.state.count += 1000 if ctx.recovered else 100
+
+
+class Mined(Counter):
+    """Ends the process that it comes into while a file is there."""
+
+    def on_start(self, ctx: tenure.Context) -> None:
+        if Path(str(self.config["mine"])).exists():
+            os._exit(12)
+
+    @tenure.query
+    def process(self) -> int:
+        """The worker that it is in."""
+        return os.getpid()
 
 
 class PickyState(tenure.State):

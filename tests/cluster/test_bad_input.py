@@ -140,3 +140,19 @@ async def test_an_agent_that_kills_its_worker_backs_off_and_says_why(whole: Loca
         assert await whole.call(neighbour, "increment") == 1
     await whole.until(name, lambda row: row.ready, "Ready again")
     assert await whole.call(name, "increment") == 1
+
+
+async def test_an_activation_that_kills_its_worker_harms_the_neighbours_once(whole: Local, tmp_path: Path) -> None:
+    """From then on it comes into workers of its own, after growing pauses, until it lives through that."""
+    mine, none = tmp_path / "mine", str(tmp_path / "none")
+    mine.touch()
+    neighbour = await whole.on(1, class_="Mined", config={"mine": none})
+    name = await whole.create(class_="Mined", config={"mine": str(mine)}, strategy="LocalPreferred", near="node-1")
+    row = await whole.until(name, lambda row: row.attempt > 0, "backing off")
+    assert "ended its worker process as it came into memory, also alone" in row.summary
+    there = await whole.call(neighbour, "process")
+    await whole.until(name, lambda row: row.attempt > 2, "backing off again")
+    assert await whole.call(neighbour, "process") == there
+    mine.unlink()
+    await whole.until(name, lambda row: row.ready, "Ready")
+    assert await whole.call(name, "process") == there, "among the others again"

@@ -93,6 +93,14 @@ class Mounted(Counter):
             ctx.emit("mounted.much")
 """
 )
+LATE = (
+    AGENTS
+    + """
+class Late(Counter):
+    async def on_start(self, ctx: tenure.Context) -> None:
+        await asyncio.Event().wait()
+"""
+)
 
 
 def boot_ns() -> int:

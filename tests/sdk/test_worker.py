@@ -9,9 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 import sdk_daemon
-from sdk_daemon import AGENTS, MOUNTED, SECOND, Daemon, boot_ns, exists, kill, running, until
+from sdk_daemon import AGENTS, LATE, MOUNTED, SECOND, Daemon, boot_ns, exists, kill, running, until
 
 from tenure_link import (
+    Activate,
+    Activated,
     ActivationFailed,
     Deactivate,
     Drop,
@@ -246,6 +248,22 @@ async def test_the_end_of_a_worker_says_which_turns_had_begun(tmp_path: Path) ->
         await third.activate()
         last = third.turn("leave", status=3)
         assert (await supervisor.next(Workers, sdk_daemon.ended)).begun == (last,)
+
+
+async def test_an_activation_is_noted_as_a_turn_is(tmp_path: Path) -> None:
+    """Protocol 3, poison [note_first]: `on_start` is user code, too. What is over, or was given up, is crossed out."""
+    async with running(tmp_path, LATE) as daemon:
+        supervisor, worker = await daemon.welcome()
+        for number in range(2_000):  # more than there are places
+            worker.send(Activate(f"a{number}", 1, f"shop/a{number}", "Counter", turn=number + 1))
+            await worker.next(Activated)
+        worker.send(Activate("8", 1, "shop/b", "Late", turn=5_000))
+        worker.send(Deactivate("8", 1))
+        worker.send(Activate("8", 2, "shop/b", "Late", turn=5_001))
+        for _ in range(3):  # turns of its loop, in which what was cancelled ends
+            await answered(worker)
+        kill(worker.hello.pid)
+        assert (await supervisor.next(Workers, sdk_daemon.ended)).begun == (5_001,)
 
 
 async def test_a_worker_that_comes_when_it_is_wanted_no_more_is_ended(tmp_path: Path) -> None:

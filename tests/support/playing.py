@@ -100,10 +100,12 @@ class Pool:
 
     async def trial_worker(self) -> Any:
         self.trials += 1
-        return await self.pick()
+        worker = await self.pick()
+        worker.reserved = True
+        return worker
 
     def end_trial(self, worker: Any) -> None:
-        pass
+        worker.reserved = False
 
     def is_query(self, class_name: Any, method: str) -> Any:
         return None

@@ -20,10 +20,10 @@ from tenured.core import endings, turns
 from tenured.core.backoff import NO_FAILURE, Backoff
 from tenured.core.frames import Known
 from tenured.core.signals import Answer, Signal
-from tenured.host.activating import take_in
+from tenured.host.activating import Intake
 from tenured.host.events import UNHEARD, Events
 from tenured.host.failures import reason_of
-from tenured.host.jobs import CallJob, Job
+from tenured.host.jobs import CallJob
 from tenured.host.judging import has_ended
 from tenured.host.ledger import Ledger
 from tenured.host.mailbox import Mailbox
@@ -70,6 +70,7 @@ class Holder:
         self._agent = row.id
         self._telling = Telling(site, row.uid, row.id, row.epoch)
         self._policy = row.kind.policy
+        self._intake = Intake(site, row)
         self._mailbox = Mailbox(row, site.pool)
         self._parts: Parts | None = None
         self._stopping = False
@@ -257,7 +258,10 @@ class Holder:
         (reason, message) of a failure that asks for a pause.
         """
         trial = await parts.trials.next()
-        worker = self._worker or await self._pick(trial)  # one that comes from rest has one
+        if trial is None and self._intake.alone and self._worker is None:
+            return await self._come_alone(parts)
+        pool = self._site.pool
+        worker = self._worker or await (pool.pick() if trial is None else pool.trial_worker())  # from rest: it has one
         try:
             if self._worker is None:
                 await self._activate(worker, parts)
@@ -278,22 +282,47 @@ class Holder:
             self._standing.phase = Phase.STARTING
             # The same epoch goes on elsewhere only once this process is provably dead (protocol additions 3).
             await worker.dead.wait()
+            begun = not self._intake.under_way
+            failure = self._intake.ended_its_worker(worker, str(error))
             if trial is None:
                 parts.runner.acquit(worker.begun)
-                return None
-            return parts.trials.ended_its_worker(trial, str(error), blamed=not worker.no_fault)
+                return failure
+            return parts.trials.ended_its_worker(trial, str(error), blamed=begun and not worker.no_fault) or failure
         finally:
-            parts.alarms.stop()
-            parts.beginning.stop()
-            if self._idle is not None:
-                self._idle.cancel()
-                self._idle = None
+            self._stop_planning(parts)
             if trial is not None:
+                pool.end_trial(worker)
+        return None
+
+    async def _come_alone(self, parts: Parts) -> tuple[str, str] | None:
+        """Into a worker of its own, and out again: whether it may live among others. As of `_once`."""
+        await self._site.trials.enter(alone=False)
+        worker = None
+        try:
+            worker = await self._site.pool.trial_worker()
+            await self._activate(worker, parts)
+            self._let_go()
+        except ActivationRefused as refused:
+            self._let_go()
+            return reason_of(refused.fault), refused.fault.message
+        except WorkerLost as error:
+            self._worker = None
+            if worker is not None:
+                await worker.dead.wait()
+                return self._intake.ended_its_worker(worker, str(error))
+        finally:
+            self._stop_planning(parts)
+            self._site.trials.leave()
+            if worker is not None:
                 self._site.pool.end_trial(worker)
         return None
 
-    async def _pick(self, trial: Job | None) -> Worker:
-        return await (self._site.pool.pick() if trial is None else self._site.pool.trial_worker())
+    def _stop_planning(self, parts: Parts) -> None:
+        parts.alarms.stop()
+        parts.beginning.stop()
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
 
     async def _serve(self, worker: Worker, parts: Parts) -> bool:
         """Whether it may rest now: nothing was asked since it was looked at."""
@@ -312,7 +341,7 @@ class Holder:
         """Takes the agent into a worker's memory; what it begins with is committed before anything sees it."""
         await self._site.lease.wait()  # user code must not run in two places at once
         self._worker = worker
-        await take_in(self._site, self._row, worker, parts)
+        await self._intake.take_in(worker, parts)
 
     def _serves(self, parts: Parts) -> None:
         """It is in a worker's memory, and Ready as soon as what it begins with is durable [ready_written]."""

@@ -9,11 +9,13 @@ import platform
 import signal
 import socket
 import sys
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
 
 import tenure
+from tenure import _eager
 from tenure._agent import Agent
 from tenure._faults import fault_of
 from tenure._methods import near
@@ -142,15 +144,26 @@ class Worker(asyncio.Protocol):
 
     def _activate(self, order: Activate) -> None:
         self._deactivate(order.uid, None)
+        place = self._notes.begin(order.turn)  # validators and `on_start` are user code, as turns are [note_first]
         try:
             resident = self._make(order)
-        except Exception as error:  # noqa: BLE001 - validators of the state are user code
+        except Exception as error:  # noqa: BLE001 - whatever a validator raises
             self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
+            self._notes.end(place)
             return
         line = self._lines[order.uid] = Line(resident, self._tell, self._notes)
-        task = self._loop.create_task(self._begin(line))
+        hooked = resident.activation.has_hook("on_start")
+        task = self._loop.create_task(self._begin(line)) if hooked else _eager.begin(self._begin(line))
+        if task is None:  # in the same moment: a thousand may come at once, and each finds a place in the notes
+            self._notes.end(place)
+            return
         self._beginning[order.uid] = task
-        task.add_done_callback(lambda _: self._beginning.pop(order.uid, None))
+        task.add_done_callback(partial(self._has_begun, order.uid, place))
+
+    def _has_begun(self, uid: str, place: int, task: asyncio.Task[None]) -> None:
+        self._notes.end(place)
+        if self._beginning.get(uid) is task:
+            del self._beginning[uid]
 
     async def _begin(self, line: Line) -> None:
         """What comes before the first turn; the daemon commits what that makes of the state."""
