@@ -255,7 +255,7 @@ class Commits:
         if write.stepping is not None:
             self._stepped(write.stepping)
         self._release(flights)
-        self._outgoing.release(write.turn.book.boxes)
+        self._outgoing.release(write.turn.book.boxes, write.draft.boxes.touched)
         if self._ledger.book.journal.owed is None:
             self._no_asides()
         self._owing.look()
