@@ -55,6 +55,7 @@ class BoxDraft:
         self.n = boxes.n
         self.out = boxes.out.copy()  # not `dict()`, which takes four times as long once something was taken out
         self.out_bytes = boxes.out_bytes
+        self.out_to = boxes.out_to.copy()
         self.touched: set[int] = set()
         """Numbers of the outbox that came, changed or left."""
         self.marks = boxes.marks.copy()
@@ -68,6 +69,7 @@ class BoxDraft:
             n=self.n,
             out=self.out,
             out_bytes=self.out_bytes,
+            out_to=self.out_to,
             marks=self.marks,
             letters=self.letters,
             tries=self.tries,
@@ -139,11 +141,10 @@ class BoxDraft:
             raise OutboxFull(f"{len(self.out)} signals of this agent are not delivered yet; it may have {MAX_OUT}")
         if len(self.out) + len(entries) <= MAX_OUT_TO:
             return
-        meant = {entry.to for entry in entries}
-        waiting = Counter(entry.to for entry in (*self.out.values(), *entries) if entry.to in meant)
-        for to, count in waiting.items():
-            if count > MAX_OUT_TO:
-                raise OutboxFull(f"{count} signals wait for {to} to take them; there may be {MAX_OUT_TO}")
+        for to, more in Counter(entry.to for entry in entries).items():
+            waiting = self.out_to.get(to, 0) + more
+            if waiting > MAX_OUT_TO:
+                raise OutboxFull(f"{waiting} signals wait for {to} to take them; there may be {MAX_OUT_TO}")
 
     def send(self, entry: Entry) -> int:
         """Into the outbox, under the next number of the state's counter [box_in_commit, numbers_in_state]."""
@@ -151,6 +152,7 @@ class BoxDraft:
         self.out[self.n] = entry
         self.touched.add(self.n)
         self.out_bytes += len(entry.body)
+        self.out_to[entry.to] = self.out_to.get(entry.to, 0) + 1
         self._put(f"{OUT}{self.n}", _encode(entry))
         self._put(COUNTER, _encode(self.n))
         return self.n
@@ -195,6 +197,9 @@ class BoxDraft:
         if entry is not None:
             self.touched.add(n)
             self.out_bytes -= len(entry.body)
+            self.out_to[entry.to] -= 1
+            if not self.out_to[entry.to]:
+                del self.out_to[entry.to]
             self._delete(f"{OUT}{n}")
         return entry
 
