@@ -96,12 +96,12 @@ def unpack(data: bytes) -> object:
 
 def unpack_map(data: bytes) -> dict[str, object]:
     """The map of some msgpack; nothing is an empty one. Raises ValueError."""
-    if not data:
+    if not data or data == EMPTY_MAP:
         return {}
     value = unpack(data)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise ValueError(f"a map of names to values was expected, not {type(value).__name__}")  # noqa: TRY004
-    return {str(key): item for key, item in cast(Mapping[object, object], value).items()}
+    return {str(key): item for key, item in cast(dict[object, object], value).items()}
 
 
 def explain(error: pydantic.ValidationError) -> str:

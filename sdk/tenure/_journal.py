@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from tenure import _codec, errors
 from tenure._faults import MESSAGE_LIMIT
-from tenure_link import Entry, Fault, Progress
+from tenure_link import Entry, Fault, Progress, Turn
 
 if TYPE_CHECKING:
     from tenure._effects import Directive
@@ -68,33 +68,29 @@ class LinkJournal:
     """The journal of a turn that a daemon keeps: `progress` sends the frame and returns when it is durable."""
 
     keeps_extra = True
+    __slots__ = ("_progress", "_turn", "accepted", "chain", "entries", "key", "now")
 
     def __init__(
         self,
-        turn: int,
-        uid: str,
-        *,
-        key: str,
-        accepted: bool,
-        entries: Sequence[Entry],
+        turn: Turn,
         progress: Callable[[Progress], Awaitable[object]],
         now: Callable[[], float],
         chain: tuple[str, ...] = (),
     ) -> None:
         """`now`: cluster time in seconds, that of `Turn.now` and what has passed since."""
-        self.turn, self.uid, self.key = turn, uid, key
-        self.accepted, self.entries, self.chain = accepted, list(entries), chain
+        self._turn = turn
+        self.key, self.accepted, self.entries, self.chain = turn.key, turn.accepted, list(turn.journal), chain
         self.now = now
         self._progress = progress
 
     async def accept(self, lasts: float) -> None:
         """See `Journal`."""
-        await self._progress(Progress(self.turn, self.uid, lasts=lasts))
+        await self._progress(Progress(self._turn.turn, self._turn.uid, lasts=lasts))
         self.accepted = True
 
     async def record(self, position: int, entry: Entry) -> None:
         """See `Journal`."""
-        await self._progress(Progress(self.turn, self.uid, position, entry))
+        await self._progress(Progress(self._turn.turn, self._turn.uid, position, entry))
         self.entries.append(entry)
 
     def ending(self, reply: bytes) -> tuple[Directive, ...]:  # noqa: ARG002 - the interface

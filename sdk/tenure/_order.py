@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from tenure import _codec, _watch
 from tenure._body import run_one, settled
@@ -27,8 +28,7 @@ Call = tuple[Method[..., Any], Mapping[str, Any]]
 """An action and its checked arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):  # a frozen dataclass takes seven times as long to make
     """What a turn is to do: actions one after the other, as one."""
 
     number: int
@@ -47,7 +47,10 @@ class Order:
     @property
     def lasts(self) -> float:
         """Seconds that it may take once it is accepted; 0: as long as is usual."""
-        return max((method.turn_timeout for method, _ in self.calls), default=0.0)
+        longest = 0.0
+        for method, _ in self.calls:
+            longest = max(longest, method.turn_timeout)
+        return longest
 
 
 async def execute(order: Order, draft: Agent[Any], scope: Scope) -> bytes:

@@ -119,7 +119,10 @@ class Recorded:
     @property
     def _draft_bytes(self) -> bytes:
         """The record that the next turn begins with."""
-        return next((one.state for one in reversed(self._ahead) if one.state is not None), self._committed)
+        for one in reversed(self._ahead):
+            if one.state is not None:
+                return one.state
+        return self._committed
 
     def _undo(self) -> None:
         """Go back to what the last turn that stands has left [batch_restart]."""

@@ -8,7 +8,6 @@ a commit.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -296,7 +295,7 @@ class Activation(Recorded):
             raise error.cause
         if isinstance(error, Rerun):
             scope.open, self._running = False, None
-            return await self._act(dataclasses.replace(order, deadline_ns=scope.deadline_ns, extra=()))
+            return await self._act(msgspec.structs.replace(order, deadline_ns=scope.deadline_ns, extra=()))
         wait = scope.steps.waits(error)
         if wait is None or self._dropped:
             raise error

@@ -13,6 +13,7 @@ from tenured.core import signalframes
 from tenured.core.signalframes import Answers, Batch, Hello, Refused, Welcome
 from tenured.core.signals import Again, Signal
 from tenured.host import departures
+from tenured.host.arrivals import Answered
 from tenured.transport.errors import NotConnected
 
 
@@ -497,16 +498,11 @@ async def test_a_newer_connection_of_a_host_ends_its_older_one(scene: Scene) -> 
 async def test_a_delivery_that_fails_settles_nothing(scene: Scene) -> None:
     """A defect of the receiver's host is no verdict."""
 
-    def deliver(signal: Signal) -> asyncio.Future[object]:
-        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        if broken == [1, 2]:
-            broken.pop()
-            raise RuntimeError("at once")
+    def deliver(signal: Signal, answered: Answered) -> None:
         if broken:
             broken.pop()
-            future.set_exception(RuntimeError("later"))
-            return future
-        return working(signal)
+            raise RuntimeError("at once")
+        working(signal, answered)
 
     broken, working = [1, 2], scene.b.agents.deliver
     scene.b.courier._arrivals.deliver = deliver

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -97,7 +98,8 @@ async def test_a_worker_makes_the_pool_ready_and_teaches_its_classes(pool: Worke
 def ask(chosen: Any) -> Any:
     """The end of a turn, as a future."""
     done = asyncio.get_running_loop().create_future()
-    chosen.ask(turn(), done.set_result)
+    asker = SimpleNamespace(ended=lambda asked, end: asked.set_result(end))
+    chosen.ask(turn(), asker, done)
     return done
 
 

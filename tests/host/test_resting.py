@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from playing import Pool, sends
+from playing import Pool, delivered, sends
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, CALL_KIND_QUERY, Call
@@ -89,8 +89,8 @@ async def test_a_call_finds_it_as_it_was(place: Any) -> None:  # noqa: F811
 async def test_it_takes_signals_and_operations(place: Any) -> None:  # noqa: F811
     """As any agent does."""
     await come_to_rest(place)
-    answer = place.activations.deliver(
-        Signal("5", "7", 1, 0, 99.0, pack(tenure_link.Work(name="m", arguments=b"\x80")))
+    answer = delivered(
+        place.activations, Signal("5", "7", 1, 0, 99.0, pack(tenure_link.Work(name="m", arguments=b"\x80")))
     )
     place.played.done(await place.played.turn(), reply=pack(None), state=pack({"n": 2}))
     assert await asyncio.wait_for(answer, 5) == Settled(Verdict.APPLIED)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from playing import sends
+from playing import delivered, sends
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_QUERY, Call
@@ -228,7 +228,7 @@ async def test_a_signal_wakes_it(place: Any) -> None:
     place.assign(row())
     await asleep(place)
     body = msgspec.msgpack.encode(tenure_link.Work(name="m", arguments=b"\x80"))
-    answer = place.activations.deliver(Signal("5", "7", 1, 0, 99.0, body))
+    answer = delivered(place.activations, Signal("5", "7", 1, 0, 99.0, body))
     place.played.done(await place.played.turn(), reply=pack(None), state=pack({"n": 1}))
     async with asyncio.timeout(5):
         assert await answer == Settled(Verdict.APPLIED)
@@ -334,7 +334,7 @@ async def test_a_snapshot_that_is_being_read_does_not_end_those_that_sleep(place
     snapshot = WatchBatch(snapshot=True, hosts=[HostRow(incarnation="h.1")])
     place.activations.rows_changed(place.site.mirror.apply(snapshot))
     signal = Signal("5", "7", 1, 0, 99.0, msgspec.msgpack.encode(tenure_link.Work(name="m", arguments=b"\x80")))
-    assert (await place.activations.deliver(signal)).code == "NotReady"
+    assert (await delivered(place.activations, signal)).code == "NotReady"
     place.activations.rows_changed(place.site.mirror.apply(WatchBatch(revision=10, synced=True, agents=[row()])))
     async with asyncio.timeout(5):
         assert (await call(place, 1).reply).recorded

@@ -50,17 +50,18 @@ class Daemon:
     async def attempt(self, chain: Sequence[str] = ()) -> TurnDone:
         """The turn in a new worker."""
         activation = Activation(self.cls, uid="7", agent_id="shop/s", epoch=len(self.frames) + 1, stored=self.state)
-        turn = Turn(1, "7", "action", self.method, self.arguments, 0, accepted=self.accepted, key="7/client/42")
-        journal = LinkJournal(
-            turn.turn,
-            turn.uid,
-            key=turn.key,
-            accepted=turn.accepted,
-            entries=self.journal,
-            progress=self.progress,
-            now=lambda: NOW,
-            chain=tuple(chain),
+        turn = Turn(
+            1,
+            "7",
+            "action",
+            self.method,
+            self.arguments,
+            0,
+            accepted=self.accepted,
+            journal=tuple(self.journal),
+            key="7/client/42",
         )
+        journal = LinkJournal(turn, self.progress, lambda: NOW, tuple(chain))
         return await activation.run(turn, journal)
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec, HostRow, WatchBatch
 from tenured.core.signals import Again, Answer, Settled, Signal, Verdict
+from tenured.host.arrivals import Answered
 from tenured.host.courier import Courier
+from tenured.host.gathering import Gathering
 from tenured.host.metrics import SignalMetrics
 from tenured.host.mirror import Mirror
 from tenured.transport.signals import Wires
@@ -39,24 +41,21 @@ class Agents:
         """Receiver -> what it answers."""
         self.hold: set[str] = set()
         """Receivers that answer nothing until `let_go`."""
-        self.held: list[tuple[Signal, asyncio.Future[Answer]]] = []
+        self.held: list[tuple[Signal, Answered]] = []
         self.came: asyncio.Event = asyncio.Event()
 
-    def deliver(self, signal: Signal) -> asyncio.Future[Answer]:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def deliver(self, signal: Signal, answered: Answered) -> None:
         if signal.receiver in self.hold:
-            self.held.append((signal, future))
+            self.held.append((signal, answered))
         else:
-            future.set_result(self._take(signal))
+            answered(self._take(signal))
         self.came.set()
-        return future
 
     def let_go(self) -> None:
         held, self.held = self.held, []
         self.hold.clear()
-        for signal, future in held:
-            if not future.done():
-                future.set_result(self._take(signal))
+        for signal, answered in held:
+            answered(self._take(signal))
 
     def _take(self, signal: Signal) -> Answer:
         pair = (signal.receiver, signal.sender)
@@ -80,7 +79,7 @@ class Host:
         self.mirror = Mirror(self.incarnation)
         self.metrics = SignalMetrics()
         self.courier = Courier(self.incarnation, self.mirror, wires, self.metrics, lambda: 0.0)
-        self.courier.bind(self.agents.deliver)
+        self.courier.bind(self.agents.deliver, Gathering())
         self.read(snapshot=True, synced=True, revision=100)
 
     def read(

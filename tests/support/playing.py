@@ -171,7 +171,8 @@ class Scene(SimpleNamespace):
     def send(self, n: int, prev: int = 0, sender: str = "5", **more: Any) -> asyncio.Future[Any]:
         work = more.pop("work", tenure_link.Work(name=f"do{n}"))
         body = b"" if more.get("void") else pack(work)
-        return self.holder.deliver(Signal(sender, "7", n, prev, 99.0, body, source=f"shop/s{sender}", **more))
+        signal = Signal(sender, "7", n, prev, 99.0, body, source=f"shop/s{sender}", **more)
+        return delivered(self.holder, signal)
 
     async def turn(self) -> tenure_link.Turn:
         await self.until(lambda: not self.played.worker.lost)
@@ -228,6 +229,13 @@ def named(turn: Any) -> str:
 
 def sends(to: str, name: str = "x", **more: Any) -> tuple[tenure_link.Outgoing, ...]:
     return (tenure_link.Outgoing(to=to, work=pack(tenure_link.Work(name=name)), **more),)
+
+
+def delivered(to: Any, signal: Signal) -> asyncio.Future[Any]:
+    """The answer to it; a second one would be an error."""
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    to.deliver(signal, answer.set_result)
+    return answer
 
 
 async def answer_of(job: Any) -> Any:

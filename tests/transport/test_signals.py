@@ -96,7 +96,7 @@ async def test_a_large_body_arrives_whole(two: tuple[Host, Host]) -> None:
     sender = Sending(a)
     bodies: list[int] = []
     take = b.agents.deliver
-    b.courier._arrivals.deliver = lambda signal: (bodies.append(len(signal.body)), take(signal))[1]
+    b.courier._arrivals.deliver = lambda signal, answered: (bodies.append(len(signal.body)), take(signal, answered))[1]
     sender.release("50", 1, body=bytes(11 << 20))
     sender.release("50", 2)
     await sender.all_settled(2)

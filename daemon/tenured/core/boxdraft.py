@@ -6,6 +6,7 @@ Bounds: `MAX_OUT` entries and `MAX_OUT_BYTES`, of them `MAX_OUT_TO` for one rece
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -52,9 +53,12 @@ class BoxDraft:
         self._boxes = boxes
         self._puts, self._deletes = puts, deletes
         self.n = boxes.n
-        self.out = dict(boxes.out)
+        self.out = boxes.out.copy()  # not `dict()`, which takes four times as long once something was taken out
         self.out_bytes = boxes.out_bytes
-        self.marks = dict(boxes.marks)
+        self.out_to = boxes.out_to.copy()
+        self.touched: set[int] = set()
+        """Numbers of the outbox that came, changed or left."""
+        self.marks = boxes.marks.copy()
         self.letters = boxes.letters
         self.tries = boxes.tries
         self.held = boxes.held
@@ -65,6 +69,7 @@ class BoxDraft:
             n=self.n,
             out=self.out,
             out_bytes=self.out_bytes,
+            out_to=self.out_to,
             marks=self.marks,
             letters=self.letters,
             tries=self.tries,
@@ -136,8 +141,8 @@ class BoxDraft:
             raise OutboxFull(f"{len(self.out)} signals of this agent are not delivered yet; it may have {MAX_OUT}")
         if len(self.out) + len(entries) <= MAX_OUT_TO:
             return
-        for to in {entry.to for entry in entries}:
-            waiting = sum(entry.to == to for entry in (*self.out.values(), *entries))
+        for to, more in Counter(entry.to for entry in entries).items():
+            waiting = self.out_to.get(to, 0) + more
             if waiting > MAX_OUT_TO:
                 raise OutboxFull(f"{waiting} signals wait for {to} to take them; there may be {MAX_OUT_TO}")
 
@@ -145,7 +150,9 @@ class BoxDraft:
         """Into the outbox, under the next number of the state's counter [box_in_commit, numbers_in_state]."""
         self.n += 1
         self.out[self.n] = entry
+        self.touched.add(self.n)
         self.out_bytes += len(entry.body)
+        self.out_to[entry.to] = self.out_to.get(entry.to, 0) + 1
         self._put(f"{OUT}{self.n}", _encode(entry))
         self._put(COUNTER, _encode(self.n))
         return self.n
@@ -164,17 +171,18 @@ class BoxDraft:
         if entry is None or entry.void:
             return
         self.out_bytes -= len(entry.body)
+        self.touched.add(n)
         self.out[n] = void = msgspec.structs.replace(entry, void=True, body=b"")
         self._put(f"{OUT}{n}", _encode(void))
         if letter is not None:
             self.add_letter(letter_id, msgspec.structs.replace(letter, n=n))
 
-    def settle(self, n: int, verdict: Verdict, letter_id: str, letter: Letter | None) -> None:
+    def settle(self, n: int, verdict: Verdict, letter_id: str = "", letter: Letter | None = None) -> None:
         """The receiver has settled an entry: it leaves, and its dead letter tells the truth [keep_box].
 
         `letter`: for one that has none yet and ends otherwise than applied.
         """
-        if self._take_out(n) is None:
+        if self._take_out(n) is None or (verdict is Verdict.APPLIED and not self.letters):
             return
         known = next((key for key, old in self.letters.items() if old.n == n and old.side is Side.SENDER), None)
         if verdict is Verdict.APPLIED:
@@ -188,7 +196,11 @@ class BoxDraft:
     def _take_out(self, n: int) -> Entry | None:
         entry = self.out.pop(n, None)
         if entry is not None:
+            self.touched.add(n)
             self.out_bytes -= len(entry.body)
+            self.out_to[entry.to] -= 1
+            if not self.out_to[entry.to]:
+                del self.out_to[entry.to]
             self._delete(f"{OUT}{n}")
         return entry
 

@@ -15,6 +15,7 @@ of dead letters are of `core.boxdraft`, which writes them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -126,6 +127,8 @@ class Boxes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     out: dict[int, Entry] = {}
     """By number, in their order."""
     out_bytes: int = 0
+    out_to: dict[str, int] = {}
+    """How many of them are for whom, by `Entry.to`."""
     marks: dict[str, Mark] = {}
     letters: dict[str, Letter] = {}
     """By id, oldest first."""
@@ -188,6 +191,7 @@ def load(entries: Mapping[str, bytes]) -> Boxes:
         n=_number(entries[COUNTER]) if COUNTER in entries else 0,
         out=dict(sorted(out.items())),
         out_bytes=sum(len(entry.body) for entry in out.values()),
+        out_to=dict(Counter(entry.to for entry in out.values())),
         marks=marks,
         letters=dict(sorted(letters.items(), key=lambda item: (item[1].at, item[0]))),
         tries=tries,

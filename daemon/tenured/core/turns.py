@@ -218,9 +218,9 @@ class Draft:
         """`now`: cluster seconds as read; the record's clock, if that has seen more [state_clock]."""
         self.now = max(now, book.clock)
         self._book = book
-        self.replies = dict(book.replies)
+        self.replies = book.replies.copy()
         self.bytes = book.reply_bytes
-        self.marks = dict(book.marks)
+        self.marks = book.marks.copy()
         self.spans = book.spans
         self.planned = book.planned
         self.ended = book.ended

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tenured.core.frames import Known
-from tenured.core.signals import Again, Answer, Signal
+from tenured.core.signals import Again, Signal
 from tenured.core.turns import Wake
+from tenured.host.arrivals import Answered
 from tenured.host.events import Events
 from tenured.host.holder import Holder
 from tenured.host.mirror import Touched
@@ -55,14 +56,13 @@ class Activations:
         self._wake = asyncio.Event()
         self._change: asyncio.Future[None] | None = None
 
-    def deliver(self, signal: Signal) -> asyncio.Future[Answer]:
+    def deliver(self, signal: Signal, answered: Answered) -> None:
         """A signal for an activation here; answered when its turn is committed, or with why it has to come again."""
         holder = self.find(signal.receiver) if self._site.lease.held else None
         if holder is not None and self._site.lease.held:
-            return holder.deliver(signal)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        answer.set_result(self._refusal(signal.receiver))
-        return answer
+            holder.deliver(signal, answered)
+        else:
+            answered(self._refusal(signal.receiver))
 
     def here(self, uid: str) -> bool:
         """Whether this host holds it, awake or asleep."""

@@ -100,7 +100,8 @@ class Host:
         files = TlsFiles(options.run / "tls")
         self._assemble(str(own.path), files)
         self._handle_signals()
-        worker_socket = await link.listen(options.run / "worker.sock", self._site.pool, options.worker_uids)
+        pool, together = self._site.pool, self._site.gathering
+        worker_socket = await link.listen(options.run / "worker.sock", pool, options.worker_uids, together)
         pages = health.pages(self._site, self._activations)
         web = await http.serve(options.listen, options.http_port, pages)
         await self._until_end(enrolling.ensure(options, self._cluster))
@@ -136,7 +137,7 @@ class Host:
             random=jitter,
         )
         self._activations = Activations(self._site)
-        self._site.courier.bind(self._activations.deliver)
+        self._site.courier.bind(self._activations.deliver, self._site.gathering)
         self._status = HostStatus(self._links, self._incarnation, self._site, self._activations)
 
     def _state_store(self, mirror: Mirror) -> StateStore:

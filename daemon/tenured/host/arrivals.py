@@ -15,6 +15,7 @@ from tenured.core import signalframes
 from tenured.core.receiving import Inbound, Shares
 from tenured.core.signalframes import BadFrame, Batch, Hello, Refused, Welcome
 from tenured.core.signals import Again, Answer, Signal
+from tenured.host.gathering import Gathering
 from tenured.host.metrics import SignalMetrics
 from tenured.transport.signals import Wire
 
@@ -23,36 +24,26 @@ log = logging.getLogger("tenured.host.signals")
 HELLO_S = 3.0
 """For the first frame of a peer."""
 
-Deliver = Callable[[Signal], "asyncio.Future[Answer]"]
-"""Into the activation of the receiver; resolved when its turn is committed, or with why it has to come again."""
+Answered = Callable[[Answer], None]
+"""Takes the answer to a signal. Called once, on the loop, whoever is under way there; raises nothing."""
+Deliver = Callable[[Signal, Answered], None]
+"""Into the activation of the receiver; answered when its turn is committed, or with why it has to come again."""
 
 
-def handed(deliver: Deliver, signal: Signal) -> asyncio.Future[Answer]:
+def hand(deliver: Deliver, signal: Signal, answered: Answered) -> None:
     """Deliver one signal. What is raised is a defect, and settles nothing."""
     try:
-        return deliver(signal)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the others' signals go on
-        failed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        failed.set_exception(error)
-        return failed
-
-
-def answer_of(future: asyncio.Future[Answer]) -> Answer:
-    """What came of a delivery; one that ended otherwise settled nothing."""
-    if future.cancelled():
-        return Again("NotReady", "the agent left its host")
-    error = future.exception()
-    if error is not None:
-        log.error("a delivery failed", exc_info=error)
-        return Again("NotReady", f"a defect: {error}")
-    return future.result()
+        deliver(signal, answered)
+    except Exception as error:  # whatever it was, the others' signals go on
+        log.exception("a delivery failed")
+        answered(Again("NotReady", f"a defect: {error}"))
 
 
 class Arrivals:
     """All connections that came in."""
 
-    def __init__(self, incarnation: str, deliver: Deliver, metrics: SignalMetrics) -> None:
-        self.incarnation, self.deliver, self.metrics = incarnation, deliver, metrics
+    def __init__(self, incarnation: str, deliver: Deliver, gathering: Gathering, metrics: SignalMetrics) -> None:
+        self.incarnation, self.deliver, self.gathering, self.metrics = incarnation, deliver, gathering, metrics
         self.shares = Shares()
         self._open: dict[tuple[str, str], Arrival] = {}
         self._new: set[Arrival] = set()
@@ -185,19 +176,15 @@ class Arrival:
         inbound.take(batch)
         deliver, metrics, seq = self._parent.deliver, self._parent.metrics, batch.first
         metrics.received += len(batch.signals)
-        for signal in batch.signals:
-            if inbound.admit(seq, signal) is None:
-                future = handed(deliver, signal)
-                if future.done():
-                    self._answer(inbound, seq, signal, future)
-                else:
-                    future.add_done_callback(partial(self._answer, inbound, seq, signal))
-            seq += 1
+        with self._parent.gathering:
+            for signal in batch.signals:
+                if inbound.admit(seq, signal) is None:
+                    hand(deliver, signal, partial(self._answer, inbound, seq, signal))
+                seq += 1
         self._flush_soon()
 
-    def _answer(self, inbound: Inbound, seq: int, signal: Signal, future: asyncio.Future[Answer]) -> None:
-        answer = answer_of(future)
-        if self._over:
+    def _answer(self, inbound: Inbound, seq: int, signal: Signal, answer: Answer) -> None:
+        if self._over or seq not in inbound.open:
             return
         if isinstance(answer, Again):
             inbound.refused(signal)

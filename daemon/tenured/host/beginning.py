@@ -65,7 +65,7 @@ class Beginning:
             await ledger.commit(turn)
         except RecordTooLarge as error:  # nothing was sent
             raise ActivationRefused(tenure_link.Fault(code=Reason.STATE_INVALID, message=str(error))) from error
-        self._outgoing.release(turn.book.boxes)
+        self._outgoing.release(turn.book.boxes, draft.boxes.touched)
 
     def serves(self) -> bool:
         """It is in a worker's memory: whether what it begins with is durable. If not, it is soon: ask `is_over`."""

@@ -90,8 +90,9 @@ class Commits:
 
     # --- composing ----------------------------------------------------------------------------------------------------
 
-    def write(self) -> None:
-        """Write what has ended, if no write is under way: each is made of what the one before has left.
+    def write(self) -> bool:
+        """Write what has ended, if no write is under way: each is made of what the one before has left. Whether that
+        is committed already, so that there may be more.
 
         Raises RecordLost: nothing was sent.
         """
@@ -99,14 +100,15 @@ class Commits:
         while self.landing is None:
             write = self._compose(limit)
             if write is None:
-                return
+                return False
             error = self._send(write)
             if error is None:
-                return
+                return self.landing is None
             if len(write.ready) > 1:
                 limit = 1  # each by itself: only what does not fit is refused
             elif not self._refused(write, error):
-                return
+                return False
+        return False
 
     def _compose(self, limit: int) -> Write | None:
         flights = self._lineup.flights
@@ -217,7 +219,7 @@ class Commits:
             write.draft.due(wake_of(write.due))
         write.turn, write.began_ns = write.draft.turn(), boot_ns()
         try:
-            self.landing = self._ledger.write(write.turn)
+            landing = self.landing = self._ledger.write(write.turn)
         except (RecordLost, RecordTooLarge) as error:
             self._take_back(write)
             if isinstance(error, RecordLost):
@@ -228,7 +230,10 @@ class Commits:
         self.closing = any(flight.closes for flight in write.ready)
         for flight in (*write.ready, *([] if write.stepping is None else [write.stepping])):
             flight.job.stage = Stage.WRITTEN
-        self.landing.add_done_callback(partial(self._judge.guard(self._landed), write))
+        if landing is None:
+            self._kept(write)
+        else:
+            landing.add_done_callback(partial(self._judge.guard(self._landed), write))
         return None
 
     def _take_back(self, write: Write) -> None:
@@ -238,13 +243,18 @@ class Commits:
         self._outgoing.not_sent()
 
     def _landed(self, write: Write, written: asyncio.Future[None]) -> None:
-        self.landing, self.accepting, self.closing = None, False, False
+        self.landing = None
         if written.cancelled():
-            return
-        error = written.exception()
-        if error is not None:
+            self.accepting = self.closing = False
+        elif (error := written.exception()) is not None:
+            self.accepting = self.closing = False
             self._runner.lost(error)
-            return
+        else:
+            self._kept(write)
+
+    def _kept(self, write: Write) -> None:
+        """It is committed."""
+        self.accepting = self.closing = False
         runner = self._runner
         flights, self.writing = self.writing, []
         self._ledger.landed(write.turn)
@@ -255,7 +265,7 @@ class Commits:
         if write.stepping is not None:
             self._stepped(write.stepping)
         self._release(flights)
-        self._outgoing.release(write.turn.book.boxes)
+        self._outgoing.release(write.turn.book.boxes, write.draft.boxes.touched)
         if self._ledger.book.journal.owed is None:
             self._no_asides()
         self._owing.look()

@@ -22,8 +22,9 @@ from tenured.core import signalframes
 from tenured.core.sending import Entry, Sending, Waiting
 from tenured.core.signals import Answer, Settled
 from tenured.core.streams import Lane, Owner, Route
-from tenured.host.arrivals import Arrivals, Deliver, answer_of, handed
+from tenured.host.arrivals import Arrivals, Deliver, hand
 from tenured.host.departures import Departure
+from tenured.host.gathering import Gathering
 from tenured.host.metrics import SignalMetrics
 from tenured.host.mirror import Mirror
 from tenured.transport.signals import Wires
@@ -87,6 +88,7 @@ class Courier:
         """Incarnation -> address, of hosts that live."""
         self._departures: dict[str, tuple[Departure, asyncio.Task[None]]] = {}
         self._deliver: Deliver
+        self._gathering: Gathering
         self._arrivals: Arrivals
         self._loop: asyncio.AbstractEventLoop | None = None
         self._awake = self._stopped = False
@@ -96,10 +98,10 @@ class Courier:
 
     # --- for the host -------------------------------------------------------------------------------------------------
 
-    def bind(self, deliver: Deliver) -> None:
-        """Say who takes signals for agents of this host. `deliver(signal)` answers in a future."""
-        self._deliver = deliver
-        self._arrivals = Arrivals(self._incarnation, deliver, self._metrics)
+    def bind(self, deliver: Deliver, gathering: Gathering) -> None:
+        """Say who takes signals for agents of this host; `gathering` is entered while several are handed on."""
+        self._deliver, self._gathering = deliver, gathering
+        self._arrivals = Arrivals(self._incarnation, deliver, gathering, self._metrics)
 
     async def start(self) -> None:
         """Take connections of other hosts. Raises TransportError when the port is taken, BadFiles."""
@@ -225,18 +227,15 @@ class Courier:
         first = lane.next_seq
         signals = lane.take(signalframes.BATCH_SIGNALS, signalframes.BATCH_BYTES, now)
         self._metrics.sent_here += len(signals)
-        for seq, signal in enumerate(signals, first):
-            future = handed(self._deliver, signal)
-            if future.done():
-                lane.answered(seq, seq, answer_of(future), now)
-            else:
-                future.add_done_callback(partial(self._answered_here, lane, seq))
+        with self._gathering:
+            for seq, signal in enumerate(signals, first):
+                hand(self._deliver, signal, partial(self._answered_here, lane, seq))
         if lane.has_work:
             self.wake()
         return len(signals)
 
-    def _answered_here(self, lane: Lane, seq: int, future: asyncio.Future[Answer]) -> None:
-        lane.answered(seq, seq, answer_of(future), self.now())
+    def _answered_here(self, lane: Lane, seq: int, answer: Answer) -> None:
+        lane.answered(seq, seq, answer, self.now())
         self.wake()
 
     def _depart(self, lane: Lane) -> None:

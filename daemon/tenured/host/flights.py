@@ -9,7 +9,7 @@ from tenured.core import turns
 from tenured.host.jobs import Job
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Flight:
     """A job whose turn has begun."""
 
@@ -45,7 +45,7 @@ _NOTHING = turns.Turn(turns.Book(), {})
 """Of a write that is not made yet; shared, and changed by nobody."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Write:
     """What goes to the store at once."""
 

@@ -25,9 +25,10 @@ class Guard:
     def __call__(self, work: Callable[P, None]) -> Callable[P, None]:
         """The same, which raises nothing."""
 
-        return partial(self._run, work)  # a third of a closure's memory, and every agent has some six
+        return partial(self.run, work)  # a third of a closure's memory, and every agent has some six
 
-    def _run(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def run(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Do it now. Raises nothing."""
         try:
             work(*args, **kwargs)
         except Exception as error:

@@ -19,8 +19,9 @@ from tenured.clocks import boot_ns
 from tenured.core import endings, turns
 from tenured.core.backoff import NO_FAILURE, Backoff
 from tenured.core.frames import Known
-from tenured.core.signals import Answer, Signal
+from tenured.core.signals import Signal
 from tenured.host.activating import Intake
+from tenured.host.arrivals import Answered
 from tenured.host.events import UNHEARD, Events
 from tenured.host.failures import reason_of
 from tenured.host.jobs import CallJob
@@ -96,9 +97,9 @@ class Holder:
         """Queues a call; it is answered by its turn, or at once with why not."""
         return self._mailbox.call(call, caller, deadline_ns, self._unavailable())
 
-    def deliver(self, signal: Signal) -> asyncio.Future[Answer]:
-        """Queues a signal; the answer comes after its commit, or at once with why not."""
-        return self._mailbox.signal(signal, self._unavailable())
+    def deliver(self, signal: Signal, answered: Answered) -> None:
+        """Queues a signal; it is answered after its commit, or at once with why not."""
+        self._mailbox.signal(signal, self._unavailable(), answered)
 
     @property
     def phase(self) -> Phase:

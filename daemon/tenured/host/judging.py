@@ -138,7 +138,7 @@ class Judge:
         signal, book = job.signal, self._ledger.book
         first = self._under_way.get(job.key)
         if isinstance(first, SignalJob):
-            first.answer.add_done_callback(lambda done: None if job.answered else job.answer.set_result(done.result()))
+            first.join(job)
             return False
         job.begin_anew()
         ahead = self._ahead.get(job.stream)

@@ -68,8 +68,8 @@ class Ledger:
         if size > MAX_RECORD:
             raise TooLarge(f"the state would take {size} bytes; the limit is {MAX_RECORD}")
 
-    def write(self, turn: turns.Turn) -> asyncio.Future[None]:
-        """Write it. When the future ends well, it is what is committed: call `landed`.
+    def write(self, turn: turns.Turn) -> asyncio.Future[None] | None:
+        """Write it. When the future ends well, it is what is committed: call `landed`. None: that is so already.
 
         Raises RecordLost, RecordTooLarge: nothing was sent. The future does: its fate is up to the next holder.
         """
@@ -80,6 +80,7 @@ class Ledger:
             size -= len(entries.get(name, b""))
         if size > MAX_RECORD and self._volatile is not None:
             raise RecordTooLarge(f"the state would take {size} bytes; the limit is {MAX_RECORD}")
+        written = None
         if self._volatile is None:
             written = self._record.write(boot_ns(), turn.puts, turn.deletes)
         else:
@@ -87,8 +88,6 @@ class Ledger:
                 self._volatile.pop(name, None)
             self._volatile.update(turn.puts)
             self._unwritten += 1
-            written = asyncio.get_running_loop().create_future()
-            written.set_result(None)
         self._size = size
         return written
 
@@ -108,5 +107,7 @@ class Ledger:
 
     async def commit(self, turn: turns.Turn) -> None:
         """Write it and wait. Raises RecordLost."""
-        await self.write(turn)
+        written = self.write(turn)
+        if written is not None:
+            await written
         self.landed(turn)

@@ -16,6 +16,7 @@ from typing import Protocol, cast
 import msgspec
 
 import tenure_link
+from tenured.host.gathering import Gathering
 
 log = logging.getLogger("tenured.host.link")
 
@@ -37,8 +38,9 @@ class Events(Protocol):
 class Connection(asyncio.Protocol):
     """One process on the other end."""
 
-    def __init__(self, events: Events, allowed_uids: frozenset[int]) -> None:
+    def __init__(self, events: Events, allowed_uids: frozenset[int], gathering: Gathering) -> None:
         self._events = events
+        self._gathering = gathering
         self._allowed_uids = allowed_uids
         self._splitter = tenure_link.Splitter()
         self._transport: asyncio.Transport | None = None
@@ -62,10 +64,11 @@ class Connection(asyncio.Protocol):
         hostile.
         """
         try:
-            for body in self._splitter.feed(data):
-                if self._transport is None:
-                    return
-                self._events.received(self, tenure_link.decode_from_process(body))
+            with self._gathering:
+                for body in self._splitter.feed(data):
+                    if self._transport is None:
+                        return
+                    self._events.received(self, tenure_link.decode_from_process(body))
         except (msgspec.DecodeError, tenure_link.FrameTooLarge) as error:
             self.close(f"sent what is no frame of the worker link: {error}")
 
@@ -123,13 +126,16 @@ def _peer_uid(transport: asyncio.Transport) -> int:
     return int(_CREDENTIALS.unpack(raw)[1])
 
 
-async def listen(path: Path, events: Events, extra_uids: frozenset[int] = frozenset()) -> asyncio.Server:
+async def listen(
+    path: Path, events: Events, extra_uids: frozenset[int] = frozenset(), gathering: Gathering | None = None
+) -> asyncio.Server:
     """Listens on the socket, replacing the one of a dead daemon. Processes of our own user, and of `extra_uids`, may
-    connect.
+    connect. `gathering`: what is asked for while the frames of one read are handed on.
     """
+    together = gathering or Gathering()
     await asyncio.to_thread(path.unlink, missing_ok=True)
     allowed = frozenset({os.geteuid()}) | extra_uids
-    factory: Callable[[], Connection] = lambda: Connection(events, allowed)  # noqa: E731
+    factory: Callable[[], Connection] = lambda: Connection(events, allowed, together)  # noqa: E731
     server = await asyncio.get_running_loop().create_unix_server(factory, str(path))
     await asyncio.to_thread(path.chmod, 0o660)
     return server

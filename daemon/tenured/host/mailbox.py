@@ -4,10 +4,9 @@ until the record is adopted; from then on the runner of its turns has them.
 
 from __future__ import annotations
 
-import asyncio
-
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_CONTROL, CALL_KIND_QUERY, Call
-from tenured.core.signals import Answer, Signal
+from tenured.core.signals import Signal
+from tenured.host.arrivals import Answered
 from tenured.host.controls import Refused, refusal
 from tenured.host.failures import not_applied
 from tenured.host.jobs import CallJob, Job, Kind
@@ -56,14 +55,13 @@ class Mailbox:
             self._take(job, CALLS, "calls")
         return job
 
-    def signal(self, signal: Signal, unavailable: str | None) -> asyncio.Future[Answer]:
-        """Queue a signal; the answer comes after its commit, or at once with why not."""
-        job = SignalJob(signal)
+    def signal(self, signal: Signal, unavailable: str | None, answered: Answered) -> None:
+        """Queue a signal; it is answered after its commit, or at once with why not."""
+        job = SignalJob(signal, answered)
         if unavailable is not None:
             job.cut_off("NotReady", unavailable)
         else:
             self._take(job, SIGNALS, "signals")
-        return job.answer
 
     def refuse(self, code: str, message: str) -> None:
         """Answer everything that has not begun."""

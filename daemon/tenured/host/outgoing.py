@@ -8,7 +8,7 @@ settlements wait a little for a write that leaves anyway.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -62,6 +62,10 @@ class Outgoing:
         self._settled: dict[int, Verdict] = {}
         self._released: dict[int, bool] = {}
         """Numbers that the courier has, and whether as a void."""
+        self._unheard: set[int] = set()
+        """Committed numbers whose receivers nobody here has heard of."""
+        self._looked_s = 0.0
+        """When all that waits was looked at last, by the loop's clock."""
         self._in_write: dict[int, Verdict] = {}
         """Settlements of the write that is made, or under way."""
         self._boxes = Boxes()
@@ -71,7 +75,7 @@ class Outgoing:
     def adopt(self, found: Boxes) -> None:
         """Resend all of it: a new holder knows what is in the record, and nothing else."""
         if found.out:
-            self.release(found)
+            self.release(found, found.out)
 
     def close(self) -> None:
         """Send nothing more."""
@@ -91,7 +95,7 @@ class Outgoing:
         """
         entries: list[Entry] = []
         # Behind one that waits for the same agent to be heard of, others wait too: they must not overtake it.
-        behind = {entry.to for entry in draft.boxes.out.values() if not entry.receiver} if sends else set[str]()
+        behind = self._unresolved(draft) if sends else set[str]()
         for one in sends:
             body = one.work
             if reply:
@@ -109,6 +113,11 @@ class Outgoing:
                     )
                 )
         return entries
+
+    def _unresolved(self, draft: turns.Draft) -> set[str]:
+        out = draft.boxes.out
+        found = (out.get(n) for n in self._unheard | draft.boxes.touched)
+        return {entry.to for entry in found if entry is not None and not entry.receiver}
 
     def _receivers(self, one: tenure_link.Outgoing, behind: AbstractSet[str]) -> list[tuple[str, str]]:
         mirror, namespace = self._site.mirror, self._namespace
@@ -146,10 +155,19 @@ class Outgoing:
                 self._settle(draft, n, verdict, entry, _why(verdict, entry))
         self._in_write = settled
         changed = bool(settled)
-        if ripe:  # of old ones, and of those that nobody had heard of: not at each write
-            for n, entry in list(draft.boxes.out.items()):
-                changed |= self._look_at(draft, n, entry)
+        if ripe:  # not at each write
+            for n in self._to_look_at(draft.boxes.out):
+                entry = draft.boxes.out.get(n)
+                changed |= entry is not None and self._look_at(draft, n, entry)
         return changed
+
+    def _to_look_at(self, out: Iterable[int]) -> list[int]:
+        """Those that nobody had heard of, and once in a while all: settlements come much more often."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_s < LOOK_S:
+            return sorted(self._unheard)
+        self._looked_s = now
+        return list(out)
 
     def not_sent(self) -> None:
         """The write that was made last has not left: its settlements go with another."""
@@ -184,10 +202,13 @@ class Outgoing:
 
     def _settle(self, draft: turns.Draft, n: int, verdict: Verdict, entry: Entry, why: tuple[str, str]) -> None:
         """What ends otherwise than applied is a dead letter, or told to the turn that waits for its reply."""
+        if verdict is Verdict.APPLIED:
+            draft.boxes.settle(n, verdict)
+            return
         awaited = bool(entry.reply) and draft.journal.journal().awaits("", entry.reply)
         letter = None if awaited else self._letter(entry, str(verdict), why)
         draft.boxes.settle(n, verdict, self._telling.name(), letter)
-        if awaited and verdict is not Verdict.APPLIED:
+        if awaited:
             draft.journal.wake(_encode({"fault": [*why, ""]}))
 
     def _letter(self, entry: Entry, verdict: str, why: tuple[str, str]) -> Letter | None:
@@ -210,31 +231,36 @@ class Outgoing:
 
     # --- after a commit ---------------------------------------------------------------------------------------------
 
-    def release(self, committed: Boxes) -> None:
-        """Hand the courier what is new in the outbox [commit_first], and what is settled."""
+    def release(self, committed: Boxes, touched: Iterable[int]) -> None:
+        """Hand the courier what is new in the outbox [commit_first], and what is settled. `touched`: what differs from
+        the outbox before; it may hold thousands more.
+        """
         self._boxes = committed
         settled, self._in_write = self._in_write, {}
-        out = committed.out
-        if not out and not self._released:
-            return
-        fresh = [
-            Release(n, entry.receiver, entry.born, entry.body, entry.void, entry.priority)
-            for n, entry in out.items()
-            if entry.receiver and self._released.get(n) is not entry.void
-        ]
-        gone = [*settled, *(n for n in self._released if n not in out and n not in settled)]
+        fresh: list[Release] = []
+        gone = [*settled]
+        for n in sorted(touched):
+            entry = committed.out.get(n)
+            if entry is None:
+                self._unheard.discard(n)
+                if n in self._released and n not in settled:
+                    gone.append(n)
+            elif not entry.receiver:
+                self._unheard.add(n)
+            elif self._released.get(n) is not entry.void:
+                fresh.append(Release(n, entry.receiver, entry.born, entry.body, entry.void, entry.priority))
+        self._hand_on(fresh, gone)
+        if committed.out:
+            self._look_later(SETTLE_S if self._unheard else LOOK_S)
+
+    def _hand_on(self, fresh: list[Release], gone: list[int]) -> None:
         for n in gone:
             self._released.pop(n, None)
-        if fresh or gone:
-            way = self._open()
-            if gone:
-                way.forget(gone)
-            if fresh:
-                self._released |= {one.n: one.void for one in fresh}
-                way.release(fresh)
-        if out:
-            unheard = any(not entry.receiver for entry in out.values())
-            self._look_later(SETTLE_S if unheard else LOOK_S)
+        if gone:
+            self._open().forget(gone)
+        if fresh:
+            self._released |= {one.n: one.void for one in fresh}
+            self._open().release(fresh)
 
     def _open(self) -> Outbound:
         if self._way is None:

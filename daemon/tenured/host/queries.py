@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import tenure_link
 from tenured.host.jobs import CallJob, Job, Stage
@@ -61,10 +60,14 @@ class Queries:
         job.stage, job.sent_as = Stage.RUNNING, number
         self._asked[number] = job
         self._judge.confirm(job)
-        worker.ask(
-            job.frame(number, self._telling.uid, self._site.lease.cluster_now),
-            partial(self._judge.guard(self._answered), job),
-        )
+        worker.ask(job.frame(number, self._telling.uid, self._site.lease.cluster_now), self, job)
+
+    def ended(self, asked: CallJob, done: tenure_link.TurnDone) -> None:
+        """See worker.Asker."""
+        self._judge.guard.run(self._answered, asked, done)
+
+    def progressed(self, asked: CallJob, progress: tenure_link.Progress) -> None:
+        """See worker.Asker."""
 
     def _answered(self, job: CallJob, done: tenure_link.TurnDone) -> None:
         self._asked.pop(done.turn, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 
 import msgspec
 
@@ -22,7 +22,8 @@ class SignalJob(Job):
     in_stream = True
     """It comes in the order of its sender's numbers, and its mark goes with its end."""
 
-    def __init__(self, signal: Signal) -> None:
+    def __init__(self, signal: Signal, *told: Callable[[Answer], None]) -> None:
+        """`told`: take its answer."""
         self.signal = signal
         self.wanted = _wanted(signal)
         self.label = self.wanted.name or self.type or "a signal"
@@ -32,7 +33,8 @@ class SignalJob(Job):
         self.priority = signal.priority
         self.key = self.name = boxes.name_of(signal)
         self.stream = boxes.stream_of(signal)
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._told = told
+        self._answer: Answer | None = None
 
     def begin_anew(self) -> None:
         """It is judged once more, in whatever the agent is in by then."""
@@ -70,7 +72,7 @@ class SignalJob(Job):
     @property
     def answered(self) -> bool:
         """See Job."""
-        return self.answer.done()
+        return self._answer is not None
 
     def frame(self, number: int, uid: str, now: float) -> tenure_link.Turn:
         """See Job."""
@@ -154,13 +156,25 @@ class SignalJob(Job):
 
     def settle(self, verdict: Verdict) -> None:
         """The answer, after the commit."""
-        if not self.answer.done():
-            self.answer.set_result(Settled(verdict))
+        self.answer(Settled(verdict))
 
     def cut_off(self, code: str, message: str) -> None:
         """See Job: its sender keeps it, and sends it again."""
-        if not self.answer.done():
-            self.answer.set_result(Again(code, message))
+        self.answer(Again(code, message))
+
+    def answer(self, answer: Answer) -> None:
+        """The first one counts."""
+        if self._answer is None:
+            self._answer = answer
+            for tell in self._told:
+                tell(answer)
+
+    def join(self, later: SignalJob) -> None:
+        """The same signal has come once more: it is answered as this one."""
+        if self._answer is None:
+            self._told = (*self._told, later.answer)
+        else:
+            later.answer(self._answer)
 
     def letter(self, to: str, fault: tenure_link.Fault) -> boxes.Letter | None:
         """What is left of it when it has failed for the last time; None: its sender waits, and is told."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from tenured.host.courier import Courier
+from tenured.host.gathering import Gathering
 from tenured.host.leasing import Lease
 from tenured.host.logs import AgentLogs
 from tenured.host.metrics import Metrics
@@ -33,6 +34,7 @@ class Site:
     courier: Courier
     random: Callable[[], float]
     """0 to 1."""
+    gathering: Gathering = field(default_factory=Gathering)
     newborns: Newborns = field(default_factory=Newborns)
     trials: TrialRoom = field(default_factory=TrialRoom)
     turns: count[int] = field(default_factory=lambda: count(1))

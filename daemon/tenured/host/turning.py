@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import tenure_link
 from tenured.clocks import boot_ns
@@ -111,13 +110,13 @@ class Turns:
         """Queue a job; `first`: before all others. Raises nothing."""
         self.used_ns = boot_ns()
         if isinstance(job, CallJob) and job.kind == "query" and self.ledger.book.ended is None:
-            self._guard(self._ask)(job)
+            self._guard.run(self._ask, job)
             return
         if first:
             self.lineup.queue.appendleft(job)
         else:
             enqueue(self.lineup.queue, job)
-        self._guard(self.pump)()
+        self._site.gathering.ask(self._look)
 
     def refuse_all(self, code: str, message: str, *, queued_only: bool = False) -> None:
         """Answer everything that has not begun; unless `queued_only`, also what has."""
@@ -159,7 +158,7 @@ class Turns:
                 self.add(only, first=True)
             else:
                 self.owing.look()
-            self._guard(self.pump)()
+            self._look()
             await over
         finally:
             self._watchdog.stop()
@@ -181,7 +180,7 @@ class Turns:
         for job in (*self.suspects, *self._queries.waited(), *self._judge.take_parked()):
             self.lineup.queue.append(job)
         self.suspects.clear()
-        self._guard(self.pump)()
+        self._look()
         try:
             await over
         finally:
@@ -198,7 +197,7 @@ class Turns:
         running = next((flight for flight in self.lineup.flights if flight.done is None), None)
         if running is not None:
             self.lineup.cut_behind(running)
-        self._guard(self.pump)()
+        self._look()
 
     async def settled(self) -> None:
         """Until no write is under way: what is committed is known. Raises RecordLost, and what a defect raised."""
@@ -258,15 +257,21 @@ class Turns:
 
     # --- the pump -----------------------------------------------------------------------------------------------------
 
+    def _look(self) -> None:
+        """`pump`, raising nothing."""
+        self._guard.run(self.pump)
+
     def pump(self) -> None:
         """Begin what can begin, write what can be written."""
         if self._pumping or not self._serves or self._judge.lost is not None:
             return
         self._pumping = True
         try:
-            if not self._stopping:
-                self._feed()
-            self._commits.write()
+            while True:
+                if not self._stopping:
+                    self._feed()
+                if not self._commits.write():
+                    break
             if not self._stopping:
                 self._feed()  # what a write has taken back
             if not (self.lineup.flights or self._commits.asides or self._commits.landing) and self._has_ended():
@@ -331,8 +336,7 @@ class Turns:
             job.sent_as = number
             flight = Flight(job, number, boot_ns(), letter=job.poisoned)
             frame = job.frame(number, self._telling.uid, self._site.lease.cluster_now)
-            done, progress = self._guard(self._done), self._guard(self._progress)
-            worker.ask(frame, partial(done, flight), partial(progress, flight))
+            worker.ask(frame, self, flight)
             self.lineup.flights.append(flight)
         self._judge.begun(job)
         job.stage = Stage.RUNNING
@@ -344,6 +348,14 @@ class Turns:
             self._site.pool.kill(worker, f"{self._telling.agent} {why}")
 
     # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def ended(self, asked: Flight, done: tenure_link.TurnDone) -> None:
+        """See worker.Asker."""
+        self._guard.run(self._done, asked, done)
+
+    def progressed(self, asked: Flight, progress: tenure_link.Progress) -> None:
+        """See worker.Asker."""
+        self._guard.run(self._progress, asked, progress)
 
     def _done(self, flight: Flight, done: tenure_link.TurnDone) -> None:
         if flight.cut:
@@ -360,7 +372,7 @@ class Turns:
             self.retries.failed(flight, done, done.fault)
         if flight.closes and flight in self.lineup.flights:
             self.lineup.cut_behind(flight)  # it takes none along: they are judged once it is committed
-        self.pump()
+        self._site.gathering.ask(self._look)
 
     def _progress(self, flight: Flight, progress: tenure_link.Progress) -> None:
         """The turn waits until its acceptance, or its step, is durable (protocol 9, rules 1 and 2)."""
@@ -369,7 +381,7 @@ class Turns:
         flight.progress = progress
         if flight.accepts:
             self.lineup.cut_behind(flight)
-        self.pump()
+        self._site.gathering.ask(self._look)
 
     def _take_first(self, jobs: Iterable[Job]) -> None:
         """In this order, before all others."""
@@ -381,7 +393,7 @@ class Turns:
     def write_first(self) -> None:
         """Write the first state now, if no write carries it yet: nobody has asked for a turn, or somebody reads."""
         self._commits.first_due = True
-        self._guard(self.pump)()
+        self._look()
 
     def ask_waiting(self) -> None:
         """Ask what waited for a worker, or for the first state to be durable."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import tenure_link
 from tenured.host.link import Connection
@@ -14,8 +15,19 @@ after a pause of our own nobody is blamed for answers that we did not read.
 """
 
 
-Done = Callable[[tenure_link.TurnDone], None]
-Progress = Callable[[tenure_link.Progress], None]
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Asker(Protocol[T_contra]):
+    """Who asks for turns. Raises nothing."""
+
+    def ended(self, asked: T_contra, done: tenure_link.TurnDone) -> None:
+        """The end of one."""
+        ...
+
+    def progressed(self, asked: T_contra, progress: tenure_link.Progress) -> None:
+        """A step of one; of a query there is none."""
+        ...
 
 
 class WorkerLost(Exception):
@@ -79,7 +91,7 @@ class Worker:
         self.pulse = Pulse()
         self.on_lost: dict[Callable[[], None], None] = {}
         """Called once, when the connection is gone, in the order in which they asked."""
-        self._turns: dict[int, tuple[Done, Progress | None]] = {}
+        self._turns: dict[int, tuple[Asker[Any], Any]] = {}
         self._activations: dict[tuple[str, int], asyncio.Future[tenure_link.Activated]] = {}
         self._last_turn = 0
 
@@ -99,12 +111,10 @@ class Worker:
         finally:
             self._activations.pop(key, None)
 
-    def ask(self, frame: tenure_link.Turn, done: Done, progress: Progress | None = None) -> None:
-        """Run a turn; `done` is called with its end, unless it is forgotten before, `progress` with each step. Raises
-        WorkerLost.
-        """
+    def ask(self, frame: tenure_link.Turn, asker: Asker[T_contra], asked: T_contra) -> None:
+        """Run a turn; its asker hears of its steps and of its end, unless it is forgotten before. Raises WorkerLost."""
         self._check()
-        self._turns[frame.turn] = (done, progress)
+        self._turns[frame.turn] = (asker, asked)
         self._last_turn = max(self._last_turn, frame.turn)
         self.connection.send(frame)
 
@@ -153,16 +163,14 @@ class Worker:
     def _of_turn(self, frame: tenure_link.TurnDone | tenure_link.Progress) -> bool:
         if frame.turn > self._last_turn:
             return False
-        done, progress = self._turns.get(frame.turn, (None, None))
         if isinstance(frame, tenure_link.Progress):
-            if progress is not None:
-                progress(frame)
+            if (waits := self._turns.get(frame.turn)) is not None:
+                waits[0].progressed(waits[1], frame)
             return True
         if _says_nothing(frame):
             return False
-        self._turns.pop(frame.turn, None)
-        if done is not None:
-            done(frame)
+        if (waits := self._turns.pop(frame.turn, None)) is not None:
+            waits[0].ended(waits[1], frame)
         return True
 
     def abandon(self, why: str) -> None:

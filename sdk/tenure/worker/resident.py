@@ -150,8 +150,10 @@ class Resident:
             )
             return await self._finish(turn, done, work.carried_of(signal))
         named = msgspec.structs.replace(turn, kind="by_name", method=wanted.name, arguments=wanted.arguments)
-        chain = chain_of(wanted.carried) if wanted.carried else ()
-        carried = {name: value for name, value in carried.items() if name != WAITING}
+        chain: tuple[str, ...] = ()
+        if wanted.carried:
+            chain = chain_of(wanted.carried)
+            carried = {name: value for name, value in carried.items() if name != WAITING}
         done = await self.activation.perform(named, journal=self._journal(turn, chain))
         if not wanted.then or done.waits is not None:
             return await self._finish(turn, done, carried)
@@ -188,16 +190,7 @@ class Resident:
         return await self._finish(turn, done, work.carried_of(wanted), fired)
 
     def _journal(self, turn: Turn, chain: tuple[str, ...] = ()) -> LinkJournal:
-        return LinkJournal(
-            turn.turn,
-            turn.uid,
-            key=turn.key,
-            accepted=turn.accepted,
-            entries=turn.journal,
-            progress=self._progress,
-            now=self._cluster_now,
-            chain=chain,
-        )
+        return LinkJournal(turn, self._progress, self._cluster_now, chain)
 
     async def _progress(self, frame: Progress) -> None:
         """Say it, and wait until it is durable."""
@@ -230,6 +223,8 @@ class Resident:
         self, turn: Turn, done: Done, carried: Mapping[str, object], extra: tuple[Directive, ...] = ()
     ) -> TurnDone:
         """With what the error policy of the class makes of a failure; `extra`: to be folded in, if it failed, too."""
+        if done.fault is None and done.waits is None and not done.directives and self._told == self.due:
+            return TurnDone(turn.turn, reply=cast(bytes, done.reply), state=done.state)  # as nearly all are
         if done.waits is not None:
             return TurnDone(turn.turn, waits=done.waits)
         followed = [*self._followed(done)]
