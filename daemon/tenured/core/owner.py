@@ -109,8 +109,9 @@ class Owner:
         self._first = first
         if known is not None:  # nobody else writes under a sealed epoch: what a majority had, it has
             self.phase, self.version, self.entries = Phase.READING, known.version, dict(known.entries or {})
+            sealed = Sealed(verdict=Verdict.OK, sealed=epoch, version=known.version)
             for peer in self._peers.values():
-                peer.seal = Sealed(verdict=Verdict.OK, sealed=epoch, version=known.version)
+                peer.seal = sealed
 
     @property
     def quorum(self) -> int:
