@@ -103,9 +103,7 @@ class Activation(Recorded):
         return self._config
 
     def dissolve(self) -> None:
-        """It is not used any more: it lets go of its runtime, so that both are freed now, not when Python looks for
-        cycles.
-        """
+        """It is not used any more: it lets go of its runtime, so that both are freed at once, and not as a cycle."""
         self._fold = None
 
     @property
