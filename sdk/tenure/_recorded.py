@@ -78,6 +78,16 @@ class Recorded:
         """The last committed record, msgpack."""
         return self._committed
 
+    @property
+    def settled(self) -> bool:
+        """Whether no turn runs, and none waits for its commit."""
+        return self._running is None and not self._ahead
+
+    @property
+    def is_in_its_bytes(self) -> bool:
+        """Whether what is committed is all that there is of it while it is settled."""
+        return self._roster is None and self._record.skills is None and not self._kind.__private_attributes__
+
     def committed_state(self, kind: type[S]) -> S:
         """A copy of the last committed state."""
         return _record.decode(cast("type[Agent[S]]", self.cls), kind, self._committed, self._roster).state

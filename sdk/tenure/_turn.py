@@ -97,6 +97,15 @@ class Activation(Recorded):
         self._config: Mapping[str, object] = self._map(config, "config") if config else _NO_CONFIG
 
     @property
+    def config(self) -> Mapping[str, object]:
+        """Of its row."""
+        return self._config
+
+    def dissolve(self) -> None:
+        """It is not used any more: it lets go of its runtime, so that both are freed at once, and not as a cycle."""
+        self._fold = None
+
+    @property
     def direct(self) -> bool:
         """Whether an action is its function and nothing else, so that `run_now` may run it."""
         return self.cls.__tenure_direct__

@@ -18,15 +18,16 @@ from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, CALL_KIND_QUERY, Call
 from tenure_proto.v1.registry_pb2 import AgentRow, WatchBatch
 from tenured.core.signals import Settled, Signal, Verdict
 from tenured.host import resting
+from tenured.host.folding import PACKED_BYTES
 from tenured.host.holder import Holder
 from tenured.host.leasing import boot_ns
 from tenured.host.resting import Resting
 from tests.host.test_sleeping import answered, asked, asleep, call, place, row, said  # noqa: F401 - a fixture
-from tests.host.test_turns import pack, scene  # noqa: F401 - a fixture
+from tests.host.test_turns import SERVERS, pack, scene  # noqa: F401 - a fixture
 
 MANY = 150
-IDLE_BYTES = 3500
-"""Of an agent at rest, in its host, which has called nobody and was called by nobody; 2,600 are measured."""
+IDLE_BYTES = 2000
+"""Of an agent at rest, in its host, which has called nobody and was called by nobody; 1,400 are measured."""
 pytestmark = pytest.mark.usefixtures("soon")
 
 
@@ -84,6 +85,42 @@ async def test_a_call_finds_it_as_it_was(place: Any) -> None:  # noqa: F811
     assert not place.played.heard(tenure_link.Deactivate)
     assert len(place.servers.stored("7", "s")) >= 2
     assert place.activations.phases() == {"Running": 1.0, "Hibernated": 0.0}
+
+
+async def test_its_record_is_closed_once_every_server_has_it(place: Any) -> None:  # noqa: F811
+    """As long as one lacks a write, the owner is there that repeats it."""
+    store, away = place.site.store, SERVERS[2]
+    await come_to_rest(place)
+    assert not store._records
+    place.servers.away.add(away)
+    store.disconnected(away)
+    assert (await answered(place, call(place, 2), {"n": 2})).value == pack(1)
+    await until(lambda: rests(place))
+    place.activations._compare(("7",))
+    assert len(store._records) == 1
+    place.servers.away.clear()
+    store.connected(away)
+    await until(lambda: place.servers.cells[away]["7"][1].get("s") == pack({"n": 2}))
+    await until(lambda: next(iter(store._records)).settled)
+    place.activations._compare(("7",))
+    assert not store._records
+    assert (await call(place, 2).reply).recorded
+    assert (await answered(place, call(place, 3), {"n": 3})).value == pack(1)
+    assert len(place.played.heard(tenure_link.Activate)) == 1
+
+
+async def test_a_large_record_is_kept_as_it_is(place: Any) -> None:  # noqa: F811
+    """To read it again would take long."""
+    await come_to_rest(place)
+    large = {"n": 1, "text": "x" * (2 * PACKED_BYTES)}
+    await answered(place, call(place, 2), large)
+    await until(lambda: rests(place))
+    assert len(place.site.store._records) == 1
+    assert (await call(place, 2).reply).recorded
+    await until(lambda: rests(place))
+    assert place.activations.holders["7"].known.known.entries["s"] == pack(large)
+    await answered(place, call(place, 3), {"n": 2})
+    await until(lambda: rests(place) and not place.site.store._records)
 
 
 async def test_it_takes_signals_and_operations(place: Any) -> None:  # noqa: F811

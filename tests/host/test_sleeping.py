@@ -18,6 +18,7 @@ from tenured.core.frames import Known
 from tenured.core.signals import Settled, Signal, Verdict
 from tenured.core.turns import Wake
 from tenured.host.activations import Activations
+from tenured.host.folding import fold
 from tenured.host.leasing import boot_ns
 from tenured.host.mirror import Mirror
 from tenured.host.rows import row_of
@@ -145,21 +146,22 @@ async def test_a_record_that_is_not_kept_is_read_again(place: Any, monkeypatch: 
 
 def test_the_last_to_sleep_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large record does not push out all others; one that wakes gives its room back."""
-    monkeypatch.setattr("tenured.host.sleeping.ENTRY_BYTES", 0)
-    monkeypatch.setattr("tenured.host.sleeping.KEPT_BYTES", 64)
+    monkeypatch.setattr("tenured.host.folding.ENTRY_BYTES", 0)
+    monkeypatch.setattr("tenured.host.sleeping.KEPT_BYTES", 80)
     monkeypatch.setattr("tenured.host.sleeping.KEPT_SHARE", 2)
     site: Any = SimpleNamespace(reports=SimpleNamespace(hibernated=lambda *_: None), lease=None)
     sleepers = Sleepers(site, print)
-    all_ = [Sleeper(str(n), 1, Known(Version(1, n), {"s": bytes(size)})) for n, size in enumerate((33, 30, 30, 30))]
+    records = [Known(Version(1, n), {"s": bytes(size)}) for n, size in enumerate((36, 30, 30, 30))]
+    all_ = [Sleeper(str(n), 1, fold(known)) for n, known in enumerate(records)]
     for one in all_[:3]:
         sleepers.lay(one, Wake())
-    assert [one.known.entries is not None for one in all_] == [False, True, True, True]
+    assert [one.known.record is not None for one in all_] == [False, True, True, True]
     sleepers.take("2")
     sleepers.lay(all_[3], Wake())
-    assert all_[1].known.entries is not None
+    assert all_[1].known.record is not None
     sleepers.lay(all_[2], Wake())
-    assert [one.known for one in all_[:2]] == [Known(Version(1, 0)), Known(Version(1, 1))]
-    assert all_[2].known.entries is not None
+    assert [one.known.known for one in all_[:2]] == [Known(Version(1, 0)), Known(Version(1, 1))]
+    assert all_[2].known.record is not None
 
 
 async def test_the_registry_is_not_told_of_a_short_wake(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:

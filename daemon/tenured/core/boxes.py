@@ -33,6 +33,7 @@ OUT = "o/"
 MARK = "i/"
 LETTER = "d/"
 TRIES = "p/"
+_KINDS = frozenset({OUT, MARK, LETTER, TRIES})
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -171,6 +172,8 @@ _held = msgspec.msgpack.Decoder(Held).decode
 
 def load(entries: Mapping[str, bytes]) -> Boxes:
     """Read what an adopted record holds. Raises msgspec.DecodeError, ValueError."""
+    if COUNTER not in entries and HELD not in entries and not any(name[:2] in _KINDS for name in entries):
+        return EMPTY
     out: dict[int, Entry] = {}
     marks: dict[str, Mark] = {}
     letters: dict[str, Letter] = {}

@@ -50,9 +50,9 @@ class Owner:
     """Owner of one record at one epoch. The epoch comes from a committed assignment made for this process start.
 
     At most one owner is ever made of a (uid, epoch), or two states could get one version [epoch_once]; only one that
-    never left SEALING or READING may be made anew, and one whose every write is committed: its agent went to sleep
-    [sleep_settled]. `expect_state`: the registry has a `ready_epoch` for this uid, so that "nothing found" is a loss
-    and no beginning.
+    never left SEALING or READING may be made anew, and one whose every write is committed: its agent went to sleep, or
+    to rest [sleep_settled]. `expect_state`: the registry has a `ready_epoch` for this uid, so that "nothing found" is a
+    loss and no beginning.
     """
 
     __slots__ = (
@@ -109,8 +109,9 @@ class Owner:
         self._first = first
         if known is not None:  # nobody else writes under a sealed epoch: what a majority had, it has
             self.phase, self.version, self.entries = Phase.READING, known.version, dict(known.entries or {})
+            sealed = Sealed(verdict=Verdict.OK, sealed=epoch, version=known.version)
             for peer in self._peers.values():
-                peer.seal = Sealed(verdict=Verdict.OK, sealed=epoch, version=known.version)
+                peer.seal = sealed
 
     @property
     def quorum(self) -> int:
@@ -121,6 +122,13 @@ class Owner:
     def busy(self) -> bool:
         """Whether something is open, so that `tick` must be called."""
         return any(peer.connected and self._open(peer) for peer in self._peers.values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether every server has said that it has the last write, those without a connection too; of an adopted
+        version none is asked for that. So nobody is told less if this owner is forgotten and made anew.
+        """
+        return self.phase is Phase.READY and not any(map(self._open, self._peers.values()))
 
     # --- events -----------------------------------------------------------------------------------------------
 

@@ -10,11 +10,11 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tenured.core.frames import Known
 from tenured.core.signals import Again, Signal
 from tenured.core.turns import Wake
 from tenured.host.arrivals import Answered
 from tenured.host.events import Events
+from tenured.host.folding import Folded
 from tenured.host.holder import Holder
 from tenured.host.mirror import Touched
 from tenured.host.reconcile import Agenda, Why, compare
@@ -98,7 +98,7 @@ class Activations:
         return holder
 
     def _hold(
-        self, row: Row, known: Known | None = None, told: Wake | None = None, rested: Resting | None = None
+        self, row: Row, known: Folded | None = None, told: Wake | None = None, rested: Resting | None = None
     ) -> Holder:
         return Holder(self._site, row, known=known, told=told, events=self._events, rested=rested)
 
@@ -120,13 +120,12 @@ class Activations:
     def _sleep(self, uid: str) -> None:
         """It has rested long enough, and everything of it is committed [sleep_settled]."""
         one = self.holders.get(uid)
-        if isinstance(one, Resting) and uid not in self._ending:
-            known, wake = one.record.known, one.ledger.book.wake
+        if isinstance(one, Resting) and (known := one.known) is not None and uid not in self._ending:
             one.abort()
             del self.holders[uid]
-            self.sleepers.lay(Sleeper(uid, one.epoch, known), wake)
+            self.sleepers.lay(Sleeper(uid, one.epoch, known), one.wake)
 
-    def _fell_asleep(self, holder: Holder, known: Known, wake: Wake) -> None:
+    def _fell_asleep(self, holder: Holder, known: Folded, wake: Wake) -> None:
         """Everything of it is committed, and nothing of it runs."""
         if self.holders.get(holder.uid) is holder and holder.uid not in self._ending:
             del self.holders[holder.uid]
@@ -240,8 +239,7 @@ class Activations:
     def _compare(self, uids: Sequence[str]) -> None:
         mine = self._site.mirror.mine
         for uid in uids:
-            if isinstance(one := self.holders.get(uid), Resting) and one.worker.lost:
-                self.find(uid)
+            self._look_at_rest(uid)
             if uid in self._given_up and (uid not in mine or mine[uid].epoch != self._given_up[uid]):
                 del self._given_up[uid]
         changes = compare(uids, mine, self._epoch_here, self._given_up, releasing=self._releasing)
@@ -258,6 +256,13 @@ class Activations:
                 self._ending[uid] = asyncio.get_running_loop().create_task(self._stop(uid, self.holders[uid], why))
         if changes.start or changes.report:  # else whoever looks again at each change would look for ever
             self._notify()
+
+    def _look_at_rest(self, uid: str) -> None:
+        one = self.holders.get(uid)
+        if isinstance(one, Resting):
+            one.settle()
+            if one.worker.lost:
+                self.find(uid)
 
     def _begin(self, row: Row) -> None:
         if row.epoch <= self._opened.get(row.uid, 0):  # the copy was older for a while, and it was stopped

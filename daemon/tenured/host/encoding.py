@@ -80,6 +80,11 @@ class EncodedRecord:
         return self._inner.known
 
     @property
+    def settled(self) -> bool:
+        """No server is still to be told of a write, and none is being encoded."""
+        return self._end is None and self._tail is None and self._inner.settled
+
+    @property
     def lost(self) -> RecordLost | None:
         """Why nothing can be written any more."""
         return self._end or self._inner.lost
@@ -94,6 +99,16 @@ class EncodedRecord:
             self._adopting = asyncio.ensure_future(self._adopt())
             self._adopting.add_done_callback(self._adopted)
         return await asyncio.shield(self._adopting)
+
+    def at_hand(self) -> Adopted | None:
+        """The same, unless it has to be waited for. What cannot be read is for `adopted` to say."""
+        adopted = self._inner.at_hand() if self._adopting is None else None
+        if adopted is None or sum(map(len, adopted.entries.values())) > INLINE_BYTES:
+            return None
+        try:
+            return self._take(adopted.version, self._decoded(adopted.entries))
+        except Unreadable:
+            return None
 
     def write(self, now: int, puts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> asyncio.Future[None]:
         """Writes the next version. Raises RecordLost and RecordTooLarge when nothing was sent: not applied."""
@@ -133,10 +148,13 @@ class EncodedRecord:
         except Unreadable as error:
             self._end = RecordUnreadable(str(error))
             raise self._end from error
+        return self._take(adopted.version, entries)
+
+    def _take(self, version: Version, entries: dict[str, bytes]) -> Adopted:
         self.entries = dict(entries)
         self._size = sum(map(len, entries.values()))
         self._find_stale()
-        return Adopted(adopted.version, entries)
+        return Adopted(version, entries)
 
     async def _write_later(
         self,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tenured.core.frames import Known
 from tenured.core.turns import Wake
+from tenured.host.folding import Folded
 
 if TYPE_CHECKING:
     from tenured.host.holder import Holder
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Events:
     """After any but `serves` nothing of it runs any more."""
 
-    asleep: Callable[[Holder, Known, Wake], None] | None = None
+    asleep: Callable[[Holder, Folded, Wake], None] | None = None
     """It has gone to sleep; None: it never does."""
     ended: Callable[[Holder, str], None] | None = None
     """It has ended by itself, for that reason, and owes nothing any more; None: its row stays."""

@@ -18,12 +18,12 @@ from tenure_proto.v1.calls_pb2 import Call
 from tenured.clocks import boot_ns
 from tenured.core import endings, turns
 from tenured.core.backoff import NO_FAILURE, Backoff
-from tenured.core.frames import Known
 from tenured.core.signals import Signal
 from tenured.host.activating import Intake
 from tenured.host.arrivals import Answered
 from tenured.host.events import UNHEARD, Events
 from tenured.host.failures import reason_of
+from tenured.host.folding import Folded, fold
 from tenured.host.jobs import CallJob
 from tenured.host.judging import has_ended
 from tenured.host.ledger import Ledger
@@ -56,7 +56,7 @@ class Holder:
         site: Site,
         row: Row,
         *,
-        known: Known | None = None,
+        known: Folded | None = None,
         told: turns.Wake | None = None,
         events: Events = UNHEARD,
         rested: Resting | None = None,
@@ -81,14 +81,17 @@ class Holder:
         self._idle: asyncio.TimerHandle | None = None
         self._events = events
         self._watched = self._tires = self._rests = self._leaves = False
-        self._rested = rested
+        self._record: Record | None = None
+        self._was_ready = rested is not None
         self._patience_s = REST_S if rested is None else rested.next_patience_s
         if rested is None:
             self._backoff = Backoff(row.attempt, boot_ns()) if row.attempt else NO_FAILURE
         else:
             self._backoff, self._worker = rested.backoff, rested.worker
-            self._standing.was_ready(rested.ledger.book.boxes)
-            self._make_parts(rested.ledger)
+            self._standing.phase = Phase.READY
+            self._record, ledger = rested.opened()
+            if ledger is not None:
+                self._make_parts(ledger)
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"agent {row.id}")
 
     # --- for the host -----------------------------------------------------------------------------------------------
@@ -140,7 +143,7 @@ class Holder:
     # --- the life -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        record = self._record()
+        record = self._record = self._record or self._opened()
         try:
             await self._live(record)
             if not self._stopping and self._parts is not None:
@@ -160,11 +163,10 @@ class Holder:
                 self._site.store.close(record)
             self._close()
 
-    def _record(self) -> Record:
-        if self._rested is not None:
-            return self._rested.record
+    def _opened(self) -> Record:
         expected = self._policy.durable and self._row.ready_epoch > 0
-        return self._site.store.open(self.uid, self.epoch, expect_state=expected, known=self._known)
+        known = None if self._known is None else self._known.known
+        return self._site.store.open(self.uid, self.epoch, expect_state=expected, known=known)
 
     async def _leave(self, parts: Parts, record: Record) -> None:
         """It rests, sleeps, or is no more: say so, and forget it."""
@@ -178,7 +180,7 @@ class Holder:
         elif ended is None:
             self._leaves = True
             if self._events.asleep is not None:
-                self._events.asleep(self, record.known, parts.ledger.book.wake)
+                self._events.asleep(self, fold(record.known), parts.ledger.book.wake)
         elif self._events.ended is not None:
             self._events.ended(self, ended.reason)
         else:
@@ -206,6 +208,8 @@ class Holder:
                 return
 
     def _make_parts(self, ledger: Ledger) -> None:
+        if self._was_ready:
+            self._standing.was_ready(ledger.book.boxes)
         self._parts = parts = Parts(self._site, self._row, self._telling, ledger)
         parts.runner.on_committed = self._committed
         parts.outgoing.adopt(ledger.book.boxes)

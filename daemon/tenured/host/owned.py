@@ -55,6 +55,12 @@ class OwnedRecord:
             await self._opened()
         return frames.Adopted(self.owner.version, dict(self.owner.entries))
 
+    def at_hand(self) -> frames.Adopted | None:
+        """The same, if it is owned already."""
+        if not self._owned or self._end is not None:
+            return None
+        return frames.Adopted(self.owner.version, dict(self.owner.entries))
+
     def write(self, now: int, puts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> asyncio.Future[None]:
         """Writes the next version. The future ends when it is kept, with RecordLost when its fate is up to the next
         holder.
@@ -95,6 +101,11 @@ class OwnedRecord:
     def known(self) -> frames.Known:
         """What is committed, while nothing is being written."""
         return frames.Known(self.owner.version, dict(self.owner.entries))
+
+    @property
+    def settled(self) -> bool:
+        """No server is still to be told of a write."""
+        return self._end is None and not self._waiting and self.owner.settled
 
     @property
     def lost(self) -> RecordLost | None:

@@ -1,9 +1,12 @@
 """Agents at rest: in the memory of a worker, nothing asked of them for a moment, and nothing owed.
 
 What runs an activation (a task, its queue, its judge and the others of `Parts`) takes several times the memory of what
-must not be lost of it: the record that it owns, the book of that, and which worker has the agent. Only this is kept of
-one at rest, and the others are made anew when something is asked. Nobody is told: the epoch goes on, the record stays
-open under the same owner [epoch_once], the worker keeps the agent, and for the registry it is awake.
+must not be lost of it: what its owner has committed, and which worker has the agent. Only this is kept of one at rest,
+and the others are made anew when something is asked: the owner of its record too, as when one that sleeps wakes
+[sleep_settled]. Nobody is told: the epoch goes on, the worker keeps the agent, and for the registry it is awake.
+
+Where a server lacks a write still, the record is large, or nothing is ever written, the record stays open under its
+owner, with its book.
 """
 
 from __future__ import annotations
@@ -14,10 +17,14 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
+import msgspec
+
 from tenured.clocks import boot_ns
 from tenured.core.backoff import Backoff
-from tenured.core.turns import Wake
+from tenured.core.frames import WAKE
+from tenured.core.turns import NEVER, Damaged, Wake
 from tenured.core.waking import Plans
+from tenured.host.folding import Folded, fold
 from tenured.host.ledger import Ledger
 from tenured.host.parts import Parts
 from tenured.host.policy import Policy
@@ -36,12 +43,13 @@ LATER_S = 2.0
 """Until one that was asked for nothing, and may not rest (it plans something, or is paused), is looked at again."""
 AT_ONCE = 50
 """Agents that are looked at in one turn of the loop."""
+_wake = msgspec.msgpack.Decoder(Wake).decode
 
 
 class Resting:
     """One agent. Of the words of a `Holder` it has those that its host needs of any agent that it holds."""
 
-    __slots__ = ("_store", "backoff", "epoch", "ledger", "patience_s", "record", "since_ns", "uid", "worker")
+    __slots__ = ("_folded", "_open", "_store", "backoff", "epoch", "patience_s", "since_ns", "uid", "worker")
 
     phase = Phase.READY
     failure: BaseException | None = None
@@ -49,23 +57,64 @@ class Resting:
     def __init__(
         self, uid: str, epoch: int, store: StateStore, record: Record, ledger: Ledger, worker: Worker, backoff: Backoff
     ) -> None:
-        """`record` is owned, and everything of it committed; `ledger`: its book. `worker` has the agent in memory."""
+        """`record` is owned, and everything of it committed; `ledger`: its book. `worker` has the agent in memory. They
+        are this one's from now on.
+        """
         self.uid = uid
         self.epoch = epoch
         self._store = store
-        self.record = record
-        self.ledger = ledger
+        self._open: tuple[Record, Ledger] | None = (record, ledger)
+        self._folded: Folded | None = None
+        """What is committed, of a record that is closed; one of them is None."""
         self.worker = worker
         self.backoff = backoff
         self.since_ns = boot_ns()
         self.patience_s = REST_S
         """After so long without anything asked it went to rest."""
+        self.settle()
 
     @property
     def next_patience_s(self) -> float:
         """The same for the next time, if it is wanted now."""
         again = boot_ns() - self.since_ns < AGAIN_S * 1e9
         return min(2 * self.patience_s, LONGEST_REST_S) if again else REST_S
+
+    @property
+    def known(self) -> Folded | None:
+        """What is committed; None: nothing is ever written."""
+        if self._open is None:
+            return self._folded
+        record, ledger = self._open
+        return fold(record.known) if ledger.durable else None
+
+    @property
+    def wake(self) -> Wake:
+        """When it must be awake, by its record."""
+        if self._open is not None:
+            return self._open[1].book.wake
+        entries = (self._folded.known.entries if self._folded is not None else None) or {}
+        return _wake(entries[WAKE]) if WAKE in entries else NEVER
+
+    def settle(self) -> None:
+        """Close its record, once no server is still to be told of a write (a large one takes long to read again)."""
+        if self._open is None or not self._open[0].settled:
+            return
+        known = self.known
+        if known is not None and known.packed:
+            self._store.close(self._open[0])
+            self._open, self._folded = None, known
+
+    def opened(self) -> tuple[Record, Ledger | None]:
+        """It is wanted: its record, and its book, if that need not be waited for."""
+        if self._open is not None:
+            return self._open
+        known = None if self._folded is None else self._folded.known
+        record = self._store.open(self.uid, self.epoch, expect_state=True, known=known)
+        adopted = record.at_hand()
+        try:
+            return record, None if adopted is None else Ledger(record, adopted.entries)
+        except Damaged:  # whoever reads it next says so
+            return record, None
 
     async def stop(self, *, finish_turn: bool) -> None:  # noqa: ARG002 - there is none
         """As of a holder: after it nothing of it runs here."""
@@ -75,7 +124,8 @@ class Resting:
         """It leaves: the worker forgets it, and the record is closed."""
         if not self.worker.lost:
             self.worker.deactivate(self.uid, self.epoch)
-        self._store.close(self.record)
+        if self._open is not None:
+            self._store.close(self._open[0])
 
 
 def may_sleep(parts: Parts, standing: Standing, policy: Policy) -> bool:

@@ -15,7 +15,7 @@ from tenure_proto.v1.registry_pb2 import AgentRow, AgentSpec
 from tenured.host.policy import Policy, policy_of
 
 KINDS_LIMIT = 10_000
-"""Kinds that are looked for when a row comes; then they are gathered anew."""
+"""Kinds, and stands, that are looked for when a row comes; then they are gathered anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,9 @@ class Kind:
     policy: Policy
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """One agent, as the registry says. See AgentRow and AgentSpec."""
+class Stand(msgspec.Struct, frozen=True, gc=False):
+    """How an agent stands: as many others of its host do."""
 
-    uid: str
-    id: str
-    kind: Kind
-    epoch: int
     host: str
     incarnation: str
     phase: str
@@ -47,13 +43,68 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     ready: bool
     deleting: bool
     hibernated: bool
-    ready_epoch: int
     attempt: int
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One agent, as the registry says. See AgentRow and AgentSpec."""
+
+    uid: str
+    id: str
+    kind: Kind
+    stand: Stand
+    epoch: int
+    ready_epoch: int
     revision: int
     """Of its last change."""
     state: bytes
     """What an agent begins with; like `config` only of those that are this host's own."""
     config: bytes
+
+    @property
+    def host(self) -> str:
+        """Where it is; empty: nowhere."""
+        return self.stand.host
+
+    @property
+    def incarnation(self) -> str:
+        """The process start of that host."""
+        return self.stand.incarnation
+
+    @property
+    def phase(self) -> str:
+        """As people are told, like `summary`."""
+        return self.stand.phase
+
+    @property
+    def summary(self) -> str:
+        """A sentence."""
+        return self.stand.summary
+
+    @property
+    def ended(self) -> str:
+        """Why it has ended; empty: it has not."""
+        return self.stand.ended
+
+    @property
+    def ready(self) -> bool:
+        """It serves."""
+        return self.stand.ready
+
+    @property
+    def deleting(self) -> bool:
+        """It is leaving."""
+        return self.stand.deleting
+
+    @property
+    def hibernated(self) -> bool:
+        """It sleeps."""
+        return self.stand.hibernated
+
+    @property
+    def attempt(self) -> int:
+        """Failures in a row."""
+        return self.stand.attempt
 
     @property
     def listed(self) -> bool:
@@ -63,6 +114,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 _kinds: dict[tuple[object, ...], Kind] = {}
 """By what it is made of."""
+_stands: dict[Stand, Stand] = {}
+"""Each by itself."""
 
 
 def row_of(given: AgentRow, *, own: bool = True, old: Row | None = None) -> Row:
@@ -74,7 +127,17 @@ def row_of(given: AgentRow, *, own: bool = True, old: Row | None = None) -> Row:
         uid=given.uid if old is None else old.uid,
         id=name if old is None or old.id != name else old.id,
         kind=_kind_of(spec),
+        stand=_stand_of(given),
         epoch=given.epoch,
+        ready_epoch=given.ready_epoch,
+        revision=given.revision,
+        state=spec.state if own else b"",
+        config=spec.config if own else b"",
+    )
+
+
+def _stand_of(given: AgentRow) -> Stand:
+    stand = Stand(
         host=intern(given.host),
         incarnation=intern(given.incarnation),
         phase=intern(given.phase),
@@ -83,12 +146,11 @@ def row_of(given: AgentRow, *, own: bool = True, old: Row | None = None) -> Row:
         ready=given.ready,
         deleting=given.deleting,
         hibernated=given.hibernated,
-        ready_epoch=given.ready_epoch,
         attempt=given.attempt,
-        revision=given.revision,
-        state=spec.state if own else b"",
-        config=spec.config if own else b"",
     )
+    if len(_stands) >= KINDS_LIMIT:
+        _stands.clear()
+    return _stands.setdefault(stand, stand)
 
 
 def _kind_of(spec: AgentSpec) -> Kind:

@@ -16,10 +16,10 @@ from collections.abc import Callable
 import msgspec
 
 from tenured.clocks import wall_s
-from tenured.core.frames import Known
 from tenured.core.turns import Wake
 from tenured.core.waking import Plans
 from tenured.host.alarms import until
+from tenured.host.folding import Folded
 from tenured.host.rows import Row
 from tenured.host.site import Site
 from tenured.host.stores import RecordLost
@@ -40,8 +40,6 @@ KEPT_BYTES = 16 * 1024 * 1024
 """Of records that are kept, in all; the others are read again."""
 KEPT_SHARE = 16
 """A record that is larger than such a part of them is not kept."""
-ENTRY_BYTES = 150
-"""What an entry takes beside its bytes."""
 _wake = msgspec.msgpack.Decoder(Wake).decode
 
 
@@ -50,7 +48,7 @@ class Sleeper:
 
     __slots__ = ("epoch", "known", "told", "uid")
 
-    def __init__(self, uid: str, epoch: int, known: Known | None = None, told: Wake | None = None) -> None:
+    def __init__(self, uid: str, epoch: int, known: Folded | None = None, told: Wake | None = None) -> None:
         self.uid = uid
         self.epoch = epoch
         self.known = known
@@ -184,8 +182,7 @@ class _Kept:
         self._bytes = 0
 
     def add(self, one: Sleeper) -> None:
-        entries = (one.known.entries if one.known is not None else None) or {}
-        size = sum(len(data) + ENTRY_BYTES for data in entries.values())
+        size = one.known.bytes if one.known is not None else 0
         if not 0 < size <= KEPT_BYTES // KEPT_SHARE:
             _forget(one)
             return
@@ -203,4 +200,4 @@ class _Kept:
 def _forget(one: Sleeper) -> None:
     """Its version is enough to read it again."""
     if one.known is not None:
-        one.known = Known(one.known.version)
+        one.known = one.known.bare

@@ -72,6 +72,17 @@ class Record(Protocol):
         """What is committed, while nothing is being written, as it is stored: to open it again with."""
         ...
 
+    @property
+    def settled(self) -> bool:
+        """Nothing is being written, and no server is still to be told of a write."""
+        ...
+
+    def at_hand(self) -> Adopted | None:
+        """What `adopted` returns, if nothing has to be waited for: of one that was opened as `known`, with its entries,
+        unless they take long to decode, or cannot be read.
+        """
+        ...
+
     async def asleep(self) -> bytes:
         """Of one that was opened `bare`: the clear field `w` of the highest version, once the epoch is sealed. Raises
         RecordLost.

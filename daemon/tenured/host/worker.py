@@ -75,7 +75,8 @@ class Worker:
     def __init__(self, connection: Connection, pid: int) -> None:
         self.connection = connection
         self.pid = pid
-        self.agents: set[str] = set()
+        self.agents: dict[str, None] = {}
+        """In its memory; as keys of a dict they take less than in a set."""
         self.reserved = False
         """Kept for the trial of one suspect call (protocol additions 15): no other agent is placed here."""
         self.leaving = False
@@ -101,12 +102,12 @@ class Worker:
         future: asyncio.Future[tenure_link.Activated] = asyncio.get_running_loop().create_future()
         key = (frame.uid, frame.epoch)
         self._activations[key] = future
-        self.agents.add(frame.uid)
+        self.agents[frame.uid] = None
         self.connection.send(frame)
         try:
             return await future
         except BaseException:
-            self.agents.discard(frame.uid)
+            self.agents.pop(frame.uid, None)
             raise
         finally:
             self._activations.pop(key, None)
@@ -138,7 +139,7 @@ class Worker:
 
     def deactivate(self, uid: str, epoch: int) -> None:
         """Forgets the agent."""
-        self.agents.discard(uid)
+        self.agents.pop(uid, None)
         self.connection.send(tenure_link.Deactivate(uid=uid, epoch=epoch))
 
     def answered(self, frame: tenure_link.FromProcess) -> bool:

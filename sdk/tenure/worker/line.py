@@ -28,6 +28,16 @@ class Line:
         """Those that run; None: none."""
         self._open = True
 
+    @property
+    def epoch(self) -> int:
+        """Of the activation."""
+        return self.resident.activation.epoch
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, and nothing waits."""
+        return self._task is None and not self._waiting and not self._queries
+
     def take(self, turn: Turn) -> None:
         """Run it when its turn comes; a query at once."""
         if turn.kind in {"query", "by_name"} and self.resident.activation.is_query(turn.method):
@@ -52,6 +62,8 @@ class Line:
         """Nothing of it is answered any more."""
         self._open = False
         self._waiting.clear()
+        if self.idle and self.resident.settled:
+            self.resident.activation.dissolve()
         for task in (self._task, *(self._queries or ())):
             if task is not None:
                 task.cancel()

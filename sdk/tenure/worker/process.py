@@ -9,6 +9,7 @@ import platform
 import signal
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -23,7 +24,9 @@ from tenure.errors import ClassNotFound
 from tenure.worker import linux, output
 from tenure.worker.begun import Notes
 from tenure.worker.config import Config
+from tenure.worker.dozing import Dozing
 from tenure.worker.line import Line
+from tenure.worker.lines import Lines
 from tenure.worker.resident import BEGIN, Resident
 from tenure_link import (
     LINK_VERSION,
@@ -66,8 +69,8 @@ class Worker(asyncio.Protocol):
         self._described = described
         self._splitter = Splitter()
         self._transport: asyncio.WriteTransport | None = None
-        self._lines: dict[str, Line] = {}
         self._beginning: dict[str, asyncio.Task[None]] = {}
+        self._lines = Lines(self._woken, lambda uid: uid not in self._beginning)
         self._loop = asyncio.get_running_loop()
         self._lock = -1
         self._tell = self._send
@@ -121,8 +124,11 @@ class Worker(asyncio.Protocol):
 
     def _settle(self, frame: Commit | Drop | Progressed) -> None:
         line = self._lines.get(frame.uid)
-        if line is None:
-            return
+        if isinstance(line, Dozing) and isinstance(frame, Drop):
+            with suppress(Exception):  # validators of the state are user code; who asks for a turn is told
+                line = self._lines.awake(frame.uid)
+        if not isinstance(line, Line):
+            return  # of one that dozes everything is settled
         if isinstance(frame, Commit):
             line.resident.commit(frame.turn)
         elif isinstance(frame, Progressed):
@@ -151,7 +157,8 @@ class Worker(asyncio.Protocol):
             self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
             self._notes.end(place)
             return
-        line = self._lines[order.uid] = Line(resident, self._tell, self._notes)
+        line = Line(resident, self._tell, self._notes)
+        self._lines.put(order.uid, line)
         hooked = resident.activation.has_hook("on_start")
         task = self._loop.create_task(self._begin(line)) if hooked else _eager.begin(self._begin(line))
         if task is None:  # in the same moment: a thousand may come at once, and each finds a place in the notes
@@ -172,7 +179,7 @@ class Worker(asyncio.Protocol):
         if self._lines.get(activation.uid) is not line:
             return  # deactivated meanwhile
         if done.fault is not None:
-            del self._lines[activation.uid]
+            self._lines.take(activation.uid)
             self._send(ActivationFailed(activation.uid, activation.epoch, done.fault))
             return
         resident.commit(BEGIN)  # a daemon that cannot commit it forgets this activation
@@ -187,18 +194,26 @@ class Worker(asyncio.Protocol):
             )
         return Resident(cls, order, self._tell)
 
+    def _woken(self, dozing: Dozing) -> Line:
+        return Line(Resident.woken(dozing, self._tell), self._tell, self._notes)
+
     def _deactivate(self, uid: str, epoch: int | None) -> None:
         """Forget the agent, if it is of this epoch (None: of any); what it does is cancelled and not answered."""
         line = self._lines.get(uid)
-        if line is None or (epoch is not None and line.resident.activation.epoch != epoch):
+        if line is None or (epoch is not None and line.epoch != epoch):
             return
-        del self._lines[uid]
+        self._lines.take(uid)
         if (beginning := self._beginning.pop(uid, None)) is not None:
             beginning.cancel()
-        line.close()
+        if isinstance(line, Line):
+            line.close()
 
     def _start(self, turn: Turn) -> None:
-        line = self._lines.get(turn.uid)
+        try:
+            line = self._lines.awake(turn.uid)
+        except Exception as error:  # noqa: BLE001 - validators of the state are user code
+            self._send(TurnDone(turn.turn, fault=fault_of(error, "activation")))
+            return
         if line is None:
             self._send(TurnDone(turn.turn, fault=Fault("NotReady", "the agent is not active in this worker")))
         else:

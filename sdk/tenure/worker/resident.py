@@ -26,6 +26,7 @@ from tenure.errors import CallError
 from tenure.policies import decide
 from tenure.signals import Signal as Envelope
 from tenure.signals import from_msgpack, to_msgpack
+from tenure.worker.dozing import DOZE_BYTES, Dozing
 from tenure_link import Activate, Due, Outgoing, Progress, Signal, Turn, TurnDone, Work
 
 SUPPORTS: frozenset[type[Directive]] = frozenset(
@@ -77,6 +78,43 @@ class Resident:
             fold=self._fold,
         )
         self._told: tuple[Due, ...] | None = self.due
+
+    @classmethod
+    def woken(cls, of: Dozing, send: Callable[[Progress], None]) -> Resident:
+        """One that dozed, as it was. Raises what `Activation` raises."""
+        name = of.cls.__name__
+        order = Activate(of.uid, of.epoch, of.id, name, of.record, config=of.config, now=of.now, wall=of.wall)
+        made = cls(of.cls, order, send)
+        made.activation.recovered, made._errors = of.recovered, of.errors
+        return made
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is under way, beside it neither, and the daemon knows of all plans."""
+        under_way = self._durable or self._beside or self._tasks
+        return not under_way and self.activation.settled and self._told is not None
+
+    def doze(self) -> Dozing | None:
+        """What is kept of it while it dozes, of one that is settled; None: it is not all in its bytes, or they are too
+        many. Else it is not used any more.
+        """
+        one = self.activation
+        if not one.is_in_its_bytes or len(one.committed) > DOZE_BYTES:
+            return None
+        kept = Dozing(
+            one.cls,
+            one.uid,
+            one.id,
+            one.epoch,
+            one.recovered,
+            self._errors,
+            self._now,
+            self._wall,
+            one.committed,
+            _codec.pack(dict(one.config)) if one.config else b"",
+        )
+        one.dissolve()
+        return kept
 
     @property
     def due(self) -> tuple[Due, ...]:
