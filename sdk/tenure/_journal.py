@@ -68,7 +68,6 @@ class LinkJournal:
     """The journal of a turn that a daemon keeps: `progress` sends the frame and returns when it is durable."""
 
     keeps_extra = True
-    __slots__ = ("_progress", "_turn", "accepted", "chain", "entries", "key", "now")
 
     def __init__(
         self,

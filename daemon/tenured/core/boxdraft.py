@@ -85,7 +85,8 @@ class BoxDraft:
 
         `now`: at least what the record has seen and when the signal was born.
         """
-        self.forget_tries(name_of(signal))
+        if self.tries:
+            self.forget_tries(name_of(signal))
         before = self.marks.pop(signal.sender, None)  # the latest used is the last one
         if before is not None and before.epoch > signal.epoch:
             self.marks[signal.sender] = before  # it never goes back

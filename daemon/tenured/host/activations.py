@@ -58,8 +58,8 @@ class Activations:
 
     def deliver(self, signal: Signal, answered: Answered) -> None:
         """A signal for an activation here; answered when its turn is committed, or with why it has to come again."""
-        holder = self.find(signal.receiver) if self._site.lease.held else None
-        if holder is not None and self._site.lease.held:
+        holder = self.find(signal.receiver) if self._site.lease.held else None  # asked again when its turn begins
+        if holder is not None:
             holder.deliver(signal, answered)
         else:
             answered(self._refusal(signal.receiver))

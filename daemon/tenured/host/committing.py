@@ -317,4 +317,5 @@ class Commits:
                 job.cut_off("Fenced", "the lease of this host lapsed before the reply could be released")
                 continue
             job.released(done.reply or b"")
-            self._telling.emitted(done.signals)
+            if done.signals:
+                self._telling.emitted(done.signals)

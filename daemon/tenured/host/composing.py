@@ -38,7 +38,7 @@ class Composer:
         if done.waits is not None:
             return self._suspend_into(draft, flight, done.waits)
         job = flight.job
-        entries = self._outgoing.entries_of(done.sends, draft)
+        entries = self._outgoing.entries_of(done.sends, draft) if done.sends else []
         answer = None if flight.silent else job.answer_entry(done.reply or b"", flight.letter, draft.now)
         entries += [] if answer is None else [answer]
         more = len(done.state or b"") + len(done.reply or b"") + job.adds
@@ -59,8 +59,11 @@ class Composer:
         self, draft: turns.Draft, flight: Flight, entries: Sequence[boxes.Entry], more: int
     ) -> tenure_link.Fault | None:
         try:
-            self._ledger.check_room(draft, more + sum(len(entry.body) for entry in entries))
-            draft.boxes.check_room(entries)
+            for entry in entries:
+                more += len(entry.body)
+            self._ledger.check_room(draft, more)
+            if entries:
+                draft.boxes.check_room(entries)
         except TooLarge as error:
             return tenure_link.Fault("StateInvalid", f"{self._telling.agent} {flight.job.label}: {error}")
         except boxdraft.OutboxFull as error:

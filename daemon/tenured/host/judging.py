@@ -144,14 +144,6 @@ class Judge:
         ahead = self._ahead.get(job.stream)
         now = max(self._site.lease.cluster_time, book.clock)  # [state_clock]
         match boxes.judge(book.boxes, signal, now, ahead[-1] if ahead else None):
-            case boxes.Duplicate(verdict):
-                job.settle(verdict)
-            case boxes.OutOfOrder():
-                if job.stream in self._parked:
-                    return self._behind(job)
-                job.cut_off("OutOfOrder", f"signal {signal.prev} of {signal.source} is missing")
-            case boxes.Crowded():
-                job.cut_off("Busy", f"{self._telling.agent} has too many senders to tell apart; try later")
             case boxes.Take():
                 if book.boxes.held is not None:  # [pause_refuse]
                     job.cut_off("Paused", paused(self._telling.agent, book.boxes.held))
@@ -162,15 +154,24 @@ class Judge:
                 else:
                     self._suspect(job)
                     return True
+            case boxes.Duplicate(verdict):
+                job.settle(verdict)
+            case boxes.OutOfOrder():
+                if job.stream in self._parked:
+                    return self._behind(job)
+                job.cut_off("OutOfOrder", f"signal {signal.prev} of {signal.source} is missing")
+            case boxes.Crowded():
+                job.cut_off("Busy", f"{self._telling.agent} has too many senders to tell apart; try later")
         return False
 
     def _overtakes(self, job: SignalJob) -> bool:
         """Nothing is owed any more, but what its sender sent before waits in the inbox, and has not begun: this host
         was without its lease when it should have [inbox_order].
         """
-        inbox = self._ledger.book.journal.inbox.values()
-        return any(
-            boxes.stream_of(one) == job.stream and inbox_key(boxes.name_of(one)) not in self._under_way for one in inbox
+        inbox = self._ledger.book.journal.inbox
+        return bool(inbox) and any(
+            boxes.stream_of(one) == job.stream and inbox_key(boxes.name_of(one)) not in self._under_way
+            for one in inbox.values()
         )
 
     def _meanwhile(self, job: SignalJob) -> bool:
@@ -204,7 +205,10 @@ class Judge:
         if job.key:
             self._under_way[job.key] = job
         if isinstance(job, SignalJob) and job.in_stream:
-            self._ahead.setdefault(job.stream, deque()).append(job.signal.n)
+            ahead = self._ahead.get(job.stream)
+            if ahead is None:
+                ahead = self._ahead[job.stream] = deque()
+            ahead.append(job.signal.n)
 
     def ended(self, job: Job) -> list[Job]:
         """Its turn is committed, or did not happen. Repetitions of it that may be judged now."""
@@ -215,7 +219,9 @@ class Judge:
                 ahead.remove(job.signal.n)
             if not ahead:
                 del self._ahead[job.stream]
-        followers = self._followers.pop(job.key, [])
+        if job.key not in self._followers:
+            return []
+        followers = self._followers.pop(job.key)
         for follower in followers:
             follower.stage = Stage.QUEUED
         return list(followers)

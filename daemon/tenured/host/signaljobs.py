@@ -31,8 +31,8 @@ class SignalJob(Job):
         self.tried_again = not self.wanted.reply
         self.caller = signal.source
         self.priority = signal.priority
-        self.key = self.name = boxes.name_of(signal)
         self.stream = boxes.stream_of(signal)
+        self.key = self.name = boxes.name_of(signal)
         self._told = told
         self._answer: Answer | None = None
 

@@ -272,6 +272,8 @@ class Turns:
                     self._feed()
                 if not self._commits.write():
                     break
+                if not self._serves:
+                    return  # what was committed has ended it
             if not self._stopping:
                 self._feed()  # what a write has taken back
             if not (self.lineup.flights or self._commits.asides or self._commits.landing) and self._has_ended():
