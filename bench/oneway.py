@@ -63,15 +63,18 @@ class Field:
 
 
 async def split(cluster: Cluster, kind: str) -> tuple[list[str], list[str]]:
-    """Names of senders that one host has, and of receivers that another one has."""
+    """Names of senders that one host has, and of receivers that another one has. Raises RuntimeError: too few."""
     async for rows in cluster.watch():
         mine = [row for row in rows.agents.values() if kind in row.spec.id]
-        if all(row.ready for row in mine):
+        if len(mine) == 3 * SENDERS * (1 + RECEIVERS) and all(row.ready for row in mine):
             break
     senders = [row for row in mine if "sender" in row.spec.id]
     host = max({row.host for row in senders}, key=[row.host for row in senders].count)
     receivers = [row.spec.id for row in mine if "receiver" in row.spec.id and row.host != host]
-    return [row.spec.id for row in senders if row.host == host][:SENDERS], receivers
+    found = [row.spec.id for row in senders if row.host == host][:SENDERS]
+    if len(found) < SENDERS or len(receivers) < SENDERS * RECEIVERS:
+        raise RuntimeError(f"{host} has {len(found)} senders, and others {len(receivers)} receivers: too few")
+    return found, receivers
 
 
 async def one_round(field: Field, running: DevCluster) -> tuple[float, float]:
