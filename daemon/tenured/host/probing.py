@@ -64,7 +64,8 @@ class Probes:
         journal = self._book().journal
         waiting = journal.owed.waiting if journal.owed is not None else None
         if waiting is None or not waiting.to:
-            self.stop()
+            if self._wait:
+                self.stop()
             return
         if waiting.key != self._wait:
             self.stop()
