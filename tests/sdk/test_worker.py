@@ -354,6 +354,30 @@ async def test_sigterm_without_a_daemon_ends_after_the_deadline(tmp_path: Path) 
             assert await daemon.process.wait() == 0
 
 
+LOOP = """
+import asyncio
+
+import tenure
+
+
+class Where(tenure.Agent[tenure.State]):
+    @tenure.query
+    async def loop(self) -> str:
+        return type(asyncio.get_running_loop()).__module__
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "module"), [([], "uvloop"), (["--loop", "asyncio"], "asyncio.unix_events")], ids=["uvloop", "asyncio"]
+)
+async def test_the_event_loop_can_be_chosen(tmp_path: Path, options: list[str], module: str) -> None:
+    """Libraries that patch Python's own loop refuse another one."""
+    async with running(tmp_path, LOOP, *options) as daemon:
+        _, worker = await daemon.welcome()
+        await worker.activate(class_name="Where")
+        assert await worker.do("loop") == module
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [

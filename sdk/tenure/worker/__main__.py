@@ -33,11 +33,19 @@ def _config(argv: list[str]) -> Config:
         metavar="SECONDS",
         help="after SIGTERM: how long to go on without a daemon (TENURE_EXIT_DEADLINE; default %(default)s)",
     )
+    parser.add_argument(
+        "--loop",
+        choices=("uvloop", "asyncio"),
+        default=os.environ.get("TENURE_LOOP", "uvloop"),
+        help="event loop of the workers: asyncio for libraries that patch Python's own (TENURE_LOOP; default uvloop)",
+    )
     options = parser.parse_args(argv)
+    if options.loop not in {"uvloop", "asyncio"}:
+        parser.error(f"TENURE_LOOP is {options.loop!r}: choose uvloop or asyncio")
     modules = tuple(name.strip() for name in options.modules.split(",") if name.strip())
     if not modules:
         parser.error("--modules names no module: which modules hold the pool's agent classes?")
-    return Config(options.socket, modules, options.exit_deadline)
+    return Config(options.socket, modules, options.exit_deadline, options.loop)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +16,5 @@ class Config:
     """Modules of the pool, as `import` spells them."""
     exit_deadline_s: float = 10.0
     """After SIGTERM, seconds to go on without a daemon that could say Stop."""
+    loop: Literal["uvloop", "asyncio"] = "uvloop"
+    """Event loop of the workers: asyncio's own for libraries that patch it."""

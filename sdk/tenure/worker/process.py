@@ -9,11 +9,13 @@ import platform
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import msgspec
+import uvloop
 
 import tenure
 from tenure import _eager
@@ -57,6 +59,11 @@ from tenure_link import (
 LOG_BACKLOG = 1024 * 1024
 """Unsent bytes on the socket beyond which log lines are dropped: replies go before words."""
 
+_LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+}
+
 EXIT_LOST, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_LOCKED = 0, 77, 75, 76
 
 
@@ -79,8 +86,7 @@ class Worker(asyncio.Protocol):
         """Done with the exit status when this process has to end."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checkers: a stream it is
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's are no subclasses of asyncio's
         version = platform.python_version()
         self._send(Hello(LINK_VERSION, "worker", os.getpid(), tenure.__version__, version, self._described))
 
@@ -241,7 +247,8 @@ def run_worker(
     except OSError as error:
         print(f"tenure.worker: cannot reach the daemon: {error}", file=sys.stderr, flush=True)  # noqa: T201
         os._exit(EXIT_UNREACHABLE)
-    asyncio.run(_serve(link, classes, described, notes))
+    with asyncio.Runner(loop_factory=_LOOPS[config.loop]) as runner:
+        runner.run(_serve(link, classes, described, notes))
     os._exit(EXIT_LOST)
 
 
