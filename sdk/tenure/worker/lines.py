@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 
 from tenure.worker.dozing import Dozing
 from tenure.worker.line import Line
@@ -59,7 +60,7 @@ class Lines:
 
     def _look(self) -> None:
         """Those that were used before the last look and not since: let them doze, a part in each turn of the loop."""
-        for uid in list(self._before)[:AT_ONCE]:
+        for uid in list(islice(self._before, AT_ONCE)):
             del self._before[uid]
             if uid not in self._used and not self._doze(uid):
                 self._used[uid] = None
