@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -116,6 +118,26 @@ async def test_killed_under_load(place: PostgresPlace, server: PostgresServer) -
         await server.start()
     await load.progress()
     await load.taken_over(place)
+
+
+async def test_it_is_dead_once_the_last_of_its_sessions_is(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the tests' server: one that waits for its disk ends later than the others, and as long as it lives PostgreSQL
+    does not start on the same data.
+    """
+    kill, late = os.kill, server._pids()[-1]
+    kill(late, signal.SIGSTOP)  # or it ends by itself, with its server
+
+    def slowly(pid: int, number: int) -> None:
+        if (pid, number) == (late, signal.SIGKILL):
+            asyncio.get_running_loop().call_later(0.3, kill, pid, number)
+        else:
+            kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", slowly)
+    await server.kill()
+    await server.start()
 
 
 async def test_taken_over_while_it_was_dead(place: PostgresPlace, server: PostgresServer) -> None:

@@ -185,6 +185,20 @@ async def test_it_leaves_from_rest(place: Any, how: str) -> None:  # noqa: F811
     assert said(place)[1:] == {"moved": [], "deleted": ["stopped"], "released": ["released"]}[how]
 
 
+async def test_it_leaves_in_the_moment_in_which_it_is_woken(place: Any) -> None:  # noqa: F811
+    """Before the first step of what runs it: its record is closed all the same, the worker forgets it, and whoever
+    woke it is answered.
+    """
+    await come_to_rest(place)
+    job = call(place, 2)
+    place.activations.abort()
+    async with asyncio.timeout(5):
+        assert (await job.reply).error.code == "NotReady"
+        await place.activations.holders["7"].stop(finish_turn=False)
+    assert not place.site.store._records
+    assert len(place.played.heard(tenure_link.Deactivate)) == 1
+
+
 async def test_one_that_was_taken_over_learns_it_with_the_next_call(place: Any) -> None:  # noqa: F811
     """The store fences it, as any holder [seal]."""
     await come_to_rest(place)

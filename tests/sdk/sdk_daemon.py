@@ -101,6 +101,40 @@ class Late(Counter):
         await asyncio.Event().wait()
 """
 )
+MINED = (
+    AGENTS
+    + """
+import pydantic
+from tenure.worker import lines, resident
+
+class MinedState(tenure.State):
+    count: int = 0
+
+    @pydantic.field_validator("count")
+    @classmethod
+    def checked(cls, count: int) -> int:
+        if os.path.exists("mine"):
+            os._exit(3)
+        if os.path.exists("leave"):
+            raise SystemExit(4)
+        return count
+
+class Mined(tenure.Agent[MinedState]):
+    @tenure.query
+    def value(self) -> int:
+        return self.state.count
+
+lines.DOZE_S = 0.01
+doze = resident.Resident.doze
+
+def mining(self):
+    open("mine", "w").close()
+    return doze(self)
+
+resident.Resident.doze = mining
+"""
+)
+"""To wake one of it ends the process, while there is a mine."""
 
 
 def boot_ns() -> int:

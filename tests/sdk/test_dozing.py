@@ -179,6 +179,18 @@ async def test_one_that_cannot_be_read_again_dozes_on() -> None:
     assert scene.dozes
 
 
+async def test_all_plans_are_told_again_after_a_dropped_turn() -> None:
+    """By the turn that wakes it, as of one that is awake."""
+    scene = Scene(Book)
+    assert (await scene.run("write", word="a")).due
+    assert (await scene.run("wait", seconds=0.0)).due is None
+    await scene.until_it_dozes()
+    scene.lines.forget_told("7")
+    assert scene.dozes
+    assert [one.name for one in (await scene.run("wait", seconds=0.0)).due or ()] == ["late"]
+    assert (await scene.run("wait", seconds=0.0)).due is None
+
+
 async def test_nothing_of_it_waits_for_the_collector_of_cycles() -> None:
     """What is left of it when it dozes, or leaves, is freed at once."""
     others = residents()  # of tests before this one

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import sdk_daemon
-from sdk_daemon import AGENTS, LATE, MOUNTED, SECOND, Daemon, boot_ns, exists, kill, running, until
+from sdk_daemon import AGENTS, LATE, MINED, MOUNTED, SECOND, Daemon, boot_ns, exists, kill, running, until
 
 from tenure_link import (
     Activate,
@@ -264,6 +264,46 @@ async def test_an_activation_is_noted_as_a_turn_is(tmp_path: Path) -> None:
             await answered(worker)
         kill(worker.hello.pid)
         assert (await supervisor.next(Workers, sdk_daemon.ended)).begun == (5_001,)
+
+
+async def test_a_turn_is_noted_before_its_agent_is_woken(tmp_path: Path) -> None:
+    """Protocol 3, poison [note_first]: validators of the state of one that dozes are user code, too."""
+    async with running(tmp_path, MINED) as daemon:
+        supervisor, worker = await daemon.welcome()
+        await worker.activate(class_name="Mined")
+        await until((tmp_path / "mine").exists, "it dozes")
+        asked = worker.turn("value")
+        report = await supervisor.next(Workers, sdk_daemon.ended)
+        assert (report.begun, report.status) == ((asked,), "exit status 3")
+
+
+async def test_a_turn_that_is_dropped_wakes_nobody(tmp_path: Path) -> None:
+    """There is nothing to undo of one that dozes, so nothing of it is read."""
+    async with running(tmp_path, MINED) as daemon:
+        _, worker = await daemon.welcome()
+        await worker.activate(class_name="Mined")
+        await until((tmp_path / "mine").exists, "it dozes")
+        worker.send(Drop(1, "7"))
+        await answered(worker)
+        (tmp_path / "mine").unlink()
+        assert await worker.do("value") == 0
+
+
+async def test_a_validator_that_exits_ends_nothing_but_what_asked_for_it(tmp_path: Path) -> None:
+    """SystemExit, as in a turn: of an agent that is woken, and of one that is activated."""
+    async with running(tmp_path, MINED) as daemon:
+        _, worker = await daemon.welcome()
+        first = await worker.activate(class_name="Mined")
+        await until((tmp_path / "mine").exists, "it dozes")
+        (tmp_path / "mine").rename(tmp_path / "leave")
+        worker.turn("value")
+        fault = (await worker.next(TurnDone)).fault
+        assert fault is not None
+        assert "SystemExit" in fault.message
+        worker.send(Activate("8", 1, "shop/d", "Mined", first.state))
+        assert "SystemExit" in (await worker.next(ActivationFailed)).fault.message
+        (tmp_path / "leave").unlink()
+        assert await worker.do("value") == 0
 
 
 async def test_a_worker_that_comes_when_it_is_wanted_no_more_is_ended(tmp_path: Path) -> None:

@@ -105,12 +105,18 @@ class PostgresServer:
                     return
 
     async def kill(self) -> None:
-        """kill -9 of the server and all its sessions: what was not synced to the kernel is gone."""
+        """kill -9 of the server and all its sessions: what was not synced to the kernel is gone.
+
+        Until the last of them has ended: one that waits for its disk does so later, and the next server would find the
+        memory that they shared still in use, and refuse to start.
+        """
         if self._process is not None and self._process.returncode is None:
-            for pid in self._pids():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            await self._process.wait()
+            _signal(self._process.pid, signal.SIGSTOP)  # it begins no session any more
+            pids = self._pids()
+            ends = [_end_of(pid) for pid in pids]
+            for pid in pids:
+                _signal(pid, signal.SIGKILL)
+            await asyncio.gather(*ends, self._process.wait())
 
     def freeze(self) -> None:
         """SIGSTOP: silence without a reset."""
@@ -148,6 +154,31 @@ class PostgresServer:
         )
         output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _end_of(pid: int) -> asyncio.Future[None]:
+    """Done once this process, of whatever parent, has ended."""
+    loop = asyncio.get_running_loop()
+    end: asyncio.Future[None] = loop.create_future()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        end.set_result(None)
+        return end
+
+    def ended() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        if not end.done():
+            end.set_result(None)
+
+    loop.add_reader(descriptor, ended)
+    return end
 
 
 class Standby(PostgresServer):

@@ -80,7 +80,7 @@ class Holder:
         self._known = known
         self._idle: asyncio.TimerHandle | None = None
         self._events = events
-        self._watched = self._tires = self._rests = self._leaves = False
+        self._begun = self._watched = self._tires = self._rests = self._leaves = False
         self._record: Record | None = None
         self._was_ready = rested is not None
         self._patience_s = REST_S if rested is None else rested.next_patience_s
@@ -125,13 +125,19 @@ class Holder:
         if finish_turn and self._parts is not None and self._parts.runner.busy:
             self._parts.runner.stop_serving()
         else:
-            self._task.cancel()
+            self._cancel()
         await asyncio.wait({self._task})
 
     def abort(self) -> None:
         """Ends it now, without waiting."""
         self._stopping = True
+        self._cancel()
+
+    def _cancel(self) -> None:
         self._task.cancel()
+        if not self._begun:  # nor will it: of a task that is cancelled before its first step nothing runs
+            self._begun = True
+            self._over()
 
     def _unavailable(self) -> str | None:
         if self._stopping or self._task.done():
@@ -143,6 +149,7 @@ class Holder:
     # --- the life -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
+        self._begun = True
         record = self._record = self._record or self._opened()
         try:
             await self._live(record)
@@ -159,9 +166,12 @@ class Holder:
             log.warning("%s: epoch %d is over: %s", self._agent, self.epoch, error)
             await self._until_stopped("another host has taken over")
         finally:
-            if not self._rests:
-                self._site.store.close(record)
-            self._close()
+            self._over()
+
+    def _over(self) -> None:
+        if self._record is not None and not self._rests:
+            self._site.store.close(self._record)
+        self._close()
 
     def _opened(self) -> Record:
         expected = self._policy.durable and self._row.ready_epoch > 0

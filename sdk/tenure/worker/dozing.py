@@ -33,3 +33,5 @@ class Dozing(msgspec.Struct, frozen=True, gc=False):
     record: bytes
     """As committed."""
     config: bytes
+    told: bool = True
+    """Whether the daemon knows of all plans."""

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from itertools import islice
 
+import msgspec
+
 from tenure.worker.dozing import Dozing
 from tenure.worker.line import Line
 
@@ -51,6 +53,12 @@ class Lines:
             one = self._all[uid] = self._wake(one)
         self._use(uid)
         return one
+
+    def forget_told(self, uid: str) -> None:
+        """Of one that dozes the daemon is told all plans again, by the turn that wakes it."""
+        one = self._all.get(uid)
+        if isinstance(one, Dozing):
+            self._all[uid] = msgspec.structs.replace(one, told=False)
 
     def _use(self, uid: str) -> None:
         self._used[uid] = None

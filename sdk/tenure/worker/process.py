@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, cast
 
@@ -130,11 +129,12 @@ class Worker(asyncio.Protocol):
 
     def _settle(self, frame: Commit | Drop | Progressed) -> None:
         line = self._lines.get(frame.uid)
-        if isinstance(line, Dozing) and isinstance(frame, Drop):
-            with suppress(Exception):  # validators of the state are user code; who asks for a turn is told
-                line = self._lines.awake(frame.uid)
-        if not isinstance(line, Line):
-            return  # of one that dozes everything is settled
+        if isinstance(line, Dozing):  # everything of it is settled, and nothing to be undone
+            if isinstance(frame, Drop):
+                self._lines.forget_told(frame.uid)
+            return
+        if line is None:
+            return
         if isinstance(frame, Commit):
             line.resident.commit(frame.turn)
         elif isinstance(frame, Progressed):
@@ -159,7 +159,7 @@ class Worker(asyncio.Protocol):
         place = self._notes.begin(order.turn)  # validators and `on_start` are user code, as turns are [note_first]
         try:
             resident = self._make(order)
-        except Exception as error:  # noqa: BLE001 - whatever a validator raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a validator raises
             self._send(ActivationFailed(order.uid, order.epoch, fault_of(error, "activation")))
             self._notes.end(place)
             return
@@ -215,11 +215,14 @@ class Worker(asyncio.Protocol):
             line.close()
 
     def _start(self, turn: Turn) -> None:
+        place = self._notes.begin(turn.turn)  # to wake one that dozes runs validators, which are user code [note_first]
         try:
             line = self._lines.awake(turn.uid)
-        except Exception as error:  # noqa: BLE001 - validators of the state are user code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a validator raises
             self._send(TurnDone(turn.turn, fault=fault_of(error, "activation")))
             return
+        finally:
+            self._notes.end(place)
         if line is None:
             self._send(TurnDone(turn.turn, fault=Fault("NotReady", "the agent is not active in this worker")))
         else:

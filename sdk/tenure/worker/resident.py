@@ -86,6 +86,8 @@ class Resident:
         order = Activate(of.uid, of.epoch, of.id, name, of.record, config=of.config, now=of.now, wall=of.wall)
         made = cls(of.cls, order, send)
         made.activation.recovered, made._errors = of.recovered, of.errors
+        if not of.told:
+            made._told = None
         return made
 
     @property
