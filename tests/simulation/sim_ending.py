@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import re
 from collections import Counter
 from typing import TypeVar
@@ -47,9 +48,9 @@ class Mayfly(tenure.Agent[Kept]):
 
     @tenure.action
     def do(self, ctx: tenure.Context, name: str) -> str:
-        """Say so to the keeper."""
+        """Say so to the keeper; what it did last, if it has ended."""
         ctx.send(KEEPER, Keeper.saw(name=name))
-        return name
+        return self.state.did[-1] if self.state.did else name
 
     @tenure.action
     async def slowly(self, ctx: tenure.Context, name: str) -> str:
@@ -61,6 +62,16 @@ class Mayfly(tenure.Agent[Kept]):
     @tenure.action
     def end(self, ctx: tenure.Context, name: str) -> str:
         """The last that it does."""
+        self.state.did.append(name)
+        ctx.send(KEEPER, Keeper.saw(name=name))
+        ctx.stop("it is evening")
+        return name
+
+    @tenure.action
+    async def fade(self, ctx: tenure.Context, name: str) -> str:
+        """The same by a turn with steps: what comes meanwhile is done behind it."""
+        await ctx.sleep(0.3)
+        self.state.did.append(name)
         ctx.send(KEEPER, Keeper.saw(name=name))
         ctx.stop("it is evening")
         return name
@@ -114,8 +125,12 @@ async def ending(cluster: Simulation) -> None:
     async def live() -> None:
         for n in range(3):
             await asyncio.sleep(0.8)
+            way = random.choice((Mayfly.end, Mayfly.fade))
+            deaf = random.random() < 0.5 and cut_off(cluster)
             with contextlib.suppress(tenure.CallError):
-                await mayfly.call(Mayfly.end(name=f"end{n}"), timeout=1.0)
+                await mayfly.call(way(name=f"end{n}"), timeout=1.0)
+                if deaf and random.random() < 0.7:
+                    cluster.faults.kill_host(deaf, back_after=1.0)
             await persisting(cluster, Mayfly, MAYFLY)
 
     await asyncio.gather(*map(send, SENDERS), ask(), live())
@@ -128,6 +143,16 @@ async def ending(cluster: Simulation) -> None:
     for name in SENDERS:
         await senders[name].tell(name=f"{name}{ROUNDS}")
     await account(cluster, keeper, senders)
+
+
+def cut_off(cluster: Simulation) -> str:
+    """Nothing that the mayfly says reaches the keeper for a while. Where it is; empty: they are on one host."""
+    with contextlib.suppress(errors.NotReady, errors.NotFound):
+        host, there = cluster.holder(MAYFLY), cluster.holder(KEEPER)
+        if host != there:
+            cluster.faults.partition([host], [there], lasts=3.0)
+            return host
+    return ""
 
 
 async def another(cluster: Simulation, mayfly: Mayfly, name: str) -> None:
@@ -163,8 +188,9 @@ async def account(cluster: Simulation, keeper: Keeper, senders: dict[str, Sender
         lies = [one for one in did if buried.get(one) == "not applied"]
         assert not lies, f"{lies} are dead letters that say not applied, and were"
     for call in cluster.history:
-        if call.method in {"do", "slowly", "end"}:
+        if call.method in {"do", "slowly", "end", "fade"}:
             name = str(call.arguments["name"])
+            assert call.outcome != "applied" or call.reply == name, f"{name} was done after {call.reply}"
             assert call.outcome != "applied" or name in did, f"{name} was acknowledged, and the keeper has not heard"
             assert call.outcome != "not_applied" or name not in did, f"{name} was told to be not applied, and was"
 

@@ -36,6 +36,19 @@ class Station(tenure.Agent[Seen]):
             ctx.send(one, Station.take(name=name))
 
     @tenure.action
+    def pass_on(self, ctx: tenure.Context, name: str, to: list[str]) -> None:
+        """Send to others, and plan nothing."""
+        self.state.took.append(f"sent {name}")
+        for one in to:
+            ctx.send(one, Station.take(name=name))
+
+    @tenure.action
+    def remember(self, ctx: tenure.Context, name: str) -> None:
+        """Plan to be reminded, and send nothing."""
+        self.state.took.append(f"planned {name}")
+        ctx.after(1.0, Station.ring(name=name), name=name)
+
+    @tenure.action
     def take(self, name: str) -> None:
         """A signal of another."""
         self.state.took.append(name)
@@ -129,9 +142,9 @@ async def until_quiet(cluster: Simulation, stations: dict[str, Station]) -> None
             assert not twice, f"{name} {kind} {twice} twice"
         for other in NAMES:
             came = [one for one in has["took"] if one.startswith(other)]
-            sent = [one.removeprefix("told ") for one in seen[other]["took"] if one.startswith("told ")]
+            sent = orders(seen[other], "told", "sent")
             assert other == name or came == sent, f"{name} took {came} of {sent}"
-        assert set(has["rang"]) == {one.removeprefix("told ") for one in has["took"] if one.startswith("told ")}
+        assert set(has["rang"]) == set(orders(has, "told", "planned"))
 
 
 async def look(station: Station) -> dict[str, list[str]]:
@@ -154,10 +167,16 @@ async def owing(stations: dict[str, Station]) -> str:
 def missing(seen: dict[str, dict[str, list[str]]]) -> str:
     """What was committed and has not had its effect."""
     for name, has in seen.items():
-        for one in [text.removeprefix("told ") for text in has["took"] if text.startswith("told ")]:
+        for one in orders(has, "told", "planned"):
             if one not in has["rang"]:
                 return f"{name} was not reminded of {one}"
+        for one in orders(has, "told", "sent"):
             for other in NAMES:
                 if other != name and one not in seen[other]["took"]:
                     return f"{other} has not got {one}"
     return ""
+
+
+def orders(has: dict[str, list[str]], *kinds: str) -> list[str]:
+    """What it was told to do in these ways, in its order."""
+    return [one.partition(" ")[2] for one in has["took"] if one.partition(" ")[0] in kinds]

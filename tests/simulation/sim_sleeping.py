@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import random
 
-from sim_signalling import NAMES, ROUNDS, Station, made, until_quiet
+from sim_signalling import NAMES, ROUNDS, Station, look, made, until_quiet
 
 import tenure
+from tenure import errors
 from tenure.testing import Simulation
 
 IDLE_S = 0.2
 WAIT_S = 30.0
+QUIET_S = 15.0
+"""In which nobody asks for anything: longer than anything that is owed or planned takes once nothing goes wrong."""
 
 
 async def sleeping(cluster: Simulation) -> None:
-    """As `signalling`, by agents that leave memory at each pause; in the end all of them sleep, a signal wakes them,
-    a timer wakes them, and they sleep again.
+    """As `signalling`, by agents that leave memory at each pause; what they owe or plan is done though nobody asks for
+    it. In the end all of them sleep, a signal wakes them, a timer wakes them, and they sleep again.
     """
     stations = {name: await made(cluster, name, idle_timeout=random.choice((0.05, IDLE_S))) for name in NAMES}
 
@@ -32,13 +35,47 @@ async def sleeping(cluster: Simulation) -> None:
             await asyncio.sleep(random.choice((0.0, 0.4, 1.5)))
 
     await asyncio.gather(*map(busy, NAMES))
+    for n in range(2):
+        for name in NAMES:
+            await left_owing(cluster, stations[name], name, n)
     cluster.faults.heal()
     await cluster.settled()
+    await unasked(stations)
     for name in NAMES:
         await until_asleep(cluster)
         await stations[name].tell(name=f"{name}{ROUNDS}", to=[other for other in NAMES if other != name])
     await until_quiet(cluster, stations)
     await until_asleep(cluster)
+
+
+async def left_owing(cluster: Simulation, station: Station, name: str, n: int) -> None:
+    """It is woken to do something that cannot be done at once, and forgotten, most times with its host, before anybody
+    has heard that it does not sleep any more.
+    """
+    with contextlib.suppress(AssertionError):  # things go wrong still
+        await cluster.settled(within=5.0)
+        await until_asleep(cluster)
+    others, word = [other for other in NAMES if other != name], f"{name} left {n}"
+    instructions = (Station.pass_on(name=word, to=others), Station.remember(name=word), Station.pay(name=word))
+    with contextlib.suppress(errors.NotReady):
+        host = cluster.holder(name)
+        there = {cluster.holder(other) for other in others} - {host}
+        cluster.faults.partition([host], [*sorted(there), random.choice(cluster.servers)], lasts=2.0)
+        with contextlib.suppress(tenure.CallError):
+            await station.call(random.choice(instructions), timeout=0.3)
+        if random.random() < 0.7:
+            cluster.faults.kill_host(host, back_after=1.0)
+
+
+async def unasked(stations: dict[str, Station]) -> None:
+    """Nobody calls, and nothing goes wrong: what agents owe and plan wakes them, and is done. Whoever looks wakes them,
+    too: so nothing may be done after the first look that was not done before.
+    """
+    await asyncio.sleep(QUIET_S)
+    before = await asyncio.gather(*map(look, stations.values()))
+    await asyncio.sleep(3.0)
+    after = await asyncio.gather(*map(look, stations.values()))
+    assert after == before, f"{after} were {before} until somebody looked"
 
 
 async def until_asleep(cluster: Simulation) -> None:

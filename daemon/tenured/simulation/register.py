@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from tenured.core.cells import Cell, Verdict, WriteDecision, guard_seal, guard_write
+from tenured.core.frames import WAKE
 from tenured.core.joining import Head, Page
 from tenured.simulation.disk import Change, DiskPlace, Stored, StoreDisk
 from tenured.simulation.timeline import NS
@@ -132,12 +133,14 @@ class SimRegister:
         if decision.store:
             self._put(item.uid, Stored(decision.cell, stored.entries))
         small = sum(map(len, stored.entries.values())) <= INLINE_BYTES
+        bare = not with_records and decision.verdict is Verdict.OK
         return SealAnswer(
             uid=item.uid,
             verdict=decision.verdict,
             sealed=decision.cell.sealed,
             version=decision.cell.version,
             entries=stored.entries if with_records and small and decision.verdict is Verdict.OK else None,
+            wake=stored.entries.get(WAKE, b"") if bare else b"",
         )
 
     def _write(self, item: WriteItem) -> WriteAnswer:
