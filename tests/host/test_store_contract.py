@@ -5,6 +5,7 @@ PostgreSQL, plain, and compressed and encrypted.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -134,6 +135,20 @@ async def test_many_records_at_once(place: Place) -> None:
     del records["3"]
     await asyncio.gather(*(record.write(0, {"s": uid.encode()}) for uid, record in records.items()))
     assert [await place.stored(uid) for uid in records] == [{"s": b"1"}, {"s": b"2"}, {"s": b"4"}]
+
+
+async def test_those_that_sleep_say_when_they_must_be_awake(place: Place) -> None:
+    """Protocol 2, bulk take-over: of many that are taken over at once, whatever they weigh together."""
+    host, large = await place.host(), random.Random(1).randbytes(5 << 20)
+    for uid in ("1", "2", "3"):
+        record = await opened(place, 1, expect_state=False, uid=uid)
+        await record.write(0, {"s": large, "w": uid.encode()})
+    await (await opened(place, 1, expect_state=False, uid="4")).write(0, {"s": b"plans nothing"})
+    uids = ("1", "2", "3", "4")
+    asleep = [host.store.open(uid, 2, expect_state=True, bare=True) for uid in uids]
+    assert await asyncio.gather(*(record.asleep() for record in asleep)) == [b"1", b"2", b"3", b""]
+    with pytest.raises(RecordFenced):  # they are sealed
+        await opened(place, 1, uid="1")
 
 
 async def test_a_write_whose_answer_is_lost_is_repeated_until_it_is_known(place: Place) -> None:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 from local_servers import until
 from postgres_server import PostgresServer, Standby
@@ -212,22 +211,19 @@ async def test_entries_that_are_gone_are_not_an_empty_record(place: PostgresPlac
     assert (sealed.verdict, "its entries are gone" in sealed.message) == (Verdict.FAILED, True)
 
 
-async def test_when_an_agent_wants_to_wake_can_be_asked(place: PostgresPlace, database: Postgres) -> None:
-    """`wake_at`, a clear field of the record (additions 6): follows the entry `w`, and only it."""
+async def test_a_bare_seal_says_when_an_agent_must_be_awake(place: PostgresPlace, database: Postgres) -> None:
+    """The clear field `w` of the record (additions 6), and nothing else of it; damaged, it is no word that nothing is
+    planned.
+    """
     await begun(database)
-    column = "SELECT wake_at FROM tenure_record WHERE uid = '7'"
-    for seq, item, expected in [
-        (3, {"w": msgspec.msgpack.encode(17.5)}, 17.5),
-        (4, {"s": b"x"}, 17.5),
-        (5, {"w": msgspec.msgpack.encode(18.0)}, 18.0),
-    ]:
-        await database.write_many([delta(seq, **item)])
-        assert await place.sql(column) == [{"wake_at": expected}]
-    await database.write_many([WriteItem(uid="7", version=Version(1, 6), base=Version(1, 5), deletes=("w",))])
-    assert await place.sql(column) == [{"wake_at": None}]
-    await database.write_many([delta(7, w=msgspec.msgpack.encode(19.0))])
-    await database.write_many([WriteItem(uid="7", version=Version(1, 8), puts={"s": b"whole"})])
-    assert await place.sql(column) == [{"wake_at": None}]
+    await database.write_many([delta(3, w=b"then")])
+    (sealed,) = await database.seal_many([SealItem("7", 2)], with_records=False)
+    assert (sealed.verdict, sealed.version, sealed.wake, sealed.entries) == (Verdict.OK, Version(1, 3), b"then", None)
+    (lower,) = await database.seal_many([SealItem("7", 1)], with_records=False)
+    assert (lower.verdict, lower.sealed, lower.wake) == (Verdict.FENCED, 2, b"")
+    await place.sql("UPDATE tenure_entry SET value = 'never' WHERE key = 'w'")
+    (damaged,) = await database.seal_many([SealItem("7", 3)], with_records=False)
+    assert (damaged.verdict, damaged.wake, "'w' is damaged" in damaged.message) == (Verdict.FAILED, b"", True)
 
 
 async def test_records_of_deleted_agents_go(place: PostgresPlace, database: Postgres) -> None:

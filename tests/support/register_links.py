@@ -67,7 +67,8 @@ class RegisterLinks:
         match frame.WhichOneof("body"):
             case "seal":
                 asked = [SealItem(item.uid, item.epoch) for item in frame.seal.items]
-                items = [_sealed(each, Verdict.OK) for each in await register.seal_many(asked, with_records=True)]
+                sealed = await register.seal_many(asked, with_records=frame.seal.with_records)
+                items = [_sealed(each, Verdict.OK) for each in sealed]
                 answer = wire.ServerFrame(sealed=wire.SealedMany(items=items))
             case "write":
                 written = await register.write_many([_write_item(item) for item in frame.write.items])

@@ -160,7 +160,7 @@ class PostgresStore(OwnedRecords):
 
     def _take(self) -> list[_Item]:
         """Requests of one kind, one of each record, in the order of each record's; the rest stays queued."""
-        kind = type(self._queue[0][1])
+        kind = _kind(self._queue[0][1])
         batch: list[_Item] = []
         rest: list[_Item] = []
         seen: set[str] = set()
@@ -173,7 +173,7 @@ class PostgresStore(OwnedRecords):
             seen.add(request.uid)
             if record not in self._records:
                 continue  # closed meanwhile
-            if first and type(request) is kind:
+            if first and _kind(request) == kind:
                 batch.append((record, request))
                 size += sum(map(len, request.puts.values())) if isinstance(request, frames.Write) else 0
             else:
@@ -193,8 +193,10 @@ class PostgresStore(OwnedRecords):
                 await self._write(batch)
 
     async def _seal(self, batch: list[_Item]) -> None:
-        items = [SealItem(each.uid, each.epoch) for _, each in batch if isinstance(each, frames.Seal)]
-        for (record, request), answer in zip(batch, await self._database.seal_many(items), strict=True):
+        seals = [each for _, each in batch if isinstance(each, frames.Seal)]
+        items = [SealItem(each.uid, each.epoch) for each in seals]
+        answers = await self._database.seal_many(items, with_records=not seals[0].bare)
+        for (record, request), answer in zip(batch, answers, strict=True):
             if answer.message:
                 self._unreadable(record, answer.message)
             elif answer.version.epoch >= record.owner.epoch and answer.verdict is cells.Verdict.OK:
@@ -206,7 +208,11 @@ class PostgresStore(OwnedRecords):
                 )
             else:
                 said = frames.Sealed(
-                    verdict=answer.verdict, sealed=answer.sealed, version=answer.version, entries=answer.entries
+                    verdict=answer.verdict,
+                    sealed=answer.sealed,
+                    version=answer.version,
+                    entries=answer.entries,
+                    wake=answer.wake,
                 )
                 self._answer(record, request, said)
 
@@ -249,3 +255,8 @@ class PostgresStore(OwnedRecords):
         """It asks for nothing more, and serves nobody."""
         self._records.pop(record, None)
         record.take([frames.Unreadable(message)])
+
+
+def _kind(request: frames.Request) -> tuple[type[frames.Request], bool]:
+    """Those of one kind may share a statement."""
+    return type(request), isinstance(request, frames.Seal) and request.bare

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
-import msgspec
 
 from tenured.core.cells import NOTHING, Verdict, Version
+from tenured.core.frames import WAKE
 from tenured.storage import postgres_sql as sql
 from tenured.storage.errors import StorageError, StoreFailed, StoreForeign
 from tenured.storage.values import Reading, SealAnswer, SealItem, WriteAnswer, WriteItem
@@ -31,8 +31,6 @@ INLINE_LIMIT = 8 << 20
 """Bytes of records that one answer carries at most; the first record is always there."""
 CONFLICTS = 20
 """A statement that meets other owners' is sent again so often before it counts as failed."""
-WAKE_AT = "w"
-"""The entry that is a column too: when the agent wants to wake, cluster seconds, a msgpack float."""
 _STRONG = frozenset({"on", "remote_apply"})
 
 # What ends a connection, or says that this server is not the one to talk to.
@@ -78,11 +76,17 @@ class Postgres:
         if connection is not None:
             connection.terminate()
 
-    async def seal_many(self, items: Sequence[SealItem]) -> list[SealAnswer]:
-        """Seals each epoch and reads what is stored, in one statement. Each uid once. Raises StoreFailed."""
+    async def seal_many(self, items: Sequence[SealItem], *, with_records: bool = True) -> list[SealAnswer]:
+        """Seals each epoch and reads what is stored, in one statement; without records only when their agents must be
+        awake. Each uid once. Raises StoreFailed.
+        """
         uids, epochs = [item.uid for item in items], [item.epoch for item in items]
-        rows = await self._fetch(len(items), sql.SEAL, uids, epochs, INLINE_LIMIT)
-        return [_sealed(row, item.epoch) for row, item in zip(rows, items, strict=True)]
+        if with_records:
+            rows = await self._fetch(len(items), sql.SEAL, uids, epochs, INLINE_LIMIT)
+        else:
+            rows = await self._fetch(len(items), sql.SEAL_BARE, uids, epochs, WAKE.encode())
+        read = _sealed if with_records else _sealed_bare
+        return [read(row, item.epoch) for row, item in zip(rows, items, strict=True)]
 
     async def write_many(self, items: Sequence[WriteItem]) -> list[WriteAnswer]:
         """Stores each version that the guards allow, in one statement. Each uid once. Raises StoreFailed."""
@@ -226,7 +230,6 @@ def _drop(task: asyncio.Future[Any]) -> None:
 
 def _columns(items: Sequence[WriteItem]) -> list[list[Any]]:
     """The arguments of `sql.WRITE`."""
-    wakes = [_wake(item) for item in items]
     puts = [(item.uid, key.encode(), zlib.crc32(value), value) for item in items for key, value in item.puts.items()]
     gone = [(item.uid, key.encode()) for item in items for key in item.deletes if key not in item.puts]
     return [
@@ -235,21 +238,9 @@ def _columns(items: Sequence[WriteItem]) -> list[list[Any]]:
         [item.version.seq for item in items],
         [None if item.base is None else item.base.epoch for item in items],
         [None if item.base is None else item.base.seq for item in items],
-        [changes for changes, _ in wakes],
-        [wake_at for _, wake_at in wakes],
         *([row[n] for row in gone] for n in range(2)),
         *([row[n] for row in puts] for n in range(4)),
     ]
-
-
-def _wake(item: WriteItem) -> tuple[bool, float | None]:
-    """Whether this write changes `wake_at`, and to what: a clear field, whatever is encrypted."""
-    if WAKE_AT not in item.puts:
-        return WAKE_AT in item.deletes, None
-    try:
-        return True, msgspec.msgpack.decode(item.puts[WAKE_AT], type=float | None)
-    except msgspec.DecodeError:
-        return True, None  # the entry itself is kept as it is
 
 
 def _sealed(row: asyncpg.Record, epoch: int) -> SealAnswer:
@@ -266,6 +257,21 @@ def _sealed(row: asyncpg.Record, epoch: int) -> SealAnswer:
         version=version,
         entries=reading.entries,
         message=reading.message,
+    )
+
+
+def _sealed_bare(row: asyncpg.Record, epoch: int) -> SealAnswer:
+    uid, version, wake = row["uid"], Version(row["in_epoch"], row["in_seq"]), row["value"] or b""
+    if not row["ok"]:
+        return SealAnswer(uid=uid, verdict=Verdict.FENCED, sealed=row["sealed"], version=version)
+    damaged = f"entry {WAKE!r} is damaged" if wake and zlib.crc32(wake) != row["crc"] else ""
+    return SealAnswer(
+        uid=uid,
+        verdict=Verdict.FAILED if damaged else Verdict.OK,
+        sealed=epoch,
+        version=version,
+        message=damaged,
+        wake=b"" if damaged else wake,
     )
 
 

@@ -26,7 +26,7 @@ SCHEMA = (
     """CREATE TABLE tenure_store (one boolean PRIMARY KEY DEFAULT true CHECK (one), version int NOT NULL,
     cluster text NOT NULL, founder text NOT NULL, made timestamptz NOT NULL DEFAULT now())""",
     """CREATE TABLE tenure_record (uid text COLLATE "C" PRIMARY KEY, sealed bigint NOT NULL, epoch bigint NOT NULL,
-    seq bigint NOT NULL, wake_at double precision) WITH (fillfactor = 50)""",
+    seq bigint NOT NULL) WITH (fillfactor = 50)""",
     """CREATE TABLE tenure_entry (uid text COLLATE "C", key bytea, crc bigint NOT NULL, value bytea NOT NULL,
     PRIMARY KEY (uid, key)) WITH (fillfactor = 80)""",
     "ALTER TABLE tenure_entry ALTER COLUMN value SET STORAGE EXTERNAL",
@@ -48,7 +48,7 @@ SESSION = (
 
 _ISOLATED = "current_setting('transaction_isolation') = 'repeatable read'"
 
-SEAL = f"""
+_SEALED = f"""
 WITH asked AS (
   SELECT * FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS a(uid, epoch, n) WHERE {_ISOLATED}
 ), found AS (
@@ -58,7 +58,9 @@ WITH asked AS (
 ), kept AS (  -- also when it is sealed already: the answer waits for this commit, so for those before it [sync_seal]
   INSERT INTO tenure_record AS r (uid, sealed, epoch, seq) SELECT uid, epoch, 0, 0 FROM found WHERE ok
   ON CONFLICT (uid) DO UPDATE SET sealed = excluded.sealed
-), sized AS (
+)"""  # noqa: S608 - a condition of ours
+
+SEAL = f"""{_SEALED}, sized AS (
   SELECT f.*, sum(e.bytes) OVER (ORDER BY n) <= $3 OR n = 1 AS fits FROM found f CROSS JOIN LATERAL (
     SELECT coalesce(sum(octet_length(value)), 0) AS bytes FROM tenure_entry WHERE uid = f.uid AND f.ok) e
 )
@@ -67,6 +69,12 @@ SELECT s.uid, s.ok, s.sealed, s.in_epoch, s.in_seq, s.fits, e.keys, e.crcs, e.da
 ) e ON s.ok AND s.fits ORDER BY s.n
 """  # noqa: S608 - a condition of ours
 """uids, epochs, bytes of records that the answer may carry."""
+
+SEAL_BARE = f"""{_SEALED}
+SELECT f.uid, f.ok, f.sealed, f.in_epoch, f.in_seq, e.crc, e.value FROM found f
+LEFT JOIN tenure_entry e ON f.ok AND e.uid = f.uid AND e.key = $3 ORDER BY f.n
+"""  # noqa: S608 - a condition of ours
+"""uids, epochs, key of the one entry that is wanted of each record."""
 
 READ = f"""
 WITH asked AS (
@@ -84,11 +92,11 @@ SELECT s.uid, s.sealed, s.epoch, s.seq, e.keys, e.crcs, e.data FROM sized s CROS
 
 WRITE = f"""
 WITH asked AS (
-  SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bool[], $7::float8[])
-    WITH ORDINALITY AS a(uid, epoch, seq, base_epoch, base_seq, wakes, wake_at, n) WHERE {_ISOLATED}
+  SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+    WITH ORDINALITY AS a(uid, epoch, seq, base_epoch, base_seq, n) WHERE {_ISOLATED}
 ), found AS (
   SELECT a.*, a.base_epoch IS NULL AS whole, coalesce(r.sealed, 0) AS sealed,
-    coalesce(r.epoch, 0) AS in_epoch, coalesce(r.seq, 0) AS in_seq, r.wake_at AS in_wake_at
+    coalesce(r.epoch, 0) AS in_epoch, coalesce(r.seq, 0) AS in_seq
   FROM asked a LEFT JOIN tenure_record r USING (uid)
 ), judged AS (
   SELECT f.*, CASE                                                                              -- guard_write
@@ -101,20 +109,18 @@ WITH asked AS (
 ), stored AS (
   SELECT * FROM judged WHERE verdict = 'STORE'
 ), kept AS (
-  INSERT INTO tenure_record AS r (uid, sealed, epoch, seq, wake_at)
-  SELECT uid, epoch, epoch, seq, CASE WHEN wakes OR whole THEN wake_at ELSE in_wake_at END FROM stored
-  ON CONFLICT (uid) DO UPDATE SET sealed = excluded.sealed, epoch = excluded.epoch, seq = excluded.seq,
-    wake_at = excluded.wake_at
+  INSERT INTO tenure_record AS r (uid, sealed, epoch, seq) SELECT uid, epoch, epoch, seq FROM stored
+  ON CONFLICT (uid) DO UPDATE SET sealed = excluded.sealed, epoch = excluded.epoch, seq = excluded.seq
 ), touched AS (  -- we only see that it is here: its sync may be under way, so wait for one behind it [sync_write]
   UPDATE tenure_record r SET sealed = r.sealed FROM judged j WHERE r.uid = j.uid AND j.verdict IN ('OK', 'STALE')
 ), puts AS (
-  SELECT p.* FROM unnest($10::text[], $11::bytea[], $12::bigint[], $13::bytea[]) AS p(uid, key, crc, value)
+  SELECT p.* FROM unnest($8::text[], $9::bytea[], $10::bigint[], $11::bytea[]) AS p(uid, key, crc, value)
     JOIN stored USING (uid)
 ), replaced AS (
   DELETE FROM tenure_entry e USING stored s WHERE e.uid = s.uid AND s.whole
     AND NOT EXISTS (SELECT FROM puts p WHERE p.uid = e.uid AND p.key = e.key)
 ), deleted AS (
-  DELETE FROM tenure_entry e USING unnest($8::text[], $9::bytea[]) AS d(uid, key), stored s
+  DELETE FROM tenure_entry e USING unnest($6::text[], $7::bytea[]) AS d(uid, key), stored s
     WHERE e.uid = d.uid AND e.key = d.key AND s.uid = d.uid AND NOT s.whole
 ), put AS (
   INSERT INTO tenure_entry AS e (uid, key, crc, value) SELECT uid, key, crc, value FROM puts
@@ -126,8 +132,7 @@ SELECT uid, CASE verdict WHEN 'STORE' THEN 'OK' ELSE verdict END AS verdict,
   CASE verdict WHEN 'STORE' THEN seq ELSE in_seq END AS in_seq
 FROM judged ORDER BY n
 """  # noqa: S608 - a condition of ours
-"""uids, epochs, seqs, bases (epoch, seq; null: whole), whether `wake_at` changes, `wake_at`; deleted (uid, key); put
-(uid, key, crc, value). A uid once."""
+"""uids, epochs, seqs, bases (epoch, seq; null: whole); deleted (uid, key); put (uid, key, crc, value). A uid once."""
 
 UIDS = 'SELECT uid FROM tenure_record WHERE uid > $1 COLLATE "C" ORDER BY uid LIMIT $2'
 
