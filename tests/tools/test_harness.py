@@ -103,7 +103,7 @@ def test_the_image_installs_the_extras_with_what_they_name() -> None:
     assert {"pydantic", "msgspec", "grpcio", "pysyncobj"} <= names
     assert "tenure" not in names
     light = {re.split(r"[<>=\[]", requirement)[0] for requirement in requirements.requirements(project, [])}
-    assert light == {"pydantic", "msgspec", "cronsim"}
+    assert light == {"pydantic", "msgspec", "cronsim", "uvloop"}
 
 
 def test_nothing_of_the_machine_reaches_an_image() -> None:
