@@ -19,6 +19,8 @@ from tenured.transport.serverlinks import LinkEvents, ServerLinks
 
 HEARTBEAT_S = 0.1
 TIMEOUT_S = 5.0
+LINKED_S = 20.0
+"""Servers that were killed elect a leader, and the pauses between attempts to reach them have grown meanwhile."""
 
 
 class FakeHost:
@@ -111,19 +113,28 @@ class FakeHost:
         return hostlink_pb2.ReadMany(view=view, uids=uids, incarnation=self.incarnation)
 
     async def command(self, server: str | None = None, **body: object) -> hostlink_pb2.CommandResult:
-        """Send one command frame and wait for its result."""
+        """Send one command frame and wait for its result; without `server` it goes to the leader.
+
+        After servers were killed the first that comes back may name a leader which is still to be reached.
+        """
         self.released = self.released or "release_host" in body
-        name = server or self.links.leader or min(self.links.connected)
+        await self._linked_when(lambda: (server or self.links.leader) in self.links.connected)
+        name = server or self.links.leader
+        assert name is not None
         frame = hostlink_pb2.HostFrame(**body)  # type: ignore[arg-type]
         return (await self.links.request(name, frame, TIMEOUT_S)).result
 
     async def ask(self, server: str, **body: object) -> hostlink_pb2.ServerFrame:
         """Send one frame and wait for what answers it; a server that came back may have to be reached again first."""
-        async with asyncio.timeout(TIMEOUT_S):
-            while server not in self.links.connected:
+        await self._linked_when(lambda: server in self.links.connected)
+        return await self.links.request(server, hostlink_pb2.HostFrame(**body), TIMEOUT_S)  # type: ignore[arg-type]
+
+    async def _linked_when(self, condition: Callable[[], bool]) -> None:
+        """Wait until what the links know makes the condition true."""
+        async with asyncio.timeout(LINKED_S):
+            while not condition():
                 self._links_changed.clear()
                 await self._links_changed.wait()
-        return await self.links.request(server, hostlink_pb2.HostFrame(**body), TIMEOUT_S)  # type: ignore[arg-type]
 
     async def until(self, condition: Callable[[], bool], within_s: float = 10) -> None:
         """Wait until the condition holds; it is looked at after every batch of the watch."""
