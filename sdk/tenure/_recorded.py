@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MEMORY = "@strategy"
 """The slice of the agent's strategy."""
+_logger = logging.getLogger("tenure.agent")
 
 
 class Ahead(msgspec.Struct, frozen=True):
@@ -45,6 +47,7 @@ class Recorded:
         "_record",
         "_roster",
         "_running",
+        "_unread",
         "_view",
         "cls",
         "first",
@@ -71,6 +74,8 @@ class Recorded:
         self._running: int | None = None
         self._dropped = False
         self._ahead: list[Ahead] = []
+        self._unread = False
+        """The author's code refused what an undo went back to: `_record` has no state until it is read."""
         self._view = View(self._kind)
 
     @property
@@ -134,10 +139,32 @@ class Recorded:
                 return one.state
         return self._committed
 
+    def _live_state(self) -> State:
+        """What the next turn works on. Raises as `_read_back` where an undo was refused."""
+        if self._unread:
+            self._read_back()
+        return self._record.state
+
     def _undo(self) -> None:
-        """Go back to what the last turn that stands has left [batch_restart]."""
-        roster = self._ahead[-1].roster if self._ahead else self._roster
-        self._record = _record.decode(self.cls, self._kind, self._draft_bytes, roster)
+        """Go back to what the last turn that stands has left [batch_restart]; if that is refused, the next turn asks
+        again, and fails until it is accepted.
+        """
+        try:
+            self._read_back()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - validators and hooks of the state are the author's
+            _logger.warning("the state of %s is refused where a turn is undone: %s", self.id, error)
+            slices = {name: value for name, value in _codec.unpack_map(self._draft_bytes).items() if name[:1] == "@"}
+            self._record = Record(cast(State, None), _record.own_slices(slices), self._standing_roster)
+            self._unread = True
+
+    def _read_back(self) -> None:
+        """The record that the next turn begins with, from its bytes. Raises what `decode` and the author's code do."""
+        self._record = _record.decode(self.cls, self._kind, self._draft_bytes, self._standing_roster)
+        self._unread = False
+
+    @property
+    def _standing_roster(self) -> Roster | None:
+        return self._ahead[-1].roster if self._ahead else self._roster
 
     def _map(self, data: bytes, what: str) -> dict[str, object]:
         try:

@@ -143,10 +143,10 @@ class Activation(Recorded):
         """
         self._refuse_second(turn.turn)
         scope = self._scope(turn.turn, method.name, turn.deadline_ns, turn.caller)
-        draft = self._draft(self._record.state, scope)
         token = current_scope.set(scope)
         began = time.monotonic()
         try:
+            draft = self._draft(self._live_state(), scope)
             first = (draft, Context(scope)) if method.signature.takes_context else (draft,)
             result = method.function(*first, **arguments)
             if inspect.iscoroutine(result):
@@ -256,12 +256,13 @@ class Activation(Recorded):
         """A turn of the runtime's own: other values for the fields of the state, msgpack. Raises StateInvalid, Busy."""
         self._refuse_second(number)
         state = _state.of_content(self._kind, self._map(content, "the state"))
-        before, self._record = self._record, Record(state, self._record.slices, self._record.skills)
+        before = self._record, self._unread
+        self._record, self._unread = Record(state, self._record.slices, self._record.skills), False
         try:
             return await self.amend(number, ())
         finally:
             if not (self._ahead and self._ahead[-1].turn == number):
-                self._record = before
+                self._record, self._unread = before
 
     async def _act(self, order: Order) -> Done:
         scope = self._scope(order.number, order.label, order.deadline_ns, order.caller)
@@ -269,9 +270,9 @@ class Activation(Recorded):
         scope.journal, scope.lasts = order.journal, order.lasts
         if not order.calls and order.signal is None and self._fold is None:
             scope.supports = frozenset()  # a daemon commits the state that a hook leaves, and nothing else
-        draft = self._draft(self._record.state, scope)
         self._running, self._dropped = order.number, False
         try:
+            draft = self._draft(self._live_state(), scope)
             reply = await execute(order, draft, scope)
             if order.journal is not None:
                 scope.extra = _ending(order.journal, scope, reply)
@@ -319,15 +320,16 @@ class Activation(Recorded):
     async def _query(self, turn: Turn, method: Method[..., Any], arguments: Mapping[str, Any]) -> Done:
         scope = self._scope(turn.turn, method.name, turn.deadline_ns, turn.caller)
         scope.read_only, scope.roster = True, self._roster
-        view = self._view.take(self._decoded, at_once=method.immediate)
         order = Order(turn.turn, method.name, [(method, arguments)], turn.deadline_ns, turn.caller)
         try:
-            reply = await execute(order, self._draft(view, scope), scope)
+            view = self._view.take(self._decoded, at_once=method.immediate)
+            try:
+                reply = await execute(order, self._draft(view, scope), scope)
+            finally:
+                scope.open = False
+                self._view.give_back(view, method.label, self.id)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the author's code raises ends its turn only
             return Done(turn.turn, fault=fault_of(error, method.name))
-        finally:
-            scope.open = False
-            self._view.give_back(view, method.label, self.id)
         return Done(turn.turn, reply)
 
     def _scope(self, turn: int, label: str, deadline_ns: int, caller: str) -> Scope:
@@ -370,7 +372,7 @@ class Activation(Recorded):
     def _failed(self, number: int, fault: Fault) -> Done:
         """A turn that failed leaves nothing but what the strategy remembers of it."""
         strategy = self.cls.__tenure_strategy__
-        if strategy is None or self._fold is None:
+        if strategy is None or self._fold is None or self._unread:
             return Done(number, fault=fault)
         before = dict(self._record.slices.get(MEMORY, {}))
         memory = strategy.failed(before, Error(fault.code, fault.message))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tenure_proto.v1.hostlink_pb2 import AgentReport, CommandResult, HostFrame, ServerFrame, Trouble
-from tenured.host.reports import GATHER_S, Reporter
+from tenured.host.reports import GATHERED, Patience, Reporter
+from tenured.simulation.timeline import NS, Clock, ProcessLoop, Timeline
 
 
 class Links:
@@ -68,11 +69,11 @@ async def test_no_letters_are_a_count_too() -> None:
 
 async def test_a_word_that_is_in_no_hurry_goes_soon_and_with_what_comes_meanwhile() -> None:
     """A new agent has answered by then: its Ready is out of the way of that, and of one entry with others."""
-    (report,) = await told(lambda reporter: reporter.ready("1", 1, within_s=GATHER_S))
+    (report,) = await told(lambda reporter: reporter.ready("1", 1, patience=GATHERED))
     assert report.ready
 
     def say(reporter: Reporter) -> None:
-        reporter.ready("1", 1, within_s=GATHER_S)
+        reporter.ready("1", 1, patience=GATHERED)
         reporter.ready("2", 1)
 
     assert [report.uid for report in await told(say)] == ["1", "2"]
@@ -82,9 +83,44 @@ async def test_a_word_that_can_wait_holds_up_none_that_can_wait_less() -> None:
     """And goes with it."""
 
     def say(reporter: Reporter) -> None:
-        reporter.ready("1", 1, within_s=1000)
-        reporter.ready("2", 1, within_s=0.001)
-        reporter.ready("3", 1, within_s=1000)
+        reporter.ready("1", 1, patience=Patience(1000, 1000))
+        reporter.ready("2", 1, patience=Patience(0.001, 0.001))
+        reporter.ready("3", 1, patience=Patience(1000, 1000))
 
     async with asyncio.timeout(10):
         assert [report.uid for report in await told(say)] == ["1", "2", "3"]
+
+
+def test_new_agents_that_keep_coming_are_told_together_and_none_waits_longer_than_a_second() -> None:
+    """ADR 0033, 5: an entry for every few of them would be in the way of the replies to the next ones."""
+    timeline = Timeline()
+    loop = ProcessLoop(timeline, Clock(1.0, 0), "host", lambda *_: None)
+    links = Links()
+    made: dict[str, float] = {}
+    told: dict[str, float] = {}
+    frames: list[int] = []
+
+    async def request(server: str, frame: HostFrame, timeout_s: float) -> ServerFrame:
+        frames.append(len(frame.agent_reports.reports))
+        told.update({report.uid: loop.time() for report in frame.agent_reports.reports})
+        return ServerFrame(result=CommandResult(ok=True))
+
+    links.request = request  # type: ignore[method-assign]
+
+    async def story() -> None:
+        reporter = Reporter(links, "inc")  # type: ignore[arg-type] # the part of it that is used
+        loop.create_task(reporter.run())
+        for number in range(300):
+            made[str(number)] = loop.time()
+            reporter.ready(str(number), 1, patience=GATHERED)
+            await asyncio.sleep(0.01)
+
+    with loop.running():
+        loop.create_task(story())
+    loop.call_soon(lambda: None)
+    while timeline.next_at is not None and timeline.now < 10 * NS:
+        timeline.step()
+    assert len(told) == 300
+    assert len(frames) <= 4
+    assert max(told[uid] - made[uid] for uid in made) < 1.01
+    assert told["299"] - made["299"] < 0.2, "nothing came behind it"

@@ -24,6 +24,7 @@ from tenured.host.holder import Holder
 from tenured.host.leasing import boot_ns
 from tenured.host.logs import AgentLogs
 from tenured.host.metrics import Metrics
+from tenured.host.reports import Patience
 from tenured.host.rows import row_of
 from tenured.host.site import Site
 from tenured.host.store import Store
@@ -228,7 +229,7 @@ class FakeReports:
         self.said: list[tuple] = []
         self.first = asyncio.Event()
 
-    def ready(self, uid: str, epoch: int, *, within_s: float = 0.0) -> None:
+    def ready(self, uid: str, epoch: int, *, patience: Patience | None = None) -> None:
         self.said.append(("ready", uid, epoch))
         self.first.set()
 

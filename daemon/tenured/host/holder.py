@@ -29,7 +29,7 @@ from tenured.host.judging import has_ended
 from tenured.host.ledger import Ledger
 from tenured.host.mailbox import Mailbox
 from tenured.host.parts import Parts
-from tenured.host.reports import GATHER_S, SOON_S
+from tenured.host.reports import GATHERED, SOON
 from tenured.host.resting import REST_S, Resting, idle_s, may_rest, may_sleep, next_look_s
 from tenured.host.rows import Row
 from tenured.host.site import Site
@@ -368,8 +368,8 @@ class Holder:
         if self._parts is not None:
             self._parts.alarms.committed(due)
             if self._parts.beginning.is_over():
-                within_s = GATHER_S if self._parts.beginning.asked else SOON_S
-                self._standing.ready(self._parts.ledger.book.boxes, within_s=within_s)
+                patience = GATHERED if self._parts.beginning.asked else SOON
+                self._standing.ready(self._parts.ledger.book.boxes, patience=patience)
             else:
                 self._standing.committed(self._parts.ledger.book.boxes)
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from typing import NamedTuple
 
 from tenure_proto.v1.hostlink_pb2 import AgentReport, AgentReports, Ended, Hibernated, HostFrame, Trouble
 from tenured.transport.errors import TransportError
@@ -16,14 +18,25 @@ log = logging.getLogger("tenured.host.reports")
 TIMEOUT_S = 3.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
-SOON_S = 0.02
-"""How long a word that somebody may wait for waits for those that come in the same moment."""
-GATHER_S = 0.1
-"""How long a report that nobody waits for may wait for others: each entry costs every server a write of its log, in the
-way of the replies that are waited for.
-"""
 MAX_REPORTS = 1000
 """Of one frame."""
+
+
+class Patience(NamedTuple):
+    """How long a word may wait for others: each entry costs every server a write of its log, in the way of the replies
+    that are waited for.
+    """
+
+    quiet_s: float
+    """It goes once nothing has come for so long."""
+    at_most_s: float
+    """It goes even while others come."""
+
+
+SOON = Patience(0.02, 0.02)
+"""Of a word that somebody may wait for: with those of the same moment."""
+GATHERED = Patience(0.1, 1.0)
+"""Of a word that nobody waits for."""
 
 
 async def ask_leader(links: ServerLinks, frame: HostFrame, timeout_s: float = TIMEOUT_S) -> bool:
@@ -51,12 +64,14 @@ class Reporter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._gathering: asyncio.TimerHandle | None = None
+        self._latest = math.inf
+        """When what waits must go, by the loop's clock."""
 
-    def ready(self, uid: str, epoch: int, *, within_s: float = 0.0) -> None:
-        """The agent serves. `within_s`: with what comes in the next moments (it has answered already, and nobody waits
-        for its place), out of the way of its first reply.
+    def ready(self, uid: str, epoch: int, *, patience: Patience | None = None) -> None:
+        """The agent serves. `patience`: told with what comes in the next moments (it may have answered already, and
+        nobody waits for its place), out of the way of first replies.
         """
-        self._put(AgentReport(uid=uid, epoch=epoch, ready=True), within_s)
+        self._put(AgentReport(uid=uid, epoch=epoch, ready=True), patience)
 
     def released(self, uid: str, epoch: int) -> None:
         """The agent is given up: somebody else may hold it (rule R, a). Say it only once nothing of it runs here."""
@@ -88,7 +103,9 @@ class Reporter:
         self._put(report)
 
     async def settled(self) -> None:
-        """Until everything reported so far is committed."""
+        """Until everything reported so far is committed; what waits for others goes now."""
+        if self._open:
+            self._send_now()
         await self._idle.wait()
 
     async def run(self) -> None:
@@ -97,17 +114,20 @@ class Reporter:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._open:
-                batch = dict(list(self._open.items())[:MAX_REPORTS])
-                if await self._send(batch):
-                    pause = FIRST_PAUSE_S
-                    for uid, report in batch.items():
-                        if self._open.get(uid) is report:
-                            del self._open[uid]
-                else:
+            due = list(self._open)
+            while due:
+                batch = {uid: self._open[uid] for uid in due[:MAX_REPORTS]}
+                if not await self._send(batch):
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LONGEST_PAUSE_S)
-            self._idle.set()
+                    continue
+                pause = FIRST_PAUSE_S
+                del due[:MAX_REPORTS]
+                for uid, report in batch.items():
+                    if self._open.get(uid) is report:  # else a newer word of it goes in its own time
+                        del self._open[uid]
+            if not self._open:
+                self._idle.set()
 
     async def _send(self, batch: dict[str, AgentReport]) -> bool:
         frame = HostFrame(agent_reports=AgentReports(incarnation=self._incarnation, reports=batch.values()))
@@ -117,7 +137,7 @@ class Reporter:
             log.debug("reports wait: %s", error)
             return False
 
-    def _put(self, report: AgentReport, within_s: float = 0.0) -> None:
+    def _put(self, report: AgentReport, patience: Patience | None = None) -> None:
         before = self._open.get(report.uid)
         if (
             before is not None
@@ -128,16 +148,18 @@ class Reporter:
             report.dead_letters = before.dead_letters  # a count that is not taken yet goes with the next word
         self._open[report.uid] = report
         self._idle.clear()
-        loop, gathering = asyncio.get_running_loop(), self._gathering
-        if not within_s:
+        if patience is None:
             self._send_now()
-        elif gathering is None or gathering.when() > loop.time() + within_s:
-            if gathering is not None:
-                gathering.cancel()
-            self._gathering = loop.call_later(within_s, self._send_now)
+            return
+        loop = asyncio.get_running_loop()
+        self._latest = min(self._latest, loop.time() + patience.at_most_s)
+        if self._gathering is not None:
+            self._gathering.cancel()
+        self._gathering = loop.call_at(min(loop.time() + patience.quiet_s, self._latest), self._send_now)
 
     def _send_now(self) -> None:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
+        self._latest = math.inf
         self._wake.set()

@@ -10,6 +10,7 @@ from tenure_api.reasons import Reason
 from tenure_proto.v1.hostlink_pb2 import Trouble
 from tenured.core import boxes, endings, turns
 from tenured.host.judging import paused
+from tenured.host.reports import Patience
 from tenured.host.site import Site
 from tenured.host.telling import Telling
 
@@ -56,13 +57,13 @@ class Standing:
         """It was Ready before, and all of this has been told."""
         self.phase, self._letters = Phase.READY, len(found.letters)
 
-    def ready(self, found: boxes.Boxes, *, within_s: float = 0.0) -> None:
-        """It serves, and what it begins with is durable [ready_written]. `within_s`: how long that is no news yet."""
+    def ready(self, found: boxes.Boxes, *, patience: Patience | None = None) -> None:
+        """It serves, and what it begins with is durable [ready_written]. `patience`: how long that is no news yet."""
         self.trouble = ""
         if self.phase not in (Phase.READY, Phase.PAUSED):
             self.phase = Phase.READY
             if self.told is None:
-                self._reports.ready(self._uid, self._epoch, within_s=within_s)
+                self._reports.ready(self._uid, self._epoch, patience=patience)
             elif self._woken is None:
                 self._woken = asyncio.get_running_loop().call_later(WOKEN_S, self._report_woken)
         self.tell_boxes(found)
