@@ -84,6 +84,7 @@ class Host:
         self._end: asyncio.Future[bool]
         self._site: Site
         self._links: ServerLinks
+        self._first_beats: leasing.FirstBeats
         self._activations: Activations
         self._status: HostStatus
         self._call_frames: CallFrames
@@ -123,6 +124,7 @@ class Host:
         options = self._options
         events = LinkEvents(self._connected, self._disconnected, self._hello, self._acked, self._assigned)
         self._links = self._make_links(files, events)
+        self._first_beats = leasing.FirstBeats(self._links, self._beat)
         mirror, metrics, jitter = Mirror(self._incarnation), Metrics(), self._jitter()
         self._site = Site(
             host=options.name,
@@ -266,12 +268,15 @@ class Host:
     def _connected(self, server: str, _hello: ServerHello) -> None:
         self._site.store.connected(server)
         self._status.poke()
+        self._first_beats.look()
 
     def _disconnected(self, server: str) -> None:
         self._site.store.disconnected(server)
+        self._first_beats.look()
 
     def _hello(self, _server: str, _hello: ServerHello) -> None:
         self._site.store.view_may_have_changed()
+        self._first_beats.look()
 
     def _acked(self, _server: str, ack: HeartbeatAck) -> None:
         self._site.lease.ack(ack)

@@ -123,6 +123,25 @@ async def _wait_for_the_dying(locks: DeadLocks) -> None:
         await asyncio.sleep(POLL_LOCKS_S)
 
 
+class FirstBeats:
+    """A heartbeat to a leader as soon as it can be reached, and not up to a tick later: until it has heard of this host
+    it places nothing here, so agents that are made in the first moments of a cluster would all go to one host.
+    """
+
+    def __init__(self, links: ServerLinks, beat: Callable[[], None]) -> None:
+        self._links = links
+        self._beat = beat
+        self._reached: str | None = None
+
+    def look(self) -> None:
+        """A link, or who leads, may have changed."""
+        leader = self._links.leader if self._links.leader in self._links.connected else None
+        if leader != self._reached:
+            self._reached = leader
+            if leader is not None:
+                self._beat()
+
+
 async def keep_beating(beat: Callable[[], None], tick_s: float) -> None:
     """A heartbeat each tick of the profile. Runs until cancelled."""
     while True:
