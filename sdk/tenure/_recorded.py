@@ -124,8 +124,7 @@ class Recorded:
 
     def adopt(self, record: bytes) -> None:
         """What `beside` returned is durable. The turn that runs goes on from there."""
-        slices = {name: value for name, value in _codec.unpack_map(record).items() if name.startswith("@")}
-        self._record.slices = _record.own_slices(slices)
+        self._record.slices = _slices_in(record)
         self._committed = record
 
     def _decoded(self) -> State:
@@ -153,8 +152,7 @@ class Recorded:
             self._read_back()
         except (Exception, SystemExit) as error:  # noqa: BLE001 - validators and hooks of the state are the author's
             _logger.warning("the state of %s is refused where a turn is undone: %s", self.id, error)
-            slices = {name: value for name, value in _codec.unpack_map(self._draft_bytes).items() if name[:1] == "@"}
-            self._record = Record(cast(State, None), _record.own_slices(slices), self._standing_roster)
+            self._record = Record(cast(State, None), _slices_in(self._draft_bytes), self._standing_roster)
             self._unread = True
 
     def _read_back(self) -> None:
@@ -171,3 +169,9 @@ class Recorded:
             return _codec.unpack_map(data)
         except ValueError as error:
             raise StateInvalid(f"{what} of {self.id}: {error}") from error
+
+
+def _slices_in(record: bytes) -> dict[str, Any]:
+    """What is in `Record.slices` of these bytes; the state is not read."""
+    content = _codec.unpack_map(record)
+    return _record.own_slices({name: value for name, value in content.items() if name.startswith("@")})

@@ -1,20 +1,51 @@
 """A validator is user code, and may refuse today what it accepted yesterday: that ends a turn, and nothing else."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
+from sdk_daemon import AGENTS, running
 
 import tenure
 from tenure._turn import Activation
-from tenure_link import Turn, TurnDone
+from tenure_link import Activate, Activated, Drop, Turn, TurnDone
+
+PICKY = (
+    AGENTS
+    + """
+import pydantic
+
+class PickyState(tenure.State):
+    count: int = 0
+
+    @pydantic.field_validator("count")
+    @classmethod
+    def checked(cls, count: int) -> int:
+        if os.path.exists("refuse"):
+            raise ValueError("not today")
+        return count
+
+class Picky(tenure.Agent[PickyState]):
+    @tenure.action
+    def add(self) -> int:
+        self.state.count += 1
+        return self.state.count
+
+    @tenure.query
+    def value(self) -> int:
+        return self.state.count
+"""
+)
 
 
 class Mood:
     """What the validator does next."""
 
     error: BaseException | None = None
+    only: int | None = None
+    """It refuses this value only."""
 
 
 class PickyState(tenure.State):
@@ -23,7 +54,7 @@ class PickyState(tenure.State):
     @pydantic.field_validator("count")
     @classmethod
     def checked(cls, count: int) -> int:
-        if Mood.error is not None:
+        if Mood.error is not None and Mood.only in (None, count):
             raise Mood.error
         return count
 
@@ -51,7 +82,7 @@ class Picky(tenure.Agent[PickyState]):
 @pytest.fixture(autouse=True)
 def calm() -> Iterator[None]:
     yield
-    Mood.error = None
+    Mood.error = Mood.only = None
 
 
 REFUSALS = pytest.mark.parametrize("error", [ValueError("not today"), KeyError("not today"), SystemExit(4)], ids=repr)
@@ -94,11 +125,11 @@ async def test_other_values_mend_what_is_refused() -> None:
     """`tenure state put` is the way out for whoever operates it."""
     activation = Activation(Picky, uid="1", agent_id="d/p", epoch=1, stored=b"\x81\xa5count\x03")
     await turn(activation, 1, "add")
-    Mood.error = ValueError("not today")
+    Mood.error, Mood.only = ValueError("not today"), 3
     activation.drop(1)
-    Mood.error = None
-    assert (await activation.replace(2, b"\x81\xa5count\x07")).fault is None
-    assert (await turn(activation, 3, "add")).reply == b"\x08"
+    assert (await turn(activation, 2, "add")).fault is not None
+    assert (await activation.replace(3, b"\x81\xa5count\x07")).fault is None
+    assert (await turn(activation, 4, "add")).reply == b"\x08"
 
 
 async def test_in_one_process() -> None:
@@ -113,3 +144,26 @@ async def test_in_one_process() -> None:
         Mood.error = None
         assert await agent.value() == 3
         assert await agent.add() == 4
+
+
+async def test_in_a_worker(tmp_path: Path) -> None:
+    """A real one: whoever asks the agent is answered, and its neighbour notices nothing."""
+    async with running(tmp_path, PICKY) as daemon:
+        _, worker = await daemon.welcome()
+        worker.send(Activate("8", 1, "shop/n", "Counter", turn=1_000))
+        await worker.next(Activated)
+        await worker.activate(class_name="Picky")
+        ahead = worker.turn("add")
+        assert (await worker.next(TurnDone)).fault is None
+        (tmp_path / "refuse").touch()
+        worker.send(Drop(ahead, "7"))
+        for method in ("add", "value"):
+            asked = worker.turn(method)
+            fault = (await worker.next(TurnDone, lambda done, asked=asked: done.turn == asked)).fault  # type: ignore[misc]
+            assert fault is not None
+            assert (fault.code, "not today" in fault.message) == ("StateInvalid", True)
+        worker.send(Turn(2_000, "8", "by_name", "value", b"\x80", 0))
+        assert (await worker.next(TurnDone)).reply == b"\x00"
+        (tmp_path / "refuse").unlink()
+        assert await worker.do("value") == 0
+        assert await worker.do("add") == 1

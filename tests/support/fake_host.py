@@ -19,8 +19,6 @@ from tenured.transport.serverlinks import LinkEvents, ServerLinks
 
 HEARTBEAT_S = 0.1
 TIMEOUT_S = 5.0
-LINKED_S = 20.0
-"""Servers that were killed elect a leader, and the pauses between attempts to reach them have grown meanwhile."""
 
 
 class FakeHost:
@@ -131,7 +129,7 @@ class FakeHost:
 
     async def _linked_when(self, condition: Callable[[], bool]) -> None:
         """Wait until what the links know makes the condition true."""
-        async with asyncio.timeout(LINKED_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while not condition():
                 self._links_changed.clear()
                 await self._links_changed.wait()
