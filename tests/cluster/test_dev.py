@@ -91,6 +91,13 @@ async def test_the_example_runs_as_the_readme_says(detached: User) -> None:
     assert (await detached.run("call", "shop/counter-1", "value"))[0] == 0
 
 
+async def test_the_agents_of_the_manifests_are_spread_over_the_hosts(detached: User) -> None:
+    """Whichever host was there first."""
+    status, out = await detached.run("get", "agents", "-o", "json")
+    assert status == 0, out
+    assert {agent["host"] for agent in json.loads(out)["items"]} == {"host-1", "host-2"}
+
+
 async def test_the_data_is_kept_over_a_restart(detached: User) -> None:
     """stop, start: the count is still there, `--fresh` forgets it."""
     assert await detached.run("call", "shop/counter-1", "increment", "--by", "7") == (0, "7\n")

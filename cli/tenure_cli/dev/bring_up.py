@@ -81,6 +81,10 @@ async def wait_for_hosts(cluster: Cluster, names: Sequence[str], timeout_s: floa
 async def apply_setup(cluster: Cluster, setup: Setup) -> None:
     """Declare the pools and write the agents' rows. Raises CliError when a row is refused."""
     await cluster.apply_pools(setup.pool_rows)
+    await _apply_agents(cluster, setup)
+
+
+async def _apply_agents(cluster: Cluster, setup: Setup) -> None:
     if not setup.agents:
         return
     for result in await cluster.apply_agents(setup.agents):
@@ -92,9 +96,10 @@ async def bring_up(running: DevCluster, cluster: Cluster, setup: Setup, progress
     """All of it, in order. Raises CliError with the first thing that does not come."""
     status = await wait_for_leader(cluster)
     progress(f"{status.leader} leads {len(status.servers)} servers")
-    await apply_setup(cluster, setup)
+    await cluster.apply_pools(setup.pool_rows)
     await wait_for_hosts(cluster, [host.name for host in running.plan.hosts])
     progress(f"{len(running.plan.hosts)} hosts are ready")
+    await _apply_agents(cluster, setup)  # earlier, the first host that is ready would get all of them
     if setup.agents:
         await wait_until_ready(cluster, [agent.id for agent in setup.agents], AGENTS_S)
         progress(f"{len(setup.agents)} agents are Ready")
