@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from played import one_agent
+from played_place import activating
 from playing import playing
 
 import tenure_link
@@ -145,6 +147,20 @@ async def spawn(tmp_path: Path) -> AsyncIterator[Any]:
             except ProcessLookupError:
                 break
         await process.wait()
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Any]:
+    """See `played.one_agent`."""
+    async with one_agent() as made:
+        yield made
+
+
+@pytest.fixture
+async def place(scene: Any) -> AsyncIterator[Any]:
+    """See `played_place.activating`."""
+    async with activating(scene) as made:
+        yield made
 
 
 @pytest.fixture

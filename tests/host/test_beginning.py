@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from played import pack, reply_of, submit
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, CALL_KIND_QUERY, Call
@@ -17,13 +18,12 @@ from tenured.host import beginning, newborns
 from tenured.host.holder import Holder, Phase
 from tenured.host.leasing import boot_ns
 from tenured.host.rows import row_of
-from tests.host.test_turns import pack, reply_of, scene, submit  # noqa: F401 - a fixture
 
 FIRST, ONE = pack({"n": 0}), pack({"n": 1})
 
 
 @pytest.fixture
-async def newborn(scene: Any, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: F811 - the fixture of that name
+async def newborn(scene: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An agent that serves, and whose first state waits for as long as the test lets it."""
     monkeypatch.setattr(newborns, "FIRST_WRITE_S", 3600.0)
     spec = AgentSpec(id="shop/a", **{"class": "C"})
@@ -127,7 +127,7 @@ async def test_an_operation_finds_a_durable_state_or_is_told_to_come_again(newbo
     assert (await reply_of(ask(2))).HasField("value")
 
 
-async def test_nobody_asks_and_it_is_written_and_ready_all_the_same(scene: Any) -> None:  # noqa: F811
+async def test_nobody_asks_and_it_is_written_and_ready_all_the_same(scene: Any) -> None:
     """After a moment, by itself."""
     await scene.start()
     assert kinds(scene.servers) == ["write"] * 3
@@ -172,7 +172,7 @@ async def test_a_first_holder_that_was_taken_over_writes_nothing(newborn: Any) -
 
 
 async def test_a_large_first_state_is_written_before_anything_runs_on_it(
-    scene: Any,  # noqa: F811
+    scene: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whether it fits is known then."""
@@ -182,7 +182,7 @@ async def test_a_large_first_state_is_written_before_anything_runs_on_it(
     assert scene.servers.stored("7", "s") == [FIRST] * 3
 
 
-async def test_first_states_of_a_burst_wait_longer(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_first_states_of_a_burst_wait_longer(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their calls come later; each counts until its own is written, or it leaves."""
     monkeypatch.setattr(newborns, "FIRST_WRITE_S", 0.0)
     alone = scene.site.newborns.patience_s

@@ -3,129 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from couriers import Host, Sending
+from memory_wires import MemoryWire, Scene, turns, two_hosts
 
 from tenure_proto.v1.registry_pb2 import WatchBatch
 from tenured.core import signalframes
-from tenured.core.signalframes import Answers, Batch, Hello, Refused, Welcome
-from tenured.core.signals import Again, Signal
+from tenured.core.signalframes import Batch
+from tenured.core.signals import Again
 from tenured.host import departures
-from tenured.host.arrivals import Answered
-from tenured.transport.errors import NotConnected
-
-
-class MemoryWire:
-    """One side of a connection in memory; a test may stop it from passing frames."""
-
-    def __init__(self) -> None:
-        self.peer: MemoryWire
-        self.on_frame: Callable[[bytes], None] = lambda _: None
-        self.on_lost: Callable[[], None] = lambda: None
-        self.on_writable: Callable[[], None] = lambda: None
-        self.writable = True
-        self.over = self.silent = False
-        self.sent: list[bytes] = []
-
-    def send(self, frame: bytes) -> bool:
-        if self.over:
-            return False
-        self.sent.append(frame)
-        if not self.silent:
-            asyncio.get_running_loop().call_soon(self.peer.take, frame)
-        return True
-
-    def take(self, frame: bytes) -> None:
-        if not self.over:
-            self.on_frame(frame)
-
-    def cut(self) -> None:
-        for side in (self, self.peer):
-            if not side.over:
-                side.over = True
-                asyncio.get_running_loop().call_soon(side.on_lost)
-
-    def close(self) -> None:
-        asyncio.get_running_loop().call_soon(self.cut)
-
-
-class Net:
-    """All hosts, by name."""
-
-    def __init__(self) -> None:
-        self.accept: dict[str, Callable[[str, MemoryWire], None]] = {}
-        self.dialled: list[tuple[str, str, MemoryWire]] = []
-        self.changed = asyncio.Condition()
-
-    def wires(self, own: str) -> MemoryWires:
-        return MemoryWires(self, own)
-
-
-class MemoryWires:
-    """Of one host."""
-
-    port = 1
-
-    def __init__(self, net: Net, own: str) -> None:
-        self.net, self.own = net, own
-
-    async def dial(self, host: str, address: str) -> MemoryWire:
-        if host not in self.net.accept:
-            raise NotConnected(f"{host} is not there")
-        near, far = MemoryWire(), MemoryWire()
-        near.peer, far.peer = far, near
-        self.net.dialled.append((self.own, host, near))
-        self.net.accept[host](self.own, far)
-        async with self.net.changed:
-            self.net.changed.notify_all()
-        return near
-
-    async def listen(self, accept: Callable[[str, MemoryWire], None]) -> None:
-        self.net.accept[self.own] = accept
-
-    async def stop(self) -> None:
-        self.net.accept.pop(self.own, None)
-
-
-class Scene:
-    """Host a, which sends to agents of b; b's agents are 50 to 59."""
-
-    def __init__(self) -> None:
-        self.net = Net()
-        self.a = Host("a", self.net.wires("a"))
-        self.b = Host("b", self.net.wires("b"))
-        self.hosts = [self.a, self.b]
-
-    async def start(self) -> None:
-        await self.a.courier.start()
-        await self.b.courier.start()
-        self.a.read((self.a, self.b), {str(uid): self.b for uid in range(50, 60)})
-
-    @property
-    def wire(self) -> MemoryWire:
-        return self.net.dialled[-1][2]
-
-    async def dialled(self, times: int) -> MemoryWire:
-        async with asyncio.timeout(10), self.net.changed:
-            await self.net.changed.wait_for(lambda: len(self.net.dialled) >= times)
-        return self.wire
 
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    made = Scene()
-    await made.start()
-    yield made
-    for host in made.hosts:
-        await host.courier.stop()
-
-
-async def turns(number: int = 20) -> None:
-    """Lets the loop turn: everything here takes a bounded number of turns."""
-    for _ in range(number):
-        await asyncio.sleep(0)
+    async with two_hosts() as made:
+        yield made
 
 
 async def test_signals_arrive_in_order_and_are_settled_once(scene: Scene) -> None:
@@ -407,126 +301,3 @@ async def test_a_slow_peer_is_not_written_to(scene: Scene) -> None:
     scene.wire.writable = True
     scene.wire.on_writable()
     await sender.all_settled(2)
-
-
-# --- what a peer may say ----------------------------------------------------------------------------------------------
-
-
-def hello(version: int = signalframes.VERSION, to: str = "b.1", incarnation: str = "x.1") -> bytes:
-    return signalframes.encode(Hello(version, incarnation, to))
-
-
-def batch(first: int = 1, n: int = 1) -> bytes:
-    return signalframes.encode(Batch(first, [Signal("1", "50", n, 0, 1.0)]))
-
-
-@pytest.mark.parametrize(
-    ("frames", "sentence"),
-    [
-        ([hello(version=99)], "version 1, not 99"),
-        ([hello(to="b.0")], "b.0 is not here, this is b.1"),
-    ],
-)
-async def test_who_does_not_fit_is_refused_with_a_sentence(scene: Scene, frames: list[bytes], sentence: str) -> None:
-    wire = await scene.net.wires("x").dial("b", "")
-    heard: list[bytes] = []
-    wire.on_frame = heard.append
-    for frame in frames:
-        wire.send(frame)
-    await turns()
-    said = signalframes.decode_to_sender(heard[0])
-    assert isinstance(said, Refused)
-    assert sentence in said.message
-    assert wire.over
-
-
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [b"\xc1garbage"],
-        [batch()],
-        [hello(), hello()],
-        [hello(), batch(first=2)],
-        [hello(), batch(), batch(first=1)],
-        [hello(), b"\xff" * 100],
-    ],
-)
-async def test_what_breaks_the_rules_ends_the_connection_and_nothing_else(scene: Scene, frames: list[bytes]) -> None:
-    wire = await scene.net.wires("x").dial("b", "")
-    for frame in frames:
-        wire.send(frame)
-    await turns()
-    assert wire.over
-    sender = Sending(scene.a)
-    sender.release("51", 1)
-    await sender.all_settled(1)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"\xc1garbage",
-        signalframes.encode(Welcome(1, 1)),
-        signalframes.encode(Answers(7, 9000, 1 << 30, [])),
-        signalframes.encode(Answers(2, 9000, 1 << 30, [(1, 1 << 40, Again("Busy"))])),
-    ],
-)
-async def test_answers_that_cannot_be_end_the_connection_and_lose_nothing(scene: Scene, answer: bytes) -> None:
-    sender = Sending(scene.a)
-    sender.release("50", 1)
-    await sender.all_settled(1)
-    scene.b.agents.hold.add("50")
-    sender.release("50", 2)
-    await turns()
-    scene.wire.peer.send(answer)
-    await scene.dialled(2)
-    scene.b.agents.let_go()
-    assert await sender.all_settled(2) == [(1, "applied"), (2, "applied")]
-
-
-async def test_a_newer_connection_of_a_host_ends_its_older_one(scene: Scene) -> None:
-    first = await scene.net.wires("x").dial("b", "")
-    first.send(hello())
-    await turns()
-    second = await scene.net.wires("x").dial("b", "")
-    second.send(hello())
-    await turns()
-    assert first.over
-    assert not second.over
-
-
-async def test_a_delivery_that_fails_settles_nothing(scene: Scene) -> None:
-    """A defect of the receiver's host is no verdict."""
-
-    def deliver(signal: Signal, answered: Answered) -> None:
-        if broken:
-            broken.pop()
-            raise RuntimeError("at once")
-        working(signal, answered)
-
-    broken, working = [1, 2], scene.b.agents.deliver
-    scene.b.courier._arrivals.deliver = deliver
-    sender = Sending(scene.a)
-    sender.release("50", 1)
-    assert await sender.all_settled(1) == [(1, "applied")]
-
-
-async def test_what_is_counted(scene: Scene) -> None:
-    scene.b.agents.refuse["50"] = Again("Paused")
-    sender = Sending(scene.a)
-    sender.release("51", 1, 2)
-    sender.release("50", 3)
-    await sender.all_settled(2)
-    await turns()
-    for host in scene.hosts:
-        host.courier.count()
-    text = "\n".join([*scene.a.metrics.lines(), *scene.b.metrics.lines()])
-    for line in (
-        'tenure_host_signals_sent_total{to="hosts"} 3',
-        'tenure_host_signals_settled_total{verdict="applied"} 2',
-        'tenure_host_signals_refused_total{code="Paused"} 1',
-        "tenure_host_signals_unsettled 1",
-        "tenure_host_signals_received_total 3",
-        'tenure_host_signal_credits{host="b"} ',
-    ):
-        assert line in text

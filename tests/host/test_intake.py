@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from played import PlayedWorker
 from playing import Scene, answer_of
 
 import tenure_link
 from tenured.core.backoff import Backoff
-from tests.host.test_turns import PlayedWorker
 
 
 class Mined(PlayedWorker):

@@ -1,5 +1,5 @@
 """Agents at rest, on one host: in the worker's memory, and here next to nothing, until something is asked. The scene is
-that of test_sleeping.py; the agents never sleep, unless a test says so.
+that of `played_place`; the agents never sleep, unless a test says so.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from played import SERVERS, pack
+from played_place import answered, asked, asleep, call, row, said
 from playing import Pool, delivered, sends
 
 import tenure_link
@@ -22,8 +24,6 @@ from tenured.host.folding import PACKED_BYTES
 from tenured.host.holder import Holder
 from tenured.host.leasing import boot_ns
 from tenured.host.resting import Resting
-from tests.host.test_sleeping import answered, asked, asleep, call, place, row, said  # noqa: F401 - a fixture
-from tests.host.test_turns import SERVERS, pack, scene  # noqa: F401 - a fixture
 
 MANY = 150
 IDLE_BYTES = 2000
@@ -50,11 +50,11 @@ async def until(condition: Any, within_s: float = 5.0, look_s: float = 0.001) ->
             await asyncio.sleep(look_s)
 
 
-def rests(place: Any) -> bool:  # noqa: F811
+def rests(place: Any) -> bool:
     return isinstance(place.activations.holders.get("7"), Resting)
 
 
-async def come_to_rest(place: Any, one: AgentRow | None = None, key: int = 1) -> None:  # noqa: F811
+async def come_to_rest(place: Any, one: AgentRow | None = None, key: int = 1) -> None:
     """Assigned, one call answered, and at rest."""
     place.assign(one or wakeful())
     async with asyncio.timeout(5):
@@ -63,14 +63,14 @@ async def come_to_rest(place: Any, one: AgentRow | None = None, key: int = 1) ->
     await until(lambda: rests(place))
 
 
-async def query(place: Any) -> Any:  # noqa: F811
+async def query(place: Any) -> Any:
     made = Call(agent="shop/a", kind=CALL_KIND_QUERY, method="q", arguments=b"\x80")
     job = place.activations.find("7").submit(made, "spiffe://x", boot_ns() + 5_000_000_000)
     place.played.done(await place.played.turn(), reply=pack(7))
     return await asyncio.wait_for(job.reply, 5)
 
 
-async def test_a_call_finds_it_as_it_was(place: Any) -> None:  # noqa: F811
+async def test_a_call_finds_it_as_it_was(place: Any) -> None:
     """Its worker has it, its marks are known, and nobody was told or asked of anything."""
     await come_to_rest(place)
     before = (asked(place, "seal", "read"), said(place))
@@ -87,7 +87,7 @@ async def test_a_call_finds_it_as_it_was(place: Any) -> None:  # noqa: F811
     assert place.activations.phases() == {"Running": 1.0, "Hibernated": 0.0}
 
 
-async def test_its_record_is_closed_once_every_server_has_it(place: Any) -> None:  # noqa: F811
+async def test_its_record_is_closed_once_every_server_has_it(place: Any) -> None:
     """As long as one lacks a write, the owner is there that repeats it."""
     store, away = place.site.store, SERVERS[2]
     await come_to_rest(place)
@@ -109,7 +109,7 @@ async def test_its_record_is_closed_once_every_server_has_it(place: Any) -> None
     assert len(place.played.heard(tenure_link.Activate)) == 1
 
 
-async def test_a_large_record_is_kept_as_it_is(place: Any) -> None:  # noqa: F811
+async def test_a_large_record_is_kept_as_it_is(place: Any) -> None:
     """To read it again would take long."""
     await come_to_rest(place)
     large = {"n": 1, "text": "x" * (2 * PACKED_BYTES)}
@@ -123,7 +123,7 @@ async def test_a_large_record_is_kept_as_it_is(place: Any) -> None:  # noqa: F81
     await until(lambda: rests(place) and not place.site.store._records)
 
 
-async def test_it_takes_signals_and_operations(place: Any) -> None:  # noqa: F811
+async def test_it_takes_signals_and_operations(place: Any) -> None:
     """As any agent does."""
     await come_to_rest(place)
     answer = delivered(
@@ -137,7 +137,7 @@ async def test_it_takes_signals_and_operations(place: Any) -> None:  # noqa: F81
     assert b"n" in (await asyncio.wait_for(job.reply, 5)).value
 
 
-async def test_what_comes_as_it_goes_to_rest_is_served(place: Any) -> None:  # noqa: F811
+async def test_what_comes_as_it_goes_to_rest_is_served(place: Any) -> None:
     """The worker keeps it all the while."""
     place.assign(wakeful())
     async with asyncio.timeout(5):
@@ -151,7 +151,7 @@ async def test_what_comes_as_it_goes_to_rest_is_served(place: Any) -> None:  # n
     assert not place.played.heard(tenure_link.Deactivate)
 
 
-async def test_another_worker_takes_it_when_its_own_is_lost(place: Any) -> None:  # noqa: F811
+async def test_another_worker_takes_it_when_its_own_is_lost(place: Any) -> None:
     """At once, and not before that one is dead (protocol additions 3): nobody need ask for it."""
     pool = Pool()
     pool.played = place.played
@@ -170,7 +170,7 @@ async def test_another_worker_takes_it_when_its_own_is_lost(place: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["moved", "deleted", "released"])
-async def test_it_leaves_from_rest(place: Any, how: str) -> None:  # noqa: F811
+async def test_it_leaves_from_rest(place: Any, how: str) -> None:
     """The worker forgets it, its record is closed, and the registry hears what it has to."""
     place.reports.stopped = lambda uid, epoch: place.reports.said.append(("stopped", uid, epoch))
     await come_to_rest(place)
@@ -185,7 +185,7 @@ async def test_it_leaves_from_rest(place: Any, how: str) -> None:  # noqa: F811
     assert said(place)[1:] == {"moved": [], "deleted": ["stopped"], "released": ["released"]}[how]
 
 
-async def test_it_leaves_in_the_moment_in_which_it_is_woken(place: Any) -> None:  # noqa: F811
+async def test_it_leaves_in_the_moment_in_which_it_is_woken(place: Any) -> None:
     """Before the first step of what runs it: its record is closed all the same, the worker forgets it, and whoever
     woke it is answered.
     """
@@ -199,7 +199,7 @@ async def test_it_leaves_in_the_moment_in_which_it_is_woken(place: Any) -> None:
     assert len(place.played.heard(tenure_link.Deactivate)) == 1
 
 
-async def test_one_that_was_taken_over_learns_it_with_the_next_call(place: Any) -> None:  # noqa: F811
+async def test_one_that_was_taken_over_learns_it_with_the_next_call(place: Any) -> None:
     """The store fences it, as any holder [seal]."""
     await come_to_rest(place)
     place.servers.seal_above("7", 2)
@@ -209,7 +209,7 @@ async def test_one_that_was_taken_over_learns_it_with_the_next_call(place: Any) 
     assert error.code == "Fenced"
 
 
-async def test_one_that_is_wanted_often_rests_later(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_one_that_is_wanted_often_rests_later(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """To rest and to come back is some work: who is called every few seconds is spared it."""
     await come_to_rest(place)
     one = place.activations.holders["7"]
@@ -222,7 +222,7 @@ async def test_one_that_is_wanted_often_rests_later(place: Any, monkeypatch: pyt
     assert one.next_patience_s == resting.REST_S
 
 
-async def test_it_goes_from_rest_to_sleep(place: Any) -> None:  # noqa: F811
+async def test_it_goes_from_rest_to_sleep(place: Any) -> None:
     """After the time that its spec says; nothing of it is in the worker then [sleep_settled]."""
     one = wakeful()
     one.spec.idle_timeout_s = 0.2
@@ -235,7 +235,7 @@ async def test_it_goes_from_rest_to_sleep(place: Any) -> None:  # noqa: F811
         assert (await call(place, 1).reply).recorded
 
 
-async def test_one_that_plans_owes_or_is_paused_does_not_rest(place: Any) -> None:  # noqa: F811
+async def test_one_that_plans_owes_or_is_paused_does_not_rest(place: Any) -> None:
     """What it waits for is waited for by its activation."""
     place.assign(wakeful())
     async with asyncio.timeout(5):
@@ -255,7 +255,7 @@ async def test_one_that_plans_owes_or_is_paused_does_not_rest(place: Any) -> Non
     assert not holder._tires
 
 
-async def test_nothing_of_an_activation_stays_when_it_rests(place: Any) -> None:  # noqa: F811
+async def test_nothing_of_an_activation_stays_when_it_rests(place: Any) -> None:
     """Not until a collector of cycles comes by, either: that is minutes, or never."""
     await come_to_rest(place)
     gc.collect()
@@ -272,7 +272,7 @@ async def test_nothing_of_an_activation_stays_when_it_rests(place: Any) -> None:
         gc.enable()
 
 
-async def test_what_an_idle_agent_takes(place: Any) -> None:  # noqa: F811
+async def test_what_an_idle_agent_takes(place: Any) -> None:
     """Its host's part of the 5 KB of an idle agent in memory, with all that the host keeps of it."""
 
     def rows(first: int, count: int) -> list[AgentRow]:

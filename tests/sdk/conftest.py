@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,15 @@ async def rt() -> AsyncIterator[VirtualRuntime]:
     """A local runtime in virtual time. Modules that need another kind have one of their own."""
     async with VirtualRuntime() as runtime:
         yield runtime
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Any]:
+    """See `sdk_cluster.FakeCluster`."""
+    from sdk_cluster import fake_cluster
+
+    async with fake_cluster() as fake:
+        yield fake
 
 
 @pytest.fixture

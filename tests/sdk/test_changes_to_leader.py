@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sdk_cluster import FakeCluster, fake_cluster
+from sdk_cluster import FakeCluster
 
 from tenure import errors
 from tenure._remote import Remote, registry
@@ -87,12 +87,6 @@ class Leader:
         self, _: Identity, request: registry_pb2.DeleteAgentsRequest
     ) -> registry_pb2.DeleteAgentsResponse:
         raise NotImplementedError
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[FakeCluster]:
-    async with fake_cluster() as fake:
-        yield fake
 
 
 @contextlib.asynccontextmanager

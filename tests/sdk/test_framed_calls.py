@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cutting_proxy import CuttingProxy
-from sdk_cluster import Answer, Calls, FakeCluster, fake_cluster, value
+from sdk_cluster import Answer, Calls, FakeCluster, value
 
 import tenure_frames
 from tenure import errors
@@ -62,12 +62,6 @@ class Framed:
 
     def logs(self, _: Identity, request: LogsRequest) -> AsyncIterator[LogBatch]:
         raise NotImplementedError
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[FakeCluster]:
-    async with fake_cluster() as fake:
-        yield fake
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""A scene around one agent, for tests of signals, timers and owed turns: as in test_turns, with a mirror and a courier
+"""A scene around one agent, for tests of signals, timers and owed turns: that of `played`, with a mirror and a courier
 that the test plays too.
 """
 
@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from played import FakeLease, FakeReports, MemoryServers, PlayedWorker, pack
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_CONTROL, Call
@@ -26,7 +27,6 @@ from tenured.host.metrics import Metrics
 from tenured.host.rows import Row, row_of
 from tenured.host.site import Site
 from tenured.host.store import Store
-from tests.host.test_turns import FakeLease, FakeReports, MemoryServers, PlayedWorker, pack
 
 FAIL = tenure_link.Fault("ActionFailed", "ValueError in m: no")
 STATE = pack({"n": 1})
