@@ -169,8 +169,9 @@ async def test_a_failover_is_told_in_sentences_conditions_and_events(shop: Any) 
 
 
 async def test_hosts_that_join_and_hosts_that_are_lost_are_events_of_the_cluster(shop: Any, eventually: Any) -> None:
-    """DISC-11 and DISC-14: one event each."""
+    """DISC-11 and DISC-14: one event each, for what changes once the cluster has been looked at."""
     await running(shop)
+    await shop.wait("agentcluster/demo", ".status.agents", "1")
     await shop.servers.add_host("late", node="node-9")
 
     async def told(kind: str, reason: str) -> bool:
