@@ -99,9 +99,7 @@ async def story(remote: Remote, servers: LocalServers, request: pytest.FixtureRe
     """The story of this test; everything that it started ends with it."""
     name = request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-")
     told = Story(remote, servers, name)
-    await servers.registry("operator").ApplyCluster(
-        registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name=name)], command_id=name)
-    )
+    await servers.declare(name)
     yield told
     for host in told.hosts.values():
         await host.end()

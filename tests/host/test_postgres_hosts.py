@@ -15,7 +15,6 @@ from local_servers import LocalServers, until
 from postgres_server import PostgresServer
 
 from tenure._remote import Remote, from_tls_directory
-from tenure_proto.v1 import registry_pb2
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
@@ -27,8 +26,7 @@ AGENT, POOL = "shop/counter", "kept"
 async def servers(tmp_path: Path) -> AsyncIterator[LocalServers]:
     async with LocalServers(tmp_path / "c", profile="Balanced") as cluster:
         await cluster.ready(within_s=60)
-        request = registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name=POOL)])
-        await cluster.registry("operator").ApplyCluster(request)
+        await cluster.declare(POOL)
         yield cluster
 
 

@@ -11,14 +11,12 @@ from local_servers import LocalServers
 from peer_proxies import ProxiedServers
 from registry_history import Load
 
-from tenure_proto.v1 import registry_pb2
 from tools.judge import Verdict, judge
 
 
 async def _pool(servers: LocalServers) -> None:
     await servers.ready()
-    pools = registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name="default")])
-    await servers.registry("operator").ApplyCluster(pools)
+    await servers.declare("default")
 
 
 @pytest.fixture

@@ -19,9 +19,7 @@ _numbers = count()
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalServers]:
     async with LocalServers(tmp_path_factory.mktemp("servers")) as running:
         await running.ready()
-        await running.registry("operator").ApplyCluster(
-            registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name="default")])
-        )
+        await running.declare("default")
         yield running
 
 

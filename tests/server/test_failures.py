@@ -21,9 +21,7 @@ async def own(tmp_path: Path) -> AsyncIterator[LocalServers]:
     """Three servers that this test may break."""
     async with LocalServers(tmp_path) as servers:
         await servers.ready()
-        await servers.registry("operator").ApplyCluster(
-            registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name="default")])
-        )
+        await servers.declare("default")
         yield servers
 
 

@@ -19,12 +19,10 @@ WAIT_S = 60.0
 
 
 async def begun(directory: Path, count: int) -> LocalServers:
-    servers = LocalServers(directory, count=count)
+    servers = LocalServers(directory, count=count, profile="Calm")  # what holds the records is not to lose its lease
     await servers.__aenter__()
     await servers.ready(within_s=WAIT_S)
-    await servers.registry("operator").ApplyCluster(
-        registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name="default")])
-    )
+    await servers.declare("default")
     return servers
 
 

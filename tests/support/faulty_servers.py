@@ -14,7 +14,6 @@ from pathlib import Path
 from local_servers import ROOT, ROOTS, LocalServers, until
 from registry_history import Load
 
-from tenure_proto.v1 import registry_pb2
 from tools import powercut
 from tools.judge import Verdict, judge
 
@@ -97,8 +96,7 @@ class Rounds:
     async def prepare(self) -> None:
         """After the servers were started."""
         await self.servers.ready(within_s=PATIENCE_S)
-        pools = registry_pb2.ApplyClusterRequest(pools=[registry_pb2.PoolSpec(name="default")])
-        await self.servers.registry("operator").ApplyCluster(pools)
+        await self.servers.declare("default")
         self.begin()
 
     def begin(self) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from grpc import aio
+from grpc import StatusCode, aio
 
 from tenure_api import identity
 from tenure_api.identity import Authority, Identity, Role
@@ -223,6 +223,24 @@ class LocalServers:
         channel = open_channel(server.api, expected, self.tls(role, holder))
         self.channels.append(channel)
         return RegistryStub(channel)
+
+    async def declare(self, *pools: str, within_s: float = 20) -> None:
+        """Make pools known; again under the same command id while nobody leads, as the answer asks: on a machine that
+        stood still for a moment the servers elect anew.
+        """
+        registry, rows = self.registry("operator"), [registry_pb2.PoolSpec(name=pool) for pool in pools]
+        request = registry_pb2.ApplyClusterRequest(pools=rows, command_id=" ".join(("pools", *pools)))
+
+        async def declared() -> bool:
+            try:
+                await registry.ApplyCluster(request)
+            except aio.AioRpcError as error:
+                if error.code() is not StatusCode.UNAVAILABLE:
+                    raise
+                return False
+            return True
+
+        await until(declared, within_s, lambda: f"nobody took {pools}")
 
     async def leader(self, within_s: float = 10) -> str:
         """Name of the server that all running ones call their leader."""
