@@ -162,7 +162,12 @@ class Local:
         return Finished(process.returncode, out.decode(), err.decode())
 
     async def whole(self) -> None:
-        """All servers caught up and all good hosts ready: what a test that broke something leaves behind."""
+        """All servers caught up and all good hosts ready: what a test that broke something leaves behind.
+
+        One that failed may have left frozen processes.
+        """
+        for process in (*self.running.servers, *self.running.hosts):
+            process.thaw()
         async with asyncio.timeout(DEADLINE_S):
             while (status := await wait_for_leader(self.cluster)).quorum_ready < len(status.servers):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)  # the status is no stream

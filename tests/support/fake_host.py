@@ -12,7 +12,7 @@ from typing import Self
 from local_servers import LocalServers
 
 from tenure_api.identity import Identity, Role
-from tenure_proto.v1 import hostlink_pb2, registry_pb2
+from tenure_proto.v1 import common_pb2, hostlink_pb2, registry_pb2
 from tenured.transport.errors import TransportError
 from tenured.transport.registry import watch
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
@@ -113,14 +113,20 @@ class FakeHost:
     async def command(self, server: str | None = None, **body: object) -> hostlink_pb2.CommandResult:
         """Send one command frame and wait for its result; without `server` it goes to the leader.
 
-        After servers were killed the first that comes back may name a leader which is still to be reached.
+        After servers were killed the first that comes back may name a leader which is still to be reached; while they
+        elect one, the command is sent again, as a host does.
         """
         self.released = self.released or "release_host" in body
-        await self._linked_when(lambda: (server or self.links.leader) in self.links.connected)
-        name = server or self.links.leader
-        assert name is not None
-        frame = hostlink_pb2.HostFrame(**body)  # type: ignore[arg-type]
-        return (await self.links.request(name, frame, TIMEOUT_S)).result
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                await self._linked_when(lambda: (server or self.links.leader) in self.links.connected)
+                name = server or self.links.leader
+                assert name is not None
+                frame = hostlink_pb2.HostFrame(**body)  # type: ignore[arg-type]
+                result = (await self.links.request(name, frame, TIMEOUT_S)).result
+                if not (result.error.code == "NoQuorum" and result.error.outcome == common_pb2.OUTCOME_NOT_APPLIED):
+                    return result
+                await asyncio.sleep(0.05)
 
     async def ask(self, server: str, **body: object) -> hostlink_pb2.ServerFrame:
         """Send one frame and wait for what answers it; a server that came back may have to be reached again first."""

@@ -173,7 +173,7 @@ class Load:
 
             await until(marked, within_s, lambda name=name: f"{name} takes no writes")
         lost = [f"revision {told} was told, and after it {self.seen}"] if self.seen <= told else []
-        tables = [await self._table(name, within_s) for name in self.servers.servers]
+        tables = await self._tables(within_s)
         for client, (call, rows) in enumerate(tables):
             for number in range(self.keys):
                 key = f"{self.prefix}-{number}"
@@ -188,16 +188,26 @@ class Load:
             if len({rows.get(key) for rows in contents}) > 1
         )
 
-    async def _table(self, name: str, within_s: float) -> tuple[int, dict[str, registry_pb2.AgentRow]]:
+    async def _tables(self, within_s: float) -> list[tuple[int, dict[str, registry_pb2.AgentRow]]]:
+        """What each server has at one revision of all: the leader may still write why an agent waits."""
         async with asyncio.timeout(within_s):
             while True:
-                try:
-                    return await self._watched(name)
-                except aio.AioRpcError:  # a connection that broke while it was made: the next one
-                    await asyncio.sleep(0.05)
+                tables = [await self._table(name) for name in self.servers.servers]
+                revisions = {revision for revision, _, _ in tables}
+                if len(revisions) == 1:
+                    return [(call, rows) for _, call, rows in tables]
+                self.seen = max(revisions)
 
-    async def _watched(self, name: str) -> tuple[int, dict[str, registry_pb2.AgentRow]]:
-        call = time.monotonic_ns()
+    async def _table(self, name: str) -> tuple[int, int, dict[str, registry_pb2.AgentRow]]:
+        """The revision, when it was asked for, and the rows."""
+        while True:
+            try:
+                return await self._watched(name)
+            except aio.AioRpcError:  # a connection that broke while it was made: the next one
+                await asyncio.sleep(0.05)
+
+    async def _watched(self, name: str) -> tuple[int, int, dict[str, registry_pb2.AgentRow]]:
+        call, revision = time.monotonic_ns(), 0
         rows: dict[str, registry_pb2.AgentRow] = {}
         watch = self.servers.registry(name=name).Watch(registry_pb2.WatchRequest(kinds=["agents"]))
         async for batch in watch:
@@ -206,10 +216,11 @@ class Load:
             rows.update({row.uid: row for row in batch.agents})
             for uid in batch.gone_agents:
                 rows.pop(uid, None)
-            if batch.synced and batch.revision >= self.seen:
+            revision = max(revision, batch.revision)
+            if batch.synced and revision >= self.seen:
                 break
         watch.cancel()
-        return call, {row.spec.id: row for row in rows.values() if row.spec.id.startswith(self.prefix)}
+        return revision, call, {row.spec.id: row for row in rows.values() if row.spec.id.startswith(self.prefix)}
 
 
 def spec(key: str, value: int) -> registry_pb2.AgentSpec:
