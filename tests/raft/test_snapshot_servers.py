@@ -158,10 +158,18 @@ class Alone(Consensus):
     def __init__(self, directory: Path) -> None:
         self.machine = SlowLedger()
         self.ahead = 0.0
+        self.stands_at: float | None = None
         self.files: FullFiles | None = None
         config = RaftConfig("s0", (), directory, 0.15, 0.3, compaction=SHORT)
         link: Any = MemoryLink
-        super().__init__(config, self.machine, link, clock=lambda: time.monotonic() + self.ahead)
+        super().__init__(config, self.machine, link, clock=self._now)
+
+    def _now(self) -> float:
+        return (time.monotonic() if self.stands_at is None else self.stands_at) + self.ahead
+
+    def hold(self) -> None:
+        """From here on its clock moves when the test says so, however long the disk of this machine takes."""
+        self.stands_at = time.monotonic()
 
     def open_files(self) -> FullFiles:
         self.files = FullFiles(self._config.directory)
@@ -210,6 +218,7 @@ async def test_a_snapshot_is_written_beside_the_loop_and_the_log_is_cut_only_the
 async def test_a_snapshot_finds_no_room_and_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = Alone(tmp_path)
     await server.begin()
+    server.hold()
     server.files.full = True
     await server.write(60)
     await server.until(lambda: server.snapshots().failures == 1)
