@@ -1,9 +1,12 @@
 """Three servers on one loop: election, forwarding, the death of a leader, an empty disk, a restart."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
-from tenured.raft import Applied, NotApplied, Unknown
+import pytest
+
+from tenured.raft import Applied, NotApplied, RaftConfig, Unknown, consensus
 from tests.raft.raft_servers import Servers
 
 
@@ -126,14 +129,28 @@ async def test_a_stopping_server_answers_what_it_can_and_takes_nothing_more(serv
     assert not {b"%d" % n for n, o in enumerate(outcomes) if isinstance(o, NotApplied)} & kept
 
 
-async def test_stop_hands_leadership_over(servers: Servers) -> None:
+class SlowToElect(Servers):
+    """Servers that miss their leader after seconds only, so that a disk which stands still for less elects nobody."""
+
+    def config(self, name: str) -> RaftConfig:
+        return replace(super().config(name), election_min_s=2.0, election_max_s=3.0)
+
+
+async def test_stop_hands_leadership_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server stands before this one is gone, and nobody has to miss it first."""
+    monkeypatch.setattr(consensus, "HAND_OVER_S", 10.0)
+    servers = SlowToElect(tmp_path, ("a", "b", "c"))
     await servers.start()
     leader = await servers.elected()
     await servers.write(leader, b"x")
     term = servers.roles()[leader].term
     await servers.stop(leader)
+    assert max(role.term for role in servers.roles().values()) == term + 1
     successor = await servers.elected()
     assert servers.roles()[successor].term == term + 1
+    for name in list(servers.running):
+        await servers.kill(name)
+    assert not servers.fatal
 
 
 async def test_a_proposal_without_a_leader_is_certainly_not_applied(servers: Servers) -> None:
