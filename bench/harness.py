@@ -11,24 +11,22 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
 
 from tenure_cli.connect import connect
-from tenure_cli.dev.bring_up import apply_setup, started
+from tenure_cli.dev.bring_up import started
 from tenure_cli.dev.cluster import DevCluster, Options
 from tenure_cli.dev.plan import PoolPlan
 from tenure_cli.dev.setup import Setup
 from tenure_cli.ports import Cluster
-from tenure_cli.ready import wait_until_ready
 from tenure_proto.v1 import registry_pb2
 
 ROOT = Path(__file__).resolve().parent
 NAMESPACE = "bench"
 NO_PEER = "none in this run"
-READY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ async def local_cluster(
         profile=profile,
         pools=(pool,),
         pool_rows=(registry_pb2.PoolSpec(name=pool.name, modules=pool.modules),),
-        agents=(),
+        agents=tuple(agent_spec(each) if isinstance(each, str) else each for each in agents),
         python_root=root,
         notices=(),
     )
@@ -133,9 +131,5 @@ async def local_cluster(
             if log:
                 say(f"{name} {line}")
 
-        specs = [agent_spec(each) if isinstance(each, str) else each for each in agents]
         async with started(options, setup, connect, sink, say) as (running, cluster):
-            # Only now: the first host that is ready would get all of them.
-            await apply_setup(cluster, replace(setup, agents=tuple(specs)))
-            await wait_until_ready(cluster, [spec.id for spec in specs], READY_S)
             yield running, cluster

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from played import pack, reply_of, submit
+from played import answer_of, pack, submit
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_CONTROL, CALL_KIND_QUERY, Call
@@ -57,7 +57,7 @@ async def test_the_first_turn_carries_the_first_state(newborn: Any) -> None:
     """One write at each server, then the reply, then Ready [ready_written]."""
     job = submit(newborn.holder)
     newborn.played.done(await newborn.played.turn(), reply=pack(1), state=ONE)
-    assert (await reply_of(job)).value == pack(1)
+    assert (await answer_of(job)).value == pack(1)
     assert kinds(newborn.servers) == ["write"] * 3
     assert version(newborn.servers) == {(1, 1)}
     assert newborn.servers.stored("7", "s") == [ONE] * 3
@@ -68,7 +68,7 @@ async def test_a_first_turn_that_changes_nothing_keeps_the_first_state(newborn: 
     """The state that it ran on is in the record beside its mark: another first state may be another one."""
     job = submit(newborn.holder)
     newborn.played.done(await newborn.played.turn(), reply=pack(None))
-    await reply_of(job)
+    await answer_of(job)
     assert newborn.servers.stored("7", "s") == [FIRST] * 3
     assert newborn.reports.said == [("ready", "7", 1)]
 
@@ -78,11 +78,11 @@ async def test_a_first_turn_that_fails_writes_nothing(newborn: Any) -> None:
     failed = submit(newborn.holder)
     fault = tenure_link.Fault(code="ActionFailed", message="no")
     newborn.played.done(await newborn.played.turn(), fault=fault)
-    assert (await reply_of(failed)).error.code == "ActionFailed"
+    assert (await answer_of(failed)).error.code == "ActionFailed"
     assert kinds(newborn.servers) == []
     job = submit(newborn.holder, key=2)
     newborn.played.done(await newborn.played.turn(), reply=pack(None))
-    await reply_of(job)
+    await answer_of(job)
     assert newborn.servers.stored("7", "s") == [FIRST] * 3
 
 
@@ -96,7 +96,7 @@ async def test_a_query_waits_until_what_it_shows_is_durable(newborn: Any) -> Non
     assert not newborn.played.heard(tenure_link.Turn)
     newborn.servers.writes_answer.set()
     newborn.played.done(await newborn.played.turn(), reply=pack(0))
-    assert (await reply_of(job)).value == pack(0)
+    assert (await answer_of(job)).value == pack(0)
     assert newborn.servers.stored("7", "s") == [FIRST] * 3
 
 
@@ -110,7 +110,7 @@ async def test_a_query_behind_a_first_turn_waits_for_its_write(newborn: Any) -> 
     assert newborn.played.turns.empty()
     newborn.servers.writes_answer.set()
     newborn.played.done(await newborn.played.turn(), reply=pack(1))
-    assert (await reply_of(query)).value == (await reply_of(call)).value
+    assert (await answer_of(query)).value == (await answer_of(call)).value
     assert kinds(newborn.servers) == ["write"] * 3
 
 
@@ -121,10 +121,10 @@ async def test_an_operation_finds_a_durable_state_or_is_told_to_come_again(newbo
         call = Call(agent="shop/a", kind=CALL_KIND_CONTROL, method="state.get", client_id="c", key=key, born=99.0)
         return newborn.holder.submit(call, "spiffe://x", boot_ns() + 5 * 10**9)
 
-    assert (await reply_of(ask(1))).error.code == "NotReady"
+    assert (await answer_of(ask(1))).error.code == "NotReady"
     async with asyncio.timeout(5):
         await newborn.reports.first.wait()
-    assert (await reply_of(ask(2))).HasField("value")
+    assert (await answer_of(ask(2))).HasField("value")
 
 
 async def test_nobody_asks_and_it_is_written_and_ready_all_the_same(scene: Any) -> None:
@@ -145,7 +145,7 @@ async def test_a_worker_that_dies_before_the_first_write_takes_its_state_along(n
     assert newborn.played.heard(tenure_link.Activate)[1].state is None
     job = submit(newborn.holder)
     newborn.played.done(await newborn.played.turn(), reply=pack(1), state=ONE)
-    assert (await reply_of(job)).value == pack(1)
+    assert (await answer_of(job)).value == pack(1)
     assert newborn.reports.said == [("ready", "7", 1)]
 
 
@@ -167,7 +167,7 @@ async def test_a_first_holder_that_was_taken_over_writes_nothing(newborn: Any) -
     turn = await newborn.played.turn()
     newborn.servers.seal_above("7", 2)
     newborn.played.done(turn, reply=pack(1), state=ONE)
-    assert (await reply_of(job)).error.code == "Fenced"
+    assert (await answer_of(job)).error.code == "Fenced"
     assert newborn.servers.stored("7", "s") == []
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from playing import FAIL, Scene, answer_of, named
+from played import answer_of
+from playing import FAIL, Scene, named
 
 import tenure_link
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from playing import FAIL, STATE, Scene, answer_of, named, playing, sends
+from played import answer_of
+from playing import FAIL, STATE, Scene, named, playing, sends
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_QUERY, Call

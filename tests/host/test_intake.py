@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from played import PlayedWorker
-from playing import Scene, answer_of
+from played import PlayedWorker, answer_of
+from playing import Scene
 
 import tenure_link
 from tenured.core.backoff import Backoff

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from owed import APPLIED, PAUSE, owed_call, pack, signal_work
-from playing import FAIL, Scene, answer_of, named, sends
+from played import answer_of
+from playing import FAIL, Scene, named, sends
 
 import tenure_link
 from tenure_proto.v1.common_pb2 import OUTCOME_UNKNOWN

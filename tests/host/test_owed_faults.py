@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from owed import SLEEP, accepting, owed_call, pack
-from playing import STATE, Scene, answer_of
+from played import answer_of
+from playing import STATE, Scene
 
 import tenure_link
 from tenure_proto.v1.common_pb2 import OUTCOME_UNKNOWN

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 from owed import APPLIED, APPROVAL, SLEEP, owed_call, pack, signal_work
-from playing import FAIL, Scene, answer_of, named
+from played import answer_of
+from playing import FAIL, Scene, named
 
 import tenure_link
 from tenure_proto.v1.common_pb2 import OUTCOME_UNKNOWN

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from playing import Scene, answer_of, named, sends
+from played import answer_of
+from playing import Scene, named, sends
 
 import tenure_link
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery

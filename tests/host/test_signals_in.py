@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from playing import FAIL, STATE, Scene, answer_of, named, sends
+from played import answer_of
+from playing import FAIL, STATE, Scene, named, sends
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_QUERY

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from playing import Scene, answer_of, sends
+from played import answer_of
+from playing import Scene, sends
 
 import tenure_link
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery

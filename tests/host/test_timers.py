@@ -6,7 +6,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from playing import FAIL, Scene, answer_of
+from played import answer_of
+from playing import FAIL, Scene
 
 import tenure_link
 from tenure_proto.v1.registry_pb2 import AgentSpec, Delivery

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from played import pack, reply_of, submit
+from played import answer_of, pack, submit
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_QUERY
@@ -33,12 +33,12 @@ async def test_what_a_hook_makes_of_a_stored_state_is_durable_before_ready(scene
     job = submit(holder)
     turn = await scene.played.turn()
     scene.played.worker.answered(tenure_link.TurnDone(turn=turn.turn, reply=pack(1), state=pack({"n": 1})))
-    assert (await reply_of(job)).value == pack(1)
+    assert (await answer_of(job)).value == pack(1)
     await holder.stop(finish_turn=True)
     scene.played.hooked = pack({"n": 100})
     later = await scene.start(epoch=2)
     assert scene.servers.stored("7", "s").count(pack({"n": 100})) >= 2
-    assert (await reply_of(submit(later))).value == pack(1)
+    assert (await answer_of(submit(later))).value == pack(1)
 
 
 async def test_a_turn_is_durable_before_its_reply(scene: SimpleNamespace) -> None:
@@ -51,7 +51,7 @@ async def test_a_turn_is_durable_before_its_reply(scene: SimpleNamespace) -> Non
     assert not job.answered
     assert not scene.played.heard(tenure_link.Commit)
     scene.servers.writes_answer.set()
-    assert (await reply_of(job)).value == pack(1)
+    assert (await answer_of(job)).value == pack(1)
     assert scene.servers.stored("7", "s").count(pack({"n": 1})) >= 2
     assert len(scene.played.heard(tenure_link.Commit)) == 1
 
@@ -60,7 +60,7 @@ async def test_a_lapsed_lease_starts_no_turn(scene: SimpleNamespace) -> None:
     """Protocol 1, host 3: answer Fenced, not applied, and the worker hears nothing."""
     holder = await scene.start()
     scene.lease.held = False
-    error = (await reply_of(submit(holder))).error
+    error = (await answer_of(submit(holder))).error
     assert (error.code, error.outcome, error.retryable) == ("Fenced", OUTCOME_NOT_APPLIED, True)
     assert not scene.played.heard(tenure_link.Turn)
 
@@ -74,10 +74,10 @@ async def test_a_lease_that_lapses_after_the_commit_holds_the_reply_back(scene: 
     turn = await scene.played.turn()
     scene.lease.held = False
     scene.played.done(turn, reply=pack(1), state=pack({"n": 1}))
-    error = (await reply_of(job)).error
+    error = (await answer_of(job)).error
     assert (error.code, error.outcome) == ("Fenced", OUTCOME_UNKNOWN)
     scene.lease.held = True
-    again = await reply_of(submit(holder))
+    again = await answer_of(submit(holder))
     assert (again.value, again.recorded) == (pack(1), True)
     assert len(scene.played.heard(tenure_link.Turn)) == 1
 
@@ -89,7 +89,7 @@ async def test_a_lease_that_lapses_during_a_read_holds_the_answer_back(scene: Si
     turn = await scene.played.turn()
     scene.lease.held = False
     scene.played.done(turn, reply=pack(1))
-    error = (await reply_of(job)).error
+    error = (await answer_of(job)).error
     assert (error.code, error.outcome) == ("Fenced", OUTCOME_NOT_APPLIED)
 
 
@@ -99,7 +99,7 @@ async def test_a_query_commits_nothing(scene: SimpleNamespace) -> None:
     before = len(scene.servers.frames)
     job = submit(holder, kind=CALL_KIND_QUERY)
     scene.played.done(await scene.played.turn(), reply=pack(5))
-    assert (await reply_of(job)).value == pack(5)
+    assert (await answer_of(job)).value == pack(5)
     assert len(scene.servers.frames) == before
 
 
@@ -110,11 +110,11 @@ async def test_a_quorum_read_asks_a_majority_after_it_came(scene: SimpleNamespac
     holder = await scene.start(spec=AgentSpec(id="shop/a", reads="Quorum", **{"class": "C"}))
     job = submit(holder, kind=CALL_KIND_QUERY)
     scene.played.done(await scene.played.turn(), reply=pack(5))
-    assert (await reply_of(job)).value == pack(5)
+    assert (await answer_of(job)).value == pack(5)
     scene.servers.seal_above("7", 2)
     job = submit(holder, kind=CALL_KIND_QUERY)
     scene.played.done(await scene.played.turn(), reply=pack(5))
-    error = (await reply_of(job)).error
+    error = (await answer_of(job)).error
     assert (error.code, error.outcome) == ("Fenced", OUTCOME_NOT_APPLIED)
 
 
@@ -125,7 +125,7 @@ async def test_a_failed_turn_changes_nothing(scene: SimpleNamespace) -> None:
     job = submit(holder)
     fault = tenure_link.Fault(code="ActionFailed", message="ValueError in m: no", details="Traceback ...")
     scene.played.done(await scene.played.turn(), fault=fault)
-    error = (await reply_of(job)).error
+    error = (await answer_of(job)).error
     assert (error.code, error.outcome, error.retryable) == ("ActionFailed", OUTCOME_NOT_APPLIED, False)
     assert len(scene.servers.frames) == before
     lines = [line.text async for batch in scene.site.logs.read("7", 9, follow=False) for line in batch.lines]
@@ -138,7 +138,7 @@ async def test_signals_leave_with_the_state(scene: SimpleNamespace) -> None:
     job = submit(holder)
     signal = tenure_link.Signal(id="x", type="counter.changed", data=pack({"count": 1}))
     scene.played.done(await scene.played.turn(), reply=pack(1), state=pack({"n": 1}), signals=(signal,))
-    await reply_of(job)
+    await answer_of(job)
     lines = [line.text async for batch in scene.site.logs.read("7", 9, follow=False) for line in batch.lines]
     assert lines == ['signal counter.changed {"count":1}']
 
@@ -157,7 +157,7 @@ async def test_a_write_of_settlements_alone_is_waited_for_by_the_next(scene: Sim
         scene.played.done(await scene.played.turn(), reply=pack(key), state=pack({"n": key}), sends=sends)
         return job
 
-    await reply_of(await turn(1))
+    await answer_of(await turn(1))
     scene.servers.writes_answer.clear()
     before = len(scene.servers.frames)
     way.settle(1, Settled(Verdict.APPLIED))
@@ -166,7 +166,7 @@ async def test_a_write_of_settlements_alone_is_waited_for_by_the_next(scene: Sim
             await asyncio.sleep(0.005)
     job = await turn(2)
     scene.servers.writes_answer.set()
-    await reply_of(job)
+    await answer_of(job)
     assert way.released == [1, 2]
     assert len(scene.servers.stored("7", "o/2")) >= 2
     assert holder._parts is not None
@@ -179,12 +179,12 @@ async def test_a_deadline_before_the_write_is_not_applied_and_stays_so(scene: Si
     before = len(scene.servers.frames)
     job = submit(holder, within_s=0.05)
     turn = await scene.played.turn()
-    error = (await reply_of(job)).error
+    error = (await answer_of(job)).error
     assert (error.code, error.outcome) == ("DeadlineExceeded", OUTCOME_NOT_APPLIED)
     scene.played.done(turn, reply=pack(1), state=pack({"n": 1}))
     after = submit(holder, key=2)
     scene.played.done(await scene.played.turn(), fault=tenure_link.Fault(code="ActionFailed", message="no"))
-    await reply_of(after)
+    await answer_of(after)
     assert len(scene.servers.frames) == before
 
 
@@ -198,10 +198,10 @@ async def test_a_deadline_during_the_write_is_unknown(scene: SimpleNamespace) ->
     while len(scene.servers.frames) < before + 3:  # noqa: ASYNC110 - the write at each server
         await asyncio.sleep(0)
     job.out_of_time()
-    error = (await reply_of(job)).error
+    error = (await answer_of(job)).error
     assert (error.code, error.outcome) == ("DeadlineExceeded", OUTCOME_UNKNOWN)
     scene.servers.writes_answer.set()
-    assert (await reply_of(submit(holder))).recorded
+    assert (await answer_of(submit(holder))).recorded
 
 
 async def test_the_queue_is_bounded(scene: SimpleNamespace) -> None:
@@ -210,7 +210,7 @@ async def test_the_queue_is_bounded(scene: SimpleNamespace) -> None:
     submit(holder, key=0)
     await scene.played.turn()
     waiting = [submit(holder, key=key) for key in range(1, mailbox.CALLS)]
-    error = (await reply_of(submit(holder, key=9999))).error
+    error = (await answer_of(submit(holder, key=9999))).error
     assert (error.code, error.outcome, error.retryable) == ("Busy", OUTCOME_NOT_APPLIED, True)
     assert not any(job.answered for job in waiting)
 
@@ -221,9 +221,9 @@ async def test_a_holder_that_lost_its_epoch_says_unknown_once_and_serves_nobody(
     scene.servers.seal_above("7", 2)
     job = submit(holder)
     scene.played.done(await scene.played.turn(), reply=pack(1), state=pack({"n": 1}))
-    error = (await reply_of(job)).error
+    error = (await answer_of(job)).error
     assert (error.code, error.outcome) == ("Fenced", OUTCOME_UNKNOWN)
-    assert (await reply_of(submit(holder, key=2))).error.code == "NotReady"
+    assert (await answer_of(submit(holder, key=2))).error.code == "NotReady"
     assert scene.servers.stored("7", "s").count(pack({"n": 1})) == 0
 
 
@@ -233,7 +233,7 @@ async def test_one_server_away_costs_nothing(scene: SimpleNamespace) -> None:
     holder = await scene.start()
     job = submit(holder)
     scene.played.done(await scene.played.turn(), reply=pack(1), state=pack({"n": 1}))
-    assert (await reply_of(job)).value == pack(1)
+    assert (await answer_of(job)).value == pack(1)
 
 
 async def test_the_next_holder_goes_on_where_the_last_one_was(scene: SimpleNamespace) -> None:
@@ -241,11 +241,11 @@ async def test_the_next_holder_goes_on_where_the_last_one_was(scene: SimpleNames
     first = await scene.start()
     job = submit(first)
     scene.played.done(await scene.played.turn(), reply=pack(1), state=pack({"n": 1}))
-    await reply_of(job)
+    await answer_of(job)
     await first.stop(finish_turn=True)
     second = await scene.start(epoch=2, ready_epoch=1)
     assert scene.played.heard(tenure_link.Activate)[-1].state == pack({"n": 1})
-    assert (await reply_of(submit(second))).recorded
+    assert (await answer_of(submit(second))).recorded
 
 
 async def test_nothing_where_there_was_something_is_no_beginning(scene: SimpleNamespace) -> None:
@@ -253,7 +253,7 @@ async def test_nothing_where_there_was_something_is_no_beginning(scene: SimpleNa
     holder = await scene.start(epoch=2, ready_epoch=1)
     assert scene.reports.said[-1][:2] == ("trouble", "StateUnreadable")
     assert not scene.played.heard(tenure_link.Activate)
-    assert (await reply_of(submit(holder))).error.code == "NotReady"
+    assert (await answer_of(submit(holder))).error.code == "NotReady"
 
 
 async def test_a_record_that_cannot_be_read_is_no_beginning(scene: SimpleNamespace) -> None:
@@ -269,7 +269,7 @@ async def test_a_refused_activation_backs_off_and_says_why(scene: SimpleNamespac
     scene.played.refusal = tenure_link.Fault(code="StateInvalid", message="n: not a number")
     holder = await scene.start(attempt=2)
     assert scene.reports.said == [("trouble", "StateInvalid", "n: not a number", 3, 4.0)]
-    error = (await reply_of(submit(holder))).error
+    error = (await answer_of(submit(holder))).error
     assert (error.code, error.message) == ("NotReady", "shop/a: backing off (attempt 3, next in 4 s): n: not a number")
 
 
@@ -282,8 +282,8 @@ async def test_stopping_lets_the_running_turn_end(scene: SimpleNamespace) -> Non
     await asyncio.sleep(0)
     scene.played.done(turn, reply=pack(1), state=pack({"n": 1}))
     await stopping
-    assert (await reply_of(job)).value == pack(1)
-    error = (await reply_of(waiting)).error
+    assert (await answer_of(job)).value == pack(1)
+    error = (await answer_of(waiting)).error
     assert (error.code, error.outcome) == ("NotReady", OUTCOME_NOT_APPLIED)
     assert len(scene.played.heard(tenure_link.Deactivate)) == 1
 
@@ -295,7 +295,7 @@ async def test_stopping_at_once_drops_the_running_turn(scene: SimpleNamespace) -
     job = submit(holder)
     await scene.played.turn()
     await holder.stop(finish_turn=False)
-    assert (await reply_of(job)).error.outcome == OUTCOME_NOT_APPLIED
+    assert (await answer_of(job)).error.outcome == OUTCOME_NOT_APPLIED
     assert len(scene.servers.frames) == before
 
 
@@ -307,7 +307,7 @@ async def test_a_turn_that_runs_on_after_its_deadline_costs_the_worker_its_life(
     holder = await scene.start()
     job = submit(holder, within_s=0.05)
     await scene.played.turn()
-    assert (await reply_of(job)).error.code == "DeadlineExceeded"
+    assert (await answer_of(job)).error.code == "DeadlineExceeded"
     async with asyncio.timeout(5):
         await scene.played.worker.dead.wait()
     assert "ran on" in scene.pool.killed[0]

@@ -21,8 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from grpc import StatusCode, aio
+from grpc import aio
 
+from tenure._remote import Remote, from_tls_directory
 from tenure_api import identity
 from tenure_api.identity import Authority, Identity, Role
 from tenure_proto.v1 import registry_pb2
@@ -225,22 +226,11 @@ class LocalServers:
         return RegistryStub(channel)
 
     async def declare(self, *pools: str, within_s: float = 20) -> None:
-        """Make pools known; again under the same command id while nobody leads, as the answer asks: on a machine that
-        stood still for a moment the servers elect anew.
-        """
-        registry, rows = self.registry("operator"), [registry_pb2.PoolSpec(name=pool) for pool in pools]
-        request = registry_pb2.ApplyClusterRequest(pools=rows, command_id=" ".join(("pools", *pools)))
-
-        async def declared() -> bool:
-            try:
-                await registry.ApplyCluster(request)
-            except aio.AioRpcError as error:
-                if error.code() is not StatusCode.UNAVAILABLE:
-                    raise
-                return False
-            return True
-
-        await until(declared, within_s, lambda: f"nobody took {pools}")
+        """Make these the cluster's pools, as its operator; asked again while they elect, as every client does."""
+        endpoints = tuple(server.api for server in self.servers.values())
+        files = self.tls("operator", "tester").directory
+        async with Remote(from_tls_directory(identity.slashed(self.cluster), endpoints, files)) as remote:
+            await remote.apply_pools([registry_pb2.PoolSpec(name=pool) for pool in pools], timeout_s=within_s)
 
     async def leader(self, within_s: float = 10) -> str:
         """Name of the server that all running ones call their leader."""

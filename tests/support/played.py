@@ -239,6 +239,12 @@ class FakeReports:
         self.first.set()
 
 
+def site_of(servers: MemoryServers, **parts: Any) -> Site:
+    """A host with these servers, and `parts` that the test plays; its store, logs and metrics are the real ones."""
+    store = Store(servers, "h.1", boot_ns)
+    return Site(host="h", store=store, logs=AgentLogs("h"), metrics=Metrics(), **parts)
+
+
 @asynccontextmanager
 async def one_agent() -> AsyncIterator[Any]:
     """Everything around one agent; `start()` makes the holder."""
@@ -246,18 +252,8 @@ async def one_agent() -> AsyncIterator[Any]:
     made: list[Holder] = []
     reports = FakeReports()
     pool = FakePool(played)
-    site = Site(
-        host="h",
-        lease=lease,
-        pool=pool,
-        store=Store(servers, "h.1", boot_ns),
-        reports=reports,
-        logs=AgentLogs("h"),
-        mirror=FakeMirror(),
-        metrics=Metrics(),
-        courier=PlayedWay(),
-        random=lambda: 0.5,
-    )
+    played_parts = {"lease": lease, "pool": pool, "reports": reports, "mirror": FakeMirror(), "courier": PlayedWay()}
+    site = site_of(servers, **played_parts, random=lambda: 0.5)
 
     async def start(epoch: int = 1, **row: Any) -> Holder:
         reports.first.clear()
@@ -279,6 +275,7 @@ def submit(holder: Any, key: int = 1, kind: Any = CALL_KIND_ACTION, client: str 
     return holder.submit(call, "spiffe://x", boot_ns() + int(within_s * 1e9))
 
 
-async def reply_of(job: Any) -> Any:
+async def answer_of(job: Any) -> Any:
+    """Of a call, or the future of a signal's."""
     async with asyncio.timeout(5):
-        return await job.reply
+        return await (job.reply if hasattr(job, "reply") else job)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
-from played import FakeLease, FakeReports, MemoryServers, PlayedWorker, pack
+from played import FakeLease, FakeReports, MemoryServers, PlayedWorker, pack, site_of, submit
 
 import tenure_link
 from tenure_proto.v1.calls_pb2 import CALL_KIND_ACTION, CALL_KIND_CONTROL, Call
@@ -22,11 +22,7 @@ from tenured.core import turns
 from tenured.core.signals import Settled, Signal, Verdict
 from tenured.host.events import Events
 from tenured.host.holder import Holder
-from tenured.host.logs import AgentLogs
-from tenured.host.metrics import Metrics
 from tenured.host.rows import Row, row_of
-from tenured.host.site import Site
-from tenured.host.store import Store
 
 FAIL = tenure_link.Fault("ActionFailed", "ValueError in m: no")
 STATE = pack({"n": 1})
@@ -161,8 +157,7 @@ class Scene(SimpleNamespace):
         return found[1]
 
     def call(self, key: int = 1, client: str = "c", within_s: float = 5.0, kind: Any = CALL_KIND_ACTION) -> Any:
-        call = Call(agent="shop/a", kind=kind, method="m", arguments=b"\x80", client_id=client, key=key, born=99.0)
-        return self.holder.submit(call, "spiffe://x", boot_ns() + int(within_s * 1e9))
+        return submit(self.holder, key, kind, client, within_s)
 
     def control(self, method: str, **arguments: Any) -> Any:
         call = Call(agent="shop/a", kind=CALL_KIND_CONTROL, method=method, arguments=pack(arguments))
@@ -238,28 +233,13 @@ def delivered(to: Any, signal: Signal) -> asyncio.Future[Any]:
     return answer
 
 
-async def answer_of(job: Any) -> Any:
-    async with asyncio.timeout(5):
-        return await (job.reply if hasattr(job, "reply") else job)
-
-
 @asynccontextmanager
 async def playing() -> AsyncIterator[Scene]:
     servers, lease, reports, pool = MemoryServers(), FakeLease(), Reports(), Pool()
     mirror, courier = PlayedMirror(), PlayedCourier()
     made: list[Holder] = []
-    site = Site(
-        host="h",
-        lease=lease,
-        pool=pool,
-        store=Store(servers, "h.1", boot_ns),
-        reports=reports,
-        logs=AgentLogs("h"),
-        mirror=mirror,
-        metrics=Metrics(),
-        courier=courier,
-        random=lambda: 0.0,
-    )
+    played_parts = {"lease": lease, "pool": pool, "reports": reports, "mirror": mirror, "courier": courier}
+    site = site_of(servers, **played_parts, random=lambda: 0.0)
     yield Scene(
         servers=servers,
         lease=lease,
