@@ -121,15 +121,16 @@ class Servers:
 
 
 class FakeHost:
-    """Registered, ready for one class, heartbeating; runs nothing."""
+    """Registered, ready for one class, heartbeating; says of what is assigned to it that it is Ready; runs nothing."""
 
     def __init__(self, servers: Servers) -> None:
         files = _issue(servers, Role.HOST, HOST)
         plan = servers.cluster.plan
         addresses = {server.name: f"127.0.0.1:{server.peer_port}" for server in plan.servers}
         self._incarnation = f"bench-{boot_ns()}"
-        nothing = LinkEvents(_no_news, _no_news, _no_news, _no_news)
-        self._links = ServerLinks(servers.id, addresses, files, nothing)
+        self._assigned: asyncio.Queue[hostlink_pb2.Assigned] = asyncio.Queue()
+        events = LinkEvents(_no_news, _no_news, _no_news, _no_news, self._assigned.put_nowait)
+        self._links = ServerLinks(servers.id, addresses, files, events)
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -149,6 +150,16 @@ class FakeHost:
                 report_host=hostlink_pb2.ReportHost(incarnation=self._incarnation, ready=True, classes=[info])
             )
         )
+
+    async def settle(self, agents: int) -> None:
+        """Report so many as Ready: of what has not begun the leader tells the holder at every change of its row."""
+        ready: set[str] = set()
+        while len(ready) < agents:
+            rows = (await self._assigned.get()).agents
+            reports = [hostlink_pb2.AgentReport(uid=row.uid, epoch=row.epoch, ready=True) for row in rows]
+            told = hostlink_pb2.AgentReports(incarnation=self._incarnation, reports=reports)
+            await self._ask(hostlink_pb2.HostFrame(agent_reports=told))
+            ready.update(row.uid for row in rows)
 
     async def stop(self) -> None:
         """Fall silent."""
@@ -200,6 +211,7 @@ async def running(directory: Path, *, log: bool = False) -> AsyncGenerator[Serve
                 await stub.ApplyAgents(
                     registry_pb2.ApplyAgentsRequest(agents=specs, managed_by=registry_pb2.MANAGED_BY_API)
                 )
+            await host.settle(AGENTS)
         say("the servers run")
         try:
             yield servers

@@ -101,6 +101,18 @@ async def test_an_agent_that_is_ready_is_no_news_for_its_holder(world: World) ->
     assert await world.told() == []
 
 
+async def test_what_a_holder_says_is_no_news_for_it(world: World) -> None:
+    """It reports trouble at each try: a frame back each time would cost it and the leader for nothing."""
+    (uid,) = world.create("a", at="i0")
+    await world.told()
+    for attempt in range(3):
+        trouble = commands.TroubleReport(phase="Backoff", reason="WorkerCrashed", message="It died.", attempt=attempt)
+        report = commands.AgentReport(uid=uid, epoch=1, trouble=trouble)
+        world.place(commands.AgentReports(incarnation="i0", reports=(report,)))
+    world.hosts.role_changed(world.consensus.role())
+    assert await world.told() == []
+
+
 async def test_a_server_that_does_not_lead_says_nothing(world: World) -> None:
     """The leader does: hosts have a link to every server."""
     world.consensus.leads = False

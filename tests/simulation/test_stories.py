@@ -54,6 +54,25 @@ def test_the_hook_of_an_activation_runs_and_what_it_does_is_kept() -> None:
     simulate(_mounts, seeds=range(5))
 
 
+async def _drains(cluster: Simulation) -> None:
+    counter = await cluster.create(agents.Counter, "counter-1")
+    await cluster.settled()
+    for server in cluster.servers:
+        cluster.faults.slow_disk(server, sync=0.2)
+    cluster.faults.drain(cluster.holder(counter))
+    assert await counter.increment() == 1
+    await cluster.advance(3.0)
+
+
+def test_a_host_that_drains_ends_as_drained() -> None:
+    """Not as one that was declared dead (status 69, "starting anew"), also when a heartbeat is acknowledged before its
+    goodbye is answered: that the incarnation is gone is what it asked for.
+    """
+    runs = simulate(_drains, seeds=range(10))
+    ends = [line.partition("ends: ")[2] for run in runs for line in run.transcript if "ends: " in line]
+    assert ends == ["drained"] * 10
+
+
 # --- agents that are wrong --------------------------------------------------------------------------------------------
 
 _SEEN: dict[str, int] = {}

@@ -88,6 +88,7 @@ class LocalServers:
     cluster: str = "demo.shop"
     profile: str = "Fast"
     program: tuple[str, ...] = ("-m", "tenured")
+    extra: tuple[str, ...] = ()
     servers: dict[str, ServerProcess] = field(default_factory=dict[str, ServerProcess])
     channels: list[aio.Channel] = field(default_factory=list[aio.Channel])
 
@@ -148,7 +149,7 @@ class LocalServers:
         for other in self.servers.values():
             flags += ["--raft-peer", f"{other.name}=127.0.0.1:{other.raft_port}"]
         flags += ["--raft-port", str(server.raft_port)]
-        return [*flags, "--enrol-port", str(server.enrol_port), "--http-port", str(server.http_port)]
+        return [*flags, "--enrol-port", str(server.enrol_port), "--http-port", str(server.http_port), *self.extra]
 
     def environment(self, name: str) -> dict[str, str]:
         """Variables of one server's process, beside those of this one."""

@@ -22,10 +22,8 @@ from tenure_proto.v1.hostlink_pb2 import (
     Assigned,
     Heartbeat,
     HeartbeatAck,
-    HostFrame,
     Load,
     RegisterHost,
-    ReleaseHost,
     ServerHello,
 )
 from tenure_proto.v1.registry_pb2 import WatchBatch
@@ -45,7 +43,7 @@ from tenured.host.metrics import Metrics
 from tenured.host.mirror import Mirror
 from tenured.host.options import Options
 from tenured.host.pool import WorkerPool
-from tenured.host.reports import Reporter, ask_leader
+from tenured.host.reports import Reporter
 from tenured.host.site import Site
 from tenured.host.status import HostStatus
 from tenured.host.store import Store
@@ -82,6 +80,8 @@ class Host:
         self._incarnation = incarnation or new_incarnation()
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[bool]
+        self._leaving = False
+        """It has asked to be taken for gone: to hear that it is, is the answer."""
         self._site: Site
         self._links: ServerLinks
         self._first_beats: leasing.FirstBeats
@@ -294,10 +294,12 @@ class Host:
         self._activations.rows_changed(self._site.mirror.ahead(assigned.agents))
 
     def _gone(self) -> None:
-        if not self._end.done():
+        if self._end.done():
+            return
+        if not self._leaving:
             log.warning("incarnation %s was declared dead: starting anew", self._incarnation)
             self._activations.abort()
-            self._end.set_result(True)
+        self._end.set_result(not self._leaving)
 
     # --- what happens: workers (pool.PoolEvents) ---------------------------------------------------------------------
 
@@ -338,13 +340,15 @@ class Host:
 
     async def _drain(self) -> None:
         """Ends running turns, gives every agent up, says goodbye; leaves before the grace period ends, done or not."""
+        options = self._options
         with contextlib.suppress(TimeoutError, TransportError):
-            async with asyncio.timeout(self._options.exit_deadline_s):
+            async with asyncio.timeout(options.exit_deadline_s):
                 self._activations.release_all(True)
                 await self._activations.empty()
                 if self._links.connected:
                     await self._site.reports.settled()
-                    await ask_leader(self._links, HostFrame(release_host=ReleaseHost(incarnation=self._incarnation)))
+                    self._leaving = True
+                    await leasing.release(self._links, self._incarnation, options.profile.expiry_ns / NS)
         if not self._end.done():
             self._end.set_result(False)
 

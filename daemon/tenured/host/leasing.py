@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
-from tenure_proto.v1.hostlink_pb2 import HeartbeatAck, HostFrame, RegisterHost
+from tenure_proto.v1.hostlink_pb2 import HeartbeatAck, HostFrame, RegisterHost, ReleaseHost
 from tenured.clocks import boot_ns
 from tenured.core.clustertime import ClusterClock
 from tenured.core.lease import Ack, HostLease
@@ -105,6 +106,22 @@ async def register(links: ServerLinks, request: RegisterHost, locks: DeadLocks, 
         pause = min(pause * 2, LONGEST_PAUSE_S)
     log.info("registered incarnation %s%s", request.incarnation, f"; proven dead: {', '.join(named)}" if named else "")
     locks.forget(named)
+
+
+async def release(links: ServerLinks, incarnation: str, lease_s: float) -> None:
+    """Ends this incarnation by its own word (rule R, a), so that nobody waits for its lease to end. Asked again while
+    servers are there and cannot decide, for as long as that lease would last.
+
+    Raises TimeoutError then.
+    """
+    pause = FIRST_PAUSE_S
+    async with asyncio.timeout(lease_s):
+        while links.connected:
+            with contextlib.suppress(TransportError):
+                if await ask_leader(links, HostFrame(release_host=ReleaseHost(incarnation=incarnation))):
+                    return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
 
 
 async def bury_late(links: ServerLinks, request: RegisterHost, locks: DeadLocks, beat: Callable[[], None]) -> None:

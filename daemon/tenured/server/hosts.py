@@ -104,13 +104,14 @@ class Hosts:
 
     def _tell_holders(self, delta: Delta) -> None:
         """The leader applies an entry first, and every host has a link to it: so it says what that host is to begin,
-        not the watch, which may be of a server that hears of the commit later.
+        not the watch, which may be of a server that hears of the commit later. Of what runs there, or is in trouble
+        there by the host's own word, it hears by the watch.
         """
         registry = self._replica.registry
         assigned: dict[str, list[model.Agent]] = {}
         for key in delta.changed:
             row = registry.agents.get(key.name) if key.kind == "agent" else None
-            if row is not None and row.held and not row.ready and row.incarnation in self._by_incarnation:
+            if row is not None and _to_begin(row) and row.incarnation in self._by_incarnation:
                 assigned.setdefault(row.incarnation, []).append(row)
         if not assigned or not self._proposer.role().is_leader:
             return
@@ -285,6 +286,11 @@ class _Watched:
         """Send one batch."""
         await self._session.room()
         self._session.send(hostlink_pb2.ServerFrame(id=self._frame_id, watched=encoded))
+
+
+def _to_begin(row: model.Agent) -> bool:
+    """Its holder has said nothing of it yet."""
+    return row.held and not row.ready and row.trouble is None
 
 
 def _send_written(session: HostSession, frame_id: int, written: hostlink_pb2.WrittenMany) -> None:
