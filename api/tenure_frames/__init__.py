@@ -95,6 +95,11 @@ class FrameStream(asyncio.Protocol):
         names = cast("tuple[tuple[str, str], ...]", (certificate or {}).get("subjectAltName", ()))
         return [value for kind, value in names if kind == "URI" and value.startswith("spiffe://")]
 
+    def peer_host(self) -> str:
+        """The address of the peer's side of the connection, without its port; empty once the connection is over."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if name else ""
+
     # --- what the loop calls ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

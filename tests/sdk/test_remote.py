@@ -219,6 +219,16 @@ async def test_the_deadline_says_what_is_known(
     assert caught.value.outcome == outcome
 
 
+async def test_the_deadline_says_that_the_host_is_silent(cluster: FakeCluster) -> None:
+    """A refused connection tells nobody what is being done about it; the servers know."""
+    route = common_pb2.Route(agent=AGENT, uid="7", host="host-0", address="127.0.0.1:1", epoch=1)
+    route.standing, route.summary = "NodeUnavailable", "Starting on node-0"
+    await cluster.registry.move(route)
+    async with client(cluster) as remote:
+        with pytest.raises(errors.Unavailable, match="its host host-0 is silent, and another takes the agent over"):
+            await call(remote, timeout_s=1.0)
+
+
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [("DeadlineExceeded", "unknown"), ("PermissionDenied", "unknown"), ("ActionFailed", "not_applied")],

@@ -20,13 +20,16 @@ async def test_a_peer_that_starts_later_is_no_warning_and_one_that_stays_away_is
     monkeypatch.setattr(backoff, "asyncio", SimpleNamespace(sleep=at_once))
     caplog.set_level(logging.INFO)
     link, log = Reconnect(), logging.getLogger("test")
-    for _ in range(2 * backoff.LASTING):
-        link.failed(log, "link to b", "refused")
+    for attempt in range(2 * backoff.LASTING):
+        link.failed(log, "link to b", ("refused", "no route")[attempt % 2])
         await link.pause()
     assert [(one.levelname, one.getMessage()) for one in caplog.records] == [
         ("INFO", "link to b: refused"),
+        ("INFO", "link to b: no route"),
+        ("WARNING", "link to b: no route"),
         ("WARNING", "link to b: refused"),
     ]
+    caplog.clear()
     link.succeeded()
     link.failed(log, "link to b", "refused")
-    assert [one.levelname for one in caplog.records] == ["INFO", "WARNING", "INFO"]
+    assert [one.levelname for one in caplog.records] == ["INFO"]

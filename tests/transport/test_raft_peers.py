@@ -132,6 +132,23 @@ async def test_a_lost_peer_is_reported_and_frames_for_it_are_refused(
     await again.peers.stop()
 
 
+async def test_a_peer_that_began_anew_elsewhere_is_reached_where_it_called_from(certificates: Certificates) -> None:
+    """Its name still leads to where it was: a cluster's DNS that heard nothing of a new pod for a minute."""
+    ports = free_ports(2)
+    stale = {"s0": f"127.0.0.1:{ports[0]}", "s1": f"127.0.0.9:{ports[1]}"}
+    left, right = Node("s0", certificates("server", "s0"), stale), Node("s1", certificates("server", "s1"), stale)
+    await left.peers.listen("127.0.0.1", left.port)
+    await right.peers.listen("127.0.0.1", right.port)
+    await left.peers.start()
+    await right.peers.start()
+    async with asyncio.timeout(5):
+        assert await left.engine.up.get() == "s1"
+        assert left.peers.send("s1", b"x")
+        assert await right.engine.frames.get() == ("s0", b"x")
+    await left.peers.stop()
+    await right.peers.stop()
+
+
 async def test_a_server_that_is_no_member_is_refused(two: tuple[Node, Node], certificates: Certificates) -> None:
     stream = await dialled(two[0].addresses["s0"], certificates("server", "s9"))
     answer = await said(stream)

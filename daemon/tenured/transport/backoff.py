@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 
 from tenured.transport.tls import RECONNECT_MAX_S, RECONNECT_MIN_S
 
 LASTING = 25
 """Failed attempts, some 5 s of them, after which it is no longer a peer that is starting."""
+REASONS = 8
+"""Of failed attempts that a link has told last: they may take turns, as those of two addresses do."""
 
 
 class Reconnect:
@@ -17,22 +20,23 @@ class Reconnect:
     def __init__(self) -> None:
         self._next_s = RECONNECT_MIN_S
         self._failures = 0
-        self._said: tuple[str, bool] | None = None
+        self._said: deque[tuple[str, bool]] = deque(maxlen=REASONS)
 
     def succeeded(self) -> None:
         """Start over with the shortest pause."""
         self._next_s = RECONNECT_MIN_S
-        self._failures, self._said = 0, None
+        self._failures = 0
+        self._said.clear()
 
     def failed(self, logger: logging.Logger, link: str, error: str) -> None:
-        """Log why an attempt failed, once a reason: as information at first, since the peer may be starting as well,
-        and as a warning when it lasts.
+        """Log why an attempt failed, once for each reason: as information at first, since the peer may be starting as
+        well, and as a warning when it lasts.
         """
         self._failures += 1
         lasts = self._failures > LASTING
-        if self._said != (error, lasts):
+        if (error, lasts) not in self._said:
             logger.log(logging.WARNING if lasts else logging.INFO, "%s: %s", link, error)
-        self._said = (error, lasts)
+            self._said.append((error, lasts))
 
     async def pause(self) -> None:
         """Wait before the next attempt."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -114,17 +115,28 @@ class RaftPeers:
 
     async def _dial(self, peer: str) -> None:
         reconnect = Reconnect()
-        while True:
+        for attempt in itertools.count():
             try:
-                await self._session(peer, reconnect)
+                await self._session(peer, self._address(peer, attempt), reconnect)
             except TransportError as error:
                 reconnect.failed(_log, f"raft link to {peer}", str(error))
                 self.last_error[peer] = str(error)
             await reconnect.pause()
 
-    async def _session(self, peer: str, reconnect: Reconnect) -> None:
+    def _address(self, peer: str, attempt: int) -> str:
+        """Where to dial: where the peer is said to be, and in turns with that where it has called from. A pod that
+        begins anew has another address, which the cluster's DNS may learn a minute later when the API server was away.
+        Who answers must show that peer's certificate, wherever it is.
+        """
+        said, caller = self._peers[peer], self._inbound.get(peer)
+        if attempt % 2 == 0 or caller is None or caller.lost.done():
+            return said
+        host, port = caller.peer_host(), said.rpartition(":")[2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def _session(self, peer: str, address: str, reconnect: Reconnect) -> None:
         expected = Identity(self._cluster, Role.SERVER, peer).dns_name
-        stream, _ = await opened(self._peers[peer], expected, self._files)
+        stream, _ = await opened(address, expected, self._files)
         try:
             reconnect.succeeded()
             await self._keep(peer, stream)

@@ -233,16 +233,24 @@ class Attempt:
         """The deadline passed. Not applied only if every send was answered so."""
         outcome: errors.Outcome = "unknown" if self._unknown() else "not_applied"
         agent, method = self.call.agent, self.call.method
+        lost = self._lost_host()
         if self.error is None:
             return errors.DeadlineExceeded(
-                f"no answer from {agent} to {method} in time",
+                f"no answer from {agent} to {method} in time{lost}",
                 outcome=outcome,
                 agent=agent,
             )
         return errors.from_code(
             self.error.code,
-            f"{method} of {agent} did not succeed before its deadline: {self.error.message}",
+            f"{method} of {agent} did not succeed before its deadline: {self.error.message}{lost}",
             outcome=outcome,
             agent=agent,
             next_step=self.error.next_step,
         )
+
+    def _lost_host(self) -> str:
+        """What the servers said of the holder, if that is why nothing came: no address tells it."""
+        route = self.routes.known(self.call.agent)
+        if route is None or not route.host or route.standing != errors.NodeUnavailable.code:
+            return ""
+        return f"; its host {route.host} is silent, and another takes the agent over when that one's lease has ended"
