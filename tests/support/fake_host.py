@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Self
 
 from local_servers import LocalServers
@@ -24,7 +24,15 @@ TIMEOUT_S = 5.0
 class FakeHost:
     """Use as an async context manager; `servers` must be ready."""
 
-    def __init__(self, servers: LocalServers, name: str = "host-0", *, activates: bool = True) -> None:
+    def __init__(
+        self,
+        servers: LocalServers,
+        name: str = "host-0",
+        *,
+        activates: bool = True,
+        ways: Mapping[str, str] | None = None,
+    ) -> None:
+        """`ways`: server -> host:port where this host believes it to be."""
         self.servers = servers
         self.name = name
         self.activates = activates
@@ -42,7 +50,7 @@ class FakeHost:
         self._sealing: set[tuple[str, int]] = set()
         self.released = False
         """What is being activated then may be refused."""
-        addresses = {server.name: server.peer for server in servers.servers.values()}
+        addresses = {server.name: server.peer for server in servers.servers.values()} | dict(ways or {})
         events = LinkEvents(
             on_connected=self._note_link,
             on_disconnected=lambda _: None,

@@ -11,6 +11,7 @@ from importlib import metadata
 from tenure_api.identity import Identity, expires
 from tenure_api.identity import Role as CertificateRole
 from tenure_proto.v1 import registry_pb2
+from tenured.clocks import boot_ns
 from tenured.config import SecretFile, ServerConfig
 from tenured.core import commands
 from tenured.raft import MANIFEST, Consensus, RaftConfig, Role
@@ -25,6 +26,7 @@ from tenured.server.leading import Leader
 from tenured.server.lending import Lender
 from tenured.server.passing import Passing
 from tenured.server.placing import Placing
+from tenured.server.reached import Reached
 from tenured.server.replica import Replica
 from tenured.server.store import Store
 from tenured.server.sweeping import Sweeper
@@ -102,6 +104,7 @@ class Server:
         self._listeners: dict[str, Listener] = {}
         self._registering: asyncio.Task[None] | None = None
         self._expires_wall = 0.0
+        self._reached = Reached()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -192,7 +195,7 @@ class Server:
     # --- what others ask ----------------------------------------------------------------------------------------------
 
     def why_not_ready(self) -> str:
-        """Empty when this server is caught up and its store answers; else a sentence."""
+        """Empty when this server is caught up, its store answers, and hosts have found it; else a sentence."""
         role = self.consensus.role()
         if not role.ready:
             return "not caught up: " + ("no leader is known" if role.leader is None else f"{role.lag} entries behind")
@@ -200,7 +203,10 @@ class Server:
             progress = f": {self.joining.progress} records" if self.joining.progress else ""
             trouble = f" ({self.joining.trouble})" if self.joining.trouble else ""
             return f"the state store's disk is new and not admitted yet{progress}{trouble}"
-        return self.register.failure
+        if self.register.failure:
+            return self.register.failure
+        missing = self._reached.missing(boot_ns(), self.replica.registry.hosts.values(), set(self.hosts.linked))
+        return f"not reached yet by {', '.join(missing)}" if missing else ""
 
     def status(self) -> registry_pb2.StatusResponse:
         """The cluster as this server sees it."""
