@@ -130,6 +130,7 @@ async def test_a_second_lost_disk_waits_until_the_first_has_joined(five: LocalSe
         spoil(five, damaged, 1)
         await five.start(damaged)
         await five.ready(damaged, within_s=WAIT_S)
+        await five.kill(other)  # a majority of those that the first reads from has to include the damaged one
         await wipe(five, first)
         await five.start(first)
 
@@ -149,6 +150,8 @@ async def test_a_second_lost_disk_waits_until_the_first_has_joined(five: LocalSe
         sentence = f"{second} came back with another disk while {first} still reads"
         await until(lambda: waits(second, sentence), WAIT_S, lambda: five.servers[second].log)
         assert five.servers[second].log.count(sentence) == 1, "said once, not at every attempt"
+        await five.start(other)
+        await five.ready(other, within_s=WAIT_S)
         await five.terminate(damaged)
         spoil(five, damaged, -1)
         await five.start(damaged)
