@@ -93,7 +93,9 @@ import os, signal, socket, ssl, sys, time
 with open({log!r}, "a") as log:
     log.write(str(os.getpid()) + " " + " ".join(sys.argv[1:]) + "\\n")
 pod = next(word for word in sys.argv if word.startswith("pod/"))
-if pod == "pod/closed":
+with open({log!r}) as log:
+    again = log.read().count("pod/leaving") > 1
+if pod == "pod/closed" or pod == "pod/leaving" and again:
     sys.exit("error: unable to forward port because pod is not running. Current status=Pending")
 if pod == "pod/hung":  # its node is dead, and the API server does not know yet
     time.sleep(600)
@@ -138,7 +140,10 @@ async def test_a_lost_forward_is_opened_again_on_the_same_ports(kubectl_log: Pat
         assert forward.pod == "staying"
         ports = f"{forward.ports[0]}:7443 {forward.ports[1]}:7446"
     calls = await asyncio.to_thread(lambda: kubectl_log.read_text().splitlines())
-    assert [call.split("127.0.0.1 ")[1] for call in calls] == [f"pod/leaving {ports}", f"pod/staying {ports}"]
+    asked = [
+        call.split("127.0.0.1 ")[1] for call in calls
+    ]  # on a slow machine the one that left is asked as well, last
+    assert asked[:2] == [f"pod/leaving {ports}", f"pod/staying {ports}"]
     assert calls[0].partition(" ")[2].startswith("--context prod port-forward -n shop --address 127.0.0.1")
 
 

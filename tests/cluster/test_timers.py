@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -41,12 +42,13 @@ async def test_delays_fire_once_while_their_hosts_are_killed(whole: Local) -> No
 async def test_plans_are_listed_replaced_and_cancelled(local: Local) -> None:
     """`tenure timers`: the earliest first, with what is run and how often."""
     clock = await local.running_agent(class_="Clock")
-    await local.call(clock, "daily", times="0 9 * * MON", missed="once")
+    far = (datetime.now(UTC) + timedelta(hours=12)).hour  # the plans below come first, whatever the time of day
+    await local.call(clock, "daily", times=f"0 {far} * * *", missed="once")
     await local.call(clock, "plan", seconds=[3600, 7200])
     await local.call(clock, "forget", plan="ring-1")
     items = json.loads(await good(local, "timers", clock, "-o", "json"))["items"]
     assert {(one["name"], one["clock"], one["every"], one["what"]) for one in items} == {
-        ("daily", "wall", "0 9 * * MON UTC", "ring"),
+        ("daily", "wall", f"0 {far} * * * UTC", "ring"),
         ("ring-0", "cluster", None, "ring"),
     }
     shown = (await good(local, "timers", clock)).splitlines()
