@@ -10,18 +10,24 @@ from typing import Any, TypeVar
 
 from tools.k8s.backend import Backend
 from tools.k8s.project import ROOT
+from tools.k8s.standstill import Standstills
 
 T = TypeVar("T")
 OPERATOR_NAMESPACE = "tenure-system"
 LOGS = ROOT / "build" / "e2e"
+OURS = "app.kubernetes.io/name=tenure"
 POLL_S = 0.25
+
+
+class NotSeen(AssertionError):
+    """What a test waited for did not come. The message has the state of the cluster."""
 
 
 class Kube:
     """kubectl, helm and the project's CLI against one cluster, and waits that explain themselves."""
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, backend: Backend, standstills: Standstills) -> None:
+        self.backend, self.standstills = backend, standstills
         self.environment = {
             **os.environ,
             "KUBECONFIG": str(backend.kubeconfig),
@@ -68,7 +74,7 @@ class Kube:
         return json.loads(out)["items"] if not status else []
 
     def wait(self, what: str, seconds: float, look: Callable[[], T], until: Callable[[T], bool]) -> T:
-        """Look until `until` holds. After `seconds`, an AssertionError with what was seen last and the state."""
+        """Look until `until` holds. After `seconds`, a NotSeen with what was seen last and the state."""
         deadline = time.monotonic() + seconds
         while True:
             seen = look()
@@ -76,9 +82,7 @@ class Kube:
                 return seen
             if time.monotonic() > deadline:
                 text = seen if isinstance(seen, str) else json.dumps(seen, indent=1, default=str)
-                raise AssertionError(
-                    f"{seconds:.0f} s passed without: {what}. Seen last:\n{text[:6000]}\n{self.state()}"
-                )
+                raise NotSeen(f"{seconds:.0f} s passed without: {what}. Seen last:\n{text[:6000]}\n{self.state()}")
             time.sleep(POLL_S)
 
     def status(self, name: str, kind: str = "agents.tenure.dev", namespace: str = "shop") -> dict[str, Any]:
@@ -110,13 +114,32 @@ class Kube:
 
         return self.wait("the AgentCluster is Ready and whole", seconds, look, lambda seen: ready(seen) and whole(seen))
 
+    def wait_steady(self, seconds: float) -> None:
+        """Wait until the AgentCluster is Ready and whole, and Kubernetes says the same of every node and pod.
+
+        The two differ for a while: a kubelet looks every second, and Kubernetes calls every pod of a node not Ready
+        whose kubelet was silent for some seconds, as after a standstill of the machine.
+        """
+        self.wait("everything is Ready", seconds, self.not_ready, lambda missing: not missing)
+
+    def not_ready(self) -> list[str]:
+        """What is not Ready: AgentClusters of `shop`, nodes, pods of ours, an operator."""
+        clusters = self.items("agentclusters.tenure.dev")
+        pods = [pod for where in (OPERATOR_NAMESPACE, "shop") for pod in self.items("pods", where, OURS)]
+        found = [
+            *(
+                (f"AgentCluster {name_of(item)}", whole(status_of(item)) and ready(status_of(item)))
+                for item in clusters
+            ),
+            *((f"node {name_of(item)}", ready(status_of(item))) for item in self.items("nodes")),
+            *((f"pod {name_of(item)}", serving(item)) for item in pods),
+            ("any AgentCluster", bool(clusters)),
+            ("any operator", any(pod["metadata"]["namespace"] == OPERATOR_NAMESPACE for pod in pods)),
+        ]
+        return [what for what, fine in found if not fine]
+
     def ready_pods(self, selector: str, namespace: str = "shop") -> list[str]:
-        pods = self.items("pods", namespace, selector)
-        return sorted(
-            pod["metadata"]["name"]
-            for pod in pods
-            if ready(pod.get("status", {})) and "deletionTimestamp" not in pod["metadata"]
-        )
+        return sorted(name_of(pod) for pod in self.items("pods", namespace, selector) if serving(pod))
 
     def state(self) -> str:
         """What a person would look at first; every pod's log goes to files beside it."""
@@ -131,7 +154,7 @@ class Kube:
             _, out, err = self.run("kubectl", "--request-timeout=10s", *words, check=False)
             texts.append(f"--- {title}\n" + "\n".join((out + err).splitlines()[-40:]))
         self.save_logs()
-        return "\n".join([*texts, f"--- every pod's log: {LOGS}"])
+        return "\n".join([*texts, f"--- {self.standstills}", f"--- every pod's log: {LOGS}"])
 
     def save_logs(self) -> None:
         LOGS.mkdir(parents=True, exist_ok=True)
@@ -153,6 +176,19 @@ def condition(status: dict[str, Any], kind: str) -> dict[str, Any]:
 
 def ready(status: dict[str, Any]) -> bool:
     return condition(status, "Ready").get("status") == "True"
+
+
+def name_of(item: dict[str, Any]) -> str:
+    return item["metadata"]["name"]
+
+
+def status_of(item: dict[str, Any]) -> dict[str, Any]:
+    return item.get("status", {})
+
+
+def serving(pod: dict[str, Any]) -> bool:
+    """Ready, and not on its way out."""
+    return ready(status_of(pod)) and "deletionTimestamp" not in pod["metadata"]
 
 
 def whole(status: dict[str, Any]) -> bool:

@@ -110,7 +110,7 @@ def test_an_edit_of_a_pool_reaches_its_workers(steady: Kube) -> None:
         return {"named": named, "status": status, "done": named and new}
 
     steady.wait("every worker has the new environment", 240, rolled, lambda seen: seen["done"])
-    steady.wait_cluster(60)
+    steady.wait_steady(60)
     for item in steady.items(AGENTS):
         steady.wait_running(item["metadata"]["name"])
 

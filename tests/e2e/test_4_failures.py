@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from e2e_kube import OPERATOR_NAMESPACE, Kube, ready
+from e2e_kube import OPERATOR_NAMESPACE, OURS, Kube, serving
 from e2e_load import Load, now
 
 from tools.k8s.backend import Backend
@@ -15,12 +15,10 @@ AGENTS = "agents.tenure.dev"
 
 
 def operator_pod(kube: Kube) -> dict[str, Any]:
-    pods = [
-        pod
-        for pod in kube.items("pods", OPERATOR_NAMESPACE)
-        if ready(pod["status"]) and "deletionTimestamp" not in pod["metadata"]
-    ]
-    return pods[0]
+    def look() -> list[dict[str, Any]]:
+        return [pod for pod in kube.items("pods", OPERATOR_NAMESPACE, OURS) if serving(pod)]
+
+    return kube.wait("the operator is Ready", 60, look, bool)[0]
 
 
 def safe_node(kube: Kube) -> str:
@@ -63,14 +61,15 @@ def test_a_node_is_killed_and_its_agents_answer_elsewhere(machine: Backend, stea
         began = now()
         machine.kill_node(dying)
         dead = now()
-        recoveries.append(load.first_reply_after(dead, victim).ended - began)
+        answered = load.first_reply_after(dead, victim).ended
+        recoveries.append(answered - began - steady.standstills.during(began, answered))
         status = steady.wait_status(
             victim, 30, lambda seen, e=epoch: seen.get("phase") == "Running" and seen["epoch"] > e, "is shown elsewhere"
         )
         assert status["nodeName"] != dying
         assert status["lastFailover"]["reason"] in ("HostLost", "LeaseExpired")
         machine.start_node(dying)
-        steady.wait_cluster(120)
+        steady.wait_steady(120)
     load.finish()
     results = {name: load.check(name, before[name]) for name in names}
     lost = sum(result["lost"] for result in results.values())
@@ -124,7 +123,7 @@ def test_the_leader_of_the_servers_is_killed(steady: Kube, load: Load) -> None:
     steady.wait(
         "another leader is shown", 60, another, lambda seen: bool(seen.get("leader")) and seen["leader"] != leader
     )
-    steady.wait_cluster(120)
+    steady.wait_steady(120)
     load.finish()
     results = [load.check(name, before[name]) for name in names]
     report(
@@ -144,8 +143,7 @@ def test_the_operator_is_killed_and_nobody_notices(steady: Kube, load: Load) -> 
     steady.kubectl("delete", "pod", old, "-n", OPERATOR_NAMESPACE, "--force", "--grace-period=0")
 
     def successor() -> list[str]:
-        pods = steady.items("pods", OPERATOR_NAMESPACE)
-        return [pod["metadata"]["name"] for pod in pods if ready(pod["status"]) and pod["metadata"]["name"] != old]
+        return [name for name in steady.ready_pods(OURS, OPERATOR_NAMESPACE) if name != old]
 
     steady.wait("another operator is Ready", 90, successor, bool)
     probe = json.dumps(
@@ -186,13 +184,11 @@ def test_the_api_server_is_down_for_a_minute_and_a_node_dies_meanwhile(
         machine.start_api_server()
     machine.start_node(dying)
     steady.wait("the load's log can be read again", 60, load.calls, bool)
-    recovery = load.first_reply_after(dead, victim).ended - dead
+    answered = load.first_reply_after(dead, victim).ended
+    recovery = answered - dead - steady.standstills.during(dead, answered)
     during = [call for call in load.calls() if down < call.ended < up and call.count is not None]
     assert {call.agent for call in during} == set(names), "an agent did not answer without API server"
-    steady.wait_cluster(180)
-    # Kubernetes calls every pod not Ready for some seconds, because the kubelets were silent, too.
-    servers = "app.kubernetes.io/component=server"
-    steady.wait("the servers' pods are Ready", 90, lambda: steady.ready_pods(servers), lambda pods: len(pods) == 3)
+    steady.wait_steady(180)
     status = steady.wait_running(victim)
     load.finish()
     results = [load.check(name, before[name]) for name in names]

@@ -4,6 +4,7 @@ from e2e_kube import OPERATOR_NAMESPACE, Kube
 
 
 def test_uninstall_leaves_pods_and_volumes_and_the_namespace_can_end(shop: Kube) -> None:
+    shop.wait_steady(120)
     servers = shop.ready_pods("app.kubernetes.io/component=server")
     claims = [claim["metadata"]["name"] for claim in shop.items("persistentvolumeclaims")]
     assert len(servers) == len(claims) == 3
