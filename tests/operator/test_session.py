@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator
 
 from tenure_operator.registry.session import Session
 from tenure_operator.registry.values import (
+    AgentRow,
+    AgentSpec,
     Batch,
     ClusterState,
     NodeRow,
+    Outcome,
     RegistryError,
     RegistryRefused,
 )
@@ -107,3 +110,38 @@ async def test_a_refused_word_about_nodes_holds_up_none_after_it() -> None:
     first, second = (await servers.said_so_often(2))[:2]
     assert first[1] != second[1], "it is decided, so the next is a new command"
     task.cancel()
+
+
+class Knowing(Failing):
+    """Servers that have the row of agent `old`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.applied: list[str] = []
+        self.heard = asyncio.Event()
+
+    async def watch(self, revision: int) -> AsyncIterator[Batch]:
+        yield Batch(synced=True, agents=(AgentRow(uid="1", spec=agent("shop/old")),))
+        await asyncio.Event().wait()
+
+    async def apply_agents(self, specs: list[AgentSpec], command: str) -> list[Outcome]:
+        self.applied += [spec.id for spec in specs]
+        self.heard.set()
+        return [Outcome(id=spec.id, outcome="created") for spec in specs]
+
+
+async def test_what_was_wished_before_the_servers_told_what_they_have_is_not_written_again() -> None:
+    """A new operator reads agents before the servers have answered it: that must not write every row once more."""
+    servers = Knowing()
+    session = Session(lambda: servers, lambda _: None)  # type: ignore[arg-type, return-value]
+    for name in ("shop/old", "shop/new"):
+        session.apply(agent(name))
+    task = asyncio.create_task(session.run())
+    async with asyncio.timeout(10):
+        await servers.heard.wait()
+    assert servers.applied == ["shop/new"]
+    task.cancel()
+
+
+def agent(name: str) -> AgentSpec:
+    return AgentSpec(id=name, class_name="Counter", pool="default", object_uid=f"object of {name}", generation=1)

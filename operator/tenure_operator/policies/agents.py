@@ -112,7 +112,7 @@ def decide(view: AgentView, now: datetime) -> AgentDecision:
         return AgentDecision(finalizer=row is not None or view.finalized, status=_status(view, rejected, now))
     cluster = _chosen(view)
     row, wanted = cluster.row, view.wanted
-    stale = row is None or wanted is None or not _is_of(row, wanted)
+    stale = row is None or wanted is None or not row.is_of(wanted)
     refused = cluster.refusal is not None and cluster.refusal[0] == wanted
     apply_to = cluster.name if stale and not refused and not view.paused else ""
     said = _say(view, cluster)
@@ -121,13 +121,6 @@ def decide(view: AgentView, now: datetime) -> AgentDecision:
         apply_to=apply_to,
         status=_status(view, said, now) if said is not None else None,
     )
-
-
-def _is_of(row: AgentRow, wanted: RowSpec) -> bool:
-    """The row is of this version of this object."""
-    spec = row.spec
-    # Labels do not count in the generation.
-    return (spec.object_uid, spec.generation, spec.labels) == (wanted.object_uid, wanted.generation, wanted.labels)
 
 
 def _own_row(view: AgentView) -> AgentRow | None:
@@ -208,7 +201,7 @@ def _acceptance(view: AgentView, cluster: ClusterView, row: AgentRow) -> Finding
     if refusal is not None and refusal[0] == view.wanted:
         outcome = refusal[1]
         return Finding("Accepted", "False", outcome.code or Reason.SPEC_INVALID, outcome.message)
-    if view.wanted is not None and _is_of(row, view.wanted) and row.spec.state != view.wanted.state:
+    if view.wanted is not None and row.is_of(view.wanted) and row.spec.state != view.wanted.state:
         message = f"An edit of spec.state changes nothing. {Reason.STATE_IGNORED.next_step}"
         return Finding("Accepted", "True", Reason.STATE_IGNORED, message)
     return ACCEPTED

@@ -1,7 +1,8 @@
 """A mirror of one cluster's registry, and the queue of what the operator wants there.
 
-Level-triggered: the mirror comes from the watch alone, and a wish stays until a server has answered it. Losing the
-servers empties neither: what is known stays known, `reachable` says that it may be old.
+Level-triggered: the mirror comes from the watch alone, and a wish stays until a server has answered it or the mirror
+shows that it is so (whoever wished did not know yet what the servers have). Losing the servers empties neither: what is
+known stays known, `reachable` says that it may be old.
 """
 
 from __future__ import annotations
@@ -232,6 +233,12 @@ class Session:
             self._sent_nodes, self._saying = nodes, None
 
     async def _send_applies(self, registry: Registry) -> None:
+        rows = self.mirror.agents
+        self._applies = {
+            agent_id: spec
+            for agent_id, spec in self._applies.items()
+            if (row := rows.get(agent_id)) is None or not row.is_of(spec)
+        }
         while self._applies:
             specs = list(self._applies.values())[: self._batch]
             try:

@@ -113,6 +113,12 @@ class AgentRow:
     dead_letters: int = 0
     last_failover: Failover | None = None
 
+    def is_of(self, wanted: AgentSpec) -> bool:
+        """The row is of this version of this object."""
+        spec = self.spec
+        same = spec.object_uid == wanted.object_uid and spec.generation == wanted.generation
+        return same and spec.labels == wanted.labels  # which do not count in the generation
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRow:
