@@ -143,6 +143,23 @@ def test_values_that_make_no_sense_are_refused(installed: Any, value: str, sente
     assert sentence in result.stderr
 
 
+def test_the_operator_leaves_a_lost_node_after_ten_seconds_whatever_is_added(installed: Any) -> None:
+    added = {"key": "dedicated", "operator": "Exists"}
+    rendered = installed.helm(
+        *("template", "tenure", "charts/tenure", "--show-only", "templates/deployment.yaml", "--kube-version=1.34"),
+        *("--set-json", f"operator.tolerations={json.dumps([added])}"),
+    ).stdout
+    (deployment,) = yaml.safe_load_all(rendered)
+    tolerations = deployment["spec"]["template"]["spec"]["tolerations"]
+    seconds = {entry["key"]: entry.get("tolerationSeconds") for entry in tolerations}
+    assert seconds == {
+        "node.kubernetes.io/not-ready": 10,
+        "node.kubernetes.io/unreachable": 10,
+        "dedicated": None,
+    }
+    assert len(tolerations) == len(seconds), "one of each"
+
+
 def test_the_notes_say_what_to_do_next(installed: Any) -> None:
     notes = installed.helm("get", "notes", "tenure", "-n", "tenure-system").stdout
     assert "kubectl apply -n shop -f examples/counter/cluster.yaml" in notes

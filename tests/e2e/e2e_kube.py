@@ -83,7 +83,7 @@ class Kube:
             if time.monotonic() > deadline:
                 text = seen if isinstance(seen, str) else json.dumps(seen, indent=1, default=str)
                 raise NotSeen(f"{seconds:.0f} s passed without: {what}. Seen last:\n{text[:6000]}\n{self.state()}")
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # kubectl runs on the processors that the cluster under test needs
 
     def status(self, name: str, kind: str = "agents.tenure.dev", namespace: str = "shop") -> dict[str, Any]:
         return self.get(kind, name, namespace).get("status", {})
@@ -101,19 +101,6 @@ class Kube:
             name, seconds, lambda seen: seen.get("phase") == "Running" and ready(seen), "is Running"
         )
 
-    def wait_cluster(self, seconds: float = 180, namespace: str = "shop", name: str = "") -> dict[str, Any]:
-        """Wait until the AgentCluster is Ready, with all servers and hosts."""
-
-        def look() -> dict[str, Any]:
-            found = [
-                item
-                for item in self.items("agentclusters.tenure.dev", namespace)
-                if name in ("", item["metadata"]["name"])
-            ]
-            return found[0].get("status", {}) if found else {}
-
-        return self.wait("the AgentCluster is Ready and whole", seconds, look, lambda seen: ready(seen) and whole(seen))
-
     def wait_steady(self, seconds: float) -> None:
         """Wait until the AgentCluster is Ready and whole, and Kubernetes says the same of every node and pod.
 
@@ -123,20 +110,18 @@ class Kube:
         self.wait("everything is Ready", seconds, self.not_ready, lambda missing: not missing)
 
     def not_ready(self) -> list[str]:
-        """What is not Ready: AgentClusters of `shop`, nodes, pods of ours, an operator."""
-        clusters = self.items("agentclusters.tenure.dev")
-        pods = [pod for where in (OPERATOR_NAMESPACE, "shop") for pod in self.items("pods", where, OURS)]
-        found = [
-            *(
-                (f"AgentCluster {name_of(item)}", whole(status_of(item)) and ready(status_of(item)))
-                for item in clusters
-            ),
-            *((f"node {name_of(item)}", ready(status_of(item))) for item in self.items("nodes")),
-            *((f"pod {name_of(item)}", serving(item)) for item in pods),
-            ("any AgentCluster", bool(clusters)),
-            ("any operator", any(pod["metadata"]["namespace"] == OPERATOR_NAMESPACE for pod in pods)),
-        ]
-        return [what for what, fine in found if not fine]
+        """What is not Ready, or not there: of an outage of the API server everything is told to be absent."""
+        found = {
+            "AgentCluster": self.items("agentclusters.tenure.dev"),
+            "node": self.items("nodes"),
+            "operator": self.items("pods", OPERATOR_NAMESPACE, OURS),
+            "server": self.items("pods", selector="app.kubernetes.io/component=server"),
+            "host": self.items("pods", selector="app.kubernetes.io/component=host"),
+        }
+        absent = [f"any {kind}" for kind, items in found.items() if not items]
+        unready = [f"{kind} {name_of(item)}" for kind, items in found.items() for item in items if not serving(item)]
+        parted = [f"all of {name_of(item)}" for item in found["AgentCluster"] if not whole(item.get("status", {}))]
+        return absent + unready + parted
 
     def ready_pods(self, selector: str, namespace: str = "shop") -> list[str]:
         return sorted(name_of(pod) for pod in self.items("pods", namespace, selector) if serving(pod))
@@ -182,13 +167,9 @@ def name_of(item: dict[str, Any]) -> str:
     return item["metadata"]["name"]
 
 
-def status_of(item: dict[str, Any]) -> dict[str, Any]:
-    return item.get("status", {})
-
-
-def serving(pod: dict[str, Any]) -> bool:
+def serving(item: dict[str, Any]) -> bool:
     """Ready, and not on its way out."""
-    return ready(status_of(pod)) and "deletionTimestamp" not in pod["metadata"]
+    return ready(item.get("status", {})) and "deletionTimestamp" not in item["metadata"]
 
 
 def whole(status: dict[str, Any]) -> bool:

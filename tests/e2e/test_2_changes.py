@@ -61,7 +61,7 @@ def test_a_pool_shrinks_and_grows_and_its_agents_stay(steady: Kube) -> None:
         lambda: steady.ready_pods("app.kubernetes.io/component=host"),
         lambda pods: len(pods) == 2,
     )
-    steady.wait_cluster(60)
+    steady.wait_steady(60)
     for name, count in counts.items():
         # Two pods may be ready before the two that stay are, and a host serves before the kubelet calls its pod ready.
         steady.wait(
@@ -96,6 +96,10 @@ def test_an_edit_of_an_agent_takes_effect(shop: Kube, spare: Apply) -> None:
 
 
 def test_an_edit_of_a_pool_reaches_its_workers(steady: Kube) -> None:
+    counts = {
+        name: steady.call(f"shop/{name}", "value")
+        for name in (item["metadata"]["name"] for item in steady.items(AGENTS))
+    }
     patch_pool(steady, env=[{"name": "SHOP_GREETING", "value": "hello"}])
     daemonset = f"{cluster_name(steady)}-host-{steady.items(CLUSTERS)[0]['spec']['pools'][0]['name']}"
 
@@ -111,8 +115,12 @@ def test_an_edit_of_a_pool_reaches_its_workers(steady: Kube) -> None:
 
     steady.wait("every worker has the new environment", 240, rolled, lambda seen: seen["done"])
     steady.wait_steady(60)
-    for item in steady.items(AGENTS):
-        steady.wait_running(item["metadata"]["name"])
+    for pod in steady.ready_pods("app.kubernetes.io/component=host"):
+        look = "import os; print(os.environ['SHOP_GREETING'])"
+        assert steady.kubectl("exec", "-n", "shop", pod, "--", "python", "-c", look).strip() == "hello"
+    for name, count in counts.items():
+        steady.wait_running(name)
+        assert steady.call(f"shop/{name}", "value") == count
 
 
 def closed_nodes(cluster: Kube) -> set[str]:

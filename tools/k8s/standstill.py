@@ -1,4 +1,4 @@
-"""How long the machine stood still: a virtual machine may stop with all that runs on it, and nobody recovers then."""
+"""When the machine stood still: a virtual machine may stop with all that runs on it, and a failed test must know."""
 
 import threading
 import time
@@ -10,22 +10,18 @@ LEAST_S = 0.5
 
 
 class Standstills:
-    """Pauses of at least `LEAST_S` in which this process did not run, as (begin, end) in wall time, seconds."""
+    """Pauses of at least `LEAST_S` in which this process did not run. `clock`: seconds, never set back."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._last = clock, clock()
-        self.seen: list[tuple[float, float]] = []
+        self._seen: list[str] = []
 
     def sample(self) -> None:
         """To be called every `SAMPLE_S`."""
         now = self._clock()
         if now - self._last >= LEAST_S:
-            self.seen.append((self._last, now))
+            self._seen.append(f"{now - self._last:.1f} s until {time.strftime('%H:%M:%S')}")
         self._last = now
-
-    def during(self, began: float, ended: float) -> float:
-        """Seconds of [began, ended] in which the machine stood still."""
-        return sum(max(0.0, min(ended, end) - max(began, begin)) for begin, end in self.seen)
 
     def watch(self) -> Callable[[], None]:
         """Sample in a thread; call what is returned to end it."""
@@ -45,8 +41,6 @@ class Standstills:
         return end
 
     def __str__(self) -> str:
-        if not self.seen:
+        if not self._seen:
             return "the machine never stood still"
-        return "the machine stood still: " + ", ".join(
-            f"{end - begin:.1f} s at {time.strftime('%H:%M:%S', time.localtime(begin))}" for begin, end in self.seen
-        )
+        return f"the machine stood still: {', '.join(self._seen)}"
