@@ -131,6 +131,12 @@ class Local:
             raise AssertionError(f"not within {DEADLINE_S:g} s: {query} of {name} is {what}; it is {found}") from None
         return found
 
+    def spared(self, before: int, after: int) -> bool:
+        """Whether no worker was ended for what a test does: the agent is in the same process, or in another one since
+        the machine stood still for longer than a lease, which ends every worker (protocol additions 4).
+        """
+        return before == after or any(f"worker {before} ended: lease lapsed" in line for _, line in self.log)
+
     async def host_of(self, name: str) -> str:
         """Who holds it now."""
         return (await self.until(name, lambda row: row.host, "held")).host
