@@ -234,6 +234,25 @@ async def test_drain(story: Story) -> None:
     assert (story.held_by != host.name, story.epoch) == (True, 2)
 
 
+async def test_drain_without_servers(story: Story) -> None:
+    """Nobody can keep what it writes, nor hear its goodbye: it ends soon after its lease, not with its pod's grace
+    period (55 s). The call whose turn was on its way is made again by its client, and counts once.
+    """
+    await begin(story)
+    host, servers = story.holder, story.servers
+    for name in servers.servers:
+        servers.freeze(name)
+    counting = asyncio.ensure_future(story.count(within_s=60))
+    await eventually(lambda: True)
+    os.kill(host.supervisor, signal.SIGTERM)
+    assert await asyncio.wait_for(host.process.wait(), LEASE_S) == 0
+    for name in servers.servers:
+        servers.thaw(name)
+    await story.host()
+    await counting
+    await story.count()
+
+
 async def test_a_call_that_ends_its_worker(story: Story) -> None:
     """Tried once more alone, then WorkerCrashed, not applied; the agent backs off and says why; others go on."""
     await begin(story)
