@@ -102,7 +102,7 @@ class Story:
 @pytest.fixture
 async def story(remote: Remote, servers: LocalServers, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """The story of this test; everything that it started ends with it."""
-    name = request.node.name.removeprefix("test_").replace("_", "-")[:40].rstrip("-")
+    name = request.node.name.removeprefix("test_").translate(str.maketrans("_[", "--", "]"))[:40].rstrip("-")
     told = Story(remote, servers, name)
     await servers.declare(name)
     yield told
@@ -110,10 +110,10 @@ async def story(remote: Remote, servers: LocalServers, request: pytest.FixtureRe
         await host.end()
 
 
-async def begin(story: Story, hosts: int = 1) -> None:
-    """The agent runs and has counted to two."""
+async def begin(story: Story, hosts: int = 1, *extra: str) -> None:
+    """The agent runs and has counted to two. `extra`: flags of the hosts."""
     for _ in range(hosts):
-        await story.host()
+        await story.host(*extra)
     await story.create()
     await story.count(within_s=30)
     await story.count()
@@ -234,23 +234,25 @@ async def test_drain(story: Story) -> None:
     assert (story.held_by != host.name, story.epoch) == (True, 2)
 
 
-async def test_drain_without_servers(story: Story) -> None:
-    """Nobody can keep what it writes, nor hear its goodbye: it ends soon after its lease, not with its pod's grace
-    period (55 s). The call whose turn was on its way is made again by its client, and counts once.
+@pytest.mark.parametrize("asked", ["idle", "asked"])
+async def test_drain_without_servers(story: Story, asked: str) -> None:
+    """Nobody can keep what it writes, nor hear what it says: it ends soon after its lease, not with its pod's grace
+    period. A call whose turn was on its way is made again by its client, and counts once.
     """
-    await begin(story)
+    await begin(story, 1, "--exit-deadline", "55")
     host, servers = story.holder, story.servers
     for name in servers.servers:
         servers.freeze(name)
-    counting = asyncio.ensure_future(story.count(within_s=60))
+    counting = asyncio.ensure_future(story.count(within_s=60)) if asked == "asked" else None
     await eventually(lambda: True)
     os.kill(host.supervisor, signal.SIGTERM)
     assert await asyncio.wait_for(host.process.wait(), LEASE_S) == 0
     for name in servers.servers:
         servers.thaw(name)
     await story.host()
-    await counting
-    await story.count()
+    if counting is not None:
+        await counting
+    await story.count(within_s=30)
 
 
 async def test_a_call_that_ends_its_worker(story: Story) -> None:

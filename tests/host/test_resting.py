@@ -6,11 +6,13 @@ import asyncio
 import gc
 import tracemalloc
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from played import SERVERS, pack
 from played_place import answered, asked, asleep, call, row, said
 from playing import Pool, delivered, sends
@@ -319,3 +321,45 @@ def test_who_is_at_rest_is_put_to_sleep_in_order() -> None:
         return slept
 
     assert asyncio.run(story()) == ["2", "1"]
+
+
+class CountingLoop(uvloop.Loop):
+    """Counts the timers that are set."""
+
+    timers = 0
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Any | None = None
+    ) -> asyncio.TimerHandle:
+        self.timers += 1
+        return super().call_later(delay, callback, *args, context=context)
+
+
+def test_who_tires_one_after_the_other_is_looked_at_together() -> None:
+    """A host's loop sets its timers to whole milliseconds, so they may come early: one that is set again for what is
+    left is no way to wait.
+    """
+    looked = 0
+
+    async def story() -> None:
+        over = asyncio.Event()
+
+        def look() -> None:
+            nonlocal looked
+            looked += 1
+            if looked == MANY:
+                over.set()
+
+        rests = resting.Rests(lambda _: None)
+        for _ in range(MANY):
+            rests.watch(SimpleNamespace(look=look))
+            await asyncio.sleep(0.0013)
+        await over.wait()
+        rests.stop()
+
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        runner.run(story())
+        loop = runner.get_loop()
+    sleeps = MANY
+    assert isinstance(loop, CountingLoop)
+    assert loop.timers - sleeps < MANY / 4

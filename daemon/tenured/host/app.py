@@ -53,7 +53,6 @@ from tenured.storage.errors import StoreForeign
 from tenured.storage.keys import KeyFile
 from tenured.transport import calls as calls_service
 from tenured.transport.callframes import CallFrames
-from tenured.transport.errors import TransportError
 from tenured.transport.roles import HOST_CALLS
 from tenured.transport.serverlinks import LinkEvents, ServerLinks
 from tenured.transport.serving import Listener
@@ -339,18 +338,35 @@ class Host:
             self._start(self._drain())
 
     async def _drain(self) -> None:
-        """Ends running turns, gives every agent up, says goodbye; leaves before the grace period ends, done or not."""
-        options = self._options
-        with contextlib.suppress(TimeoutError, TransportError):
-            async with asyncio.timeout(options.exit_deadline_s):
-                self._activations.release_all(True)
-                await self._activations.empty()
-                if self._links.connected:
-                    await self._site.reports.settled()
-                    self._leaving = True
-                    await leasing.release(self._links, self._incarnation, options.profile.expiry_ns / NS)
+        """Gives everything up and says goodbye; leaves before the grace period ends, done or not. It also leaves once
+        its lease has been over for as long as a lease lasts: it can keep nothing then, and nobody needs its word.
+        """
+        leaving = asyncio.ensure_future(self._leave())
+        alone = asyncio.ensure_future(leasing.lapsed(self._site.lease, self._options.profile.expiry_ns / NS))
+        try:
+            await asyncio.wait(
+                {leaving, alone}, timeout=self._options.exit_deadline_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            has_time, gives_up = alone.cancel(), leaving.cancel()
+        if not gives_up:
+            leaving.result()
+        elif has_time:
+            log.warning("leaves before all has ended: its time is over")
+        else:
+            log.warning("leaves without a goodbye: no server renews its lease")
         if not self._end.done():
             self._end.set_result(False)
+
+    async def _leave(self) -> None:
+        """Ends running turns, gives every agent up, says goodbye."""
+        self._activations.release_all(True)
+        await self._activations.empty()
+        if self._links.connected:
+            await self._site.reports.settled()
+            self._leaving = True
+            with contextlib.suppress(TimeoutError):
+                await leasing.release(self._links, self._incarnation, self._options.profile.expiry_ns / NS)
 
     async def _stop(self, worker_socket: asyncio.Server, web: asyncio.Server, listener: Listener) -> None:
         self._activations.abort()

@@ -124,6 +124,14 @@ async def release(links: ServerLinks, incarnation: str, lease_s: float) -> None:
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
 
+async def lapsed(lease: Lease, for_s: float) -> None:
+    """Until the lease has been over for `for_s` seconds, and those have passed from now on."""
+    left = for_s
+    while left > 0:
+        await asyncio.sleep(left)
+        left = lease.remaining_s + for_s
+
+
 async def bury_late(links: ServerLinks, request: RegisterHost, locks: DeadLocks, beat: Callable[[], None]) -> None:
     """Names incarnations whose last process died after our registration."""
     while locks.waiting:

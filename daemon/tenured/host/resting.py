@@ -43,6 +43,10 @@ LATER_S = 2.0
 """Until one that was asked for nothing, and may not rest (it plans something, or is paused), is looked at again."""
 AT_ONCE = 50
 """Agents that are looked at in one turn of the loop."""
+GRAIN_S = 0.02
+"""A look is set at least so far ahead, so that agents which tire one after the other share it. The loop's timers are of
+whole milliseconds and may come early: one for the little that is left would come early again, and again.
+"""
 _wake = msgspec.msgpack.Decoder(Wake).decode
 
 
@@ -220,7 +224,9 @@ class Rests:
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timer, self._look_at = loop.call_later(max(0.0, at - loop.time()), self._look), at
+        left = at - loop.time()
+        wait_s = max(GRAIN_S, left) if left > 0 else 0.0
+        self._timer, self._look_at = loop.call_later(wait_s, self._look), at
 
     def _look(self) -> None:
         self._timer = None
