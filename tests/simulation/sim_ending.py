@@ -21,6 +21,10 @@ MAYFLY = "mayfly"
 KEEPER = "keeper"
 TTL_S = 6.0
 """Of what senders send; what a mayfly sends may take its time."""
+PACE_S = 0.75
+"""Between what is asked: so it goes on for as long as the lives do."""
+PATIENCE_S = 4.0
+"""For the end of a mayfly, which waits behind what it was asked before; who is cut off is so for longer."""
 
 
 class Kept(tenure.State):
@@ -113,7 +117,7 @@ async def ending(cluster: Simulation) -> None:
         for n in range(ROUNDS):
             with contextlib.suppress(tenure.CallError):
                 await senders[name].call(Sender.tell(name=f"{name}{n}"), timeout=0.5)
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(PACE_S)
 
     async def ask() -> None:
         for n in range(ROUNDS):
@@ -121,14 +125,15 @@ async def ending(cluster: Simulation) -> None:
                 await mayfly.call(Mayfly.do(name=f"call{n}"), timeout=0.5)
             with contextlib.suppress(tenure.CallError):
                 await mayfly.call(Mayfly.slowly(name=f"slow call{n}"), timeout=0.5)
+            await asyncio.sleep(PACE_S)
 
     async def live() -> None:
         for n in range(3):
             await asyncio.sleep(0.8)
             way = random.choice((Mayfly.end, Mayfly.fade))
-            deaf = random.random() < 0.5 and cut_off(cluster)
+            deaf = random.random() < 0.7 and cut_off(cluster)
             with contextlib.suppress(tenure.CallError):
-                await mayfly.call(way(name=f"end{n}"), timeout=1.0)
+                await mayfly.call(way(name=f"end{n}"), timeout=PATIENCE_S)
                 if deaf and random.random() < 0.7:
                     cluster.faults.kill_host(deaf, back_after=1.0)
             await persisting(cluster, Mayfly, MAYFLY)
@@ -150,7 +155,7 @@ def cut_off(cluster: Simulation) -> str:
     with contextlib.suppress(errors.NotReady, errors.NotFound):
         host, there = cluster.holder(MAYFLY), cluster.holder(KEEPER)
         if host != there:
-            cluster.faults.partition([host], [there], lasts=3.0)
+            cluster.faults.partition([host], [there], lasts=1.5 * PATIENCE_S)
             return host
     return ""
 
