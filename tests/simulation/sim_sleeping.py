@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 
 from sim_signalling import NAMES, ROUNDS, Station, look, made, until_quiet
 
@@ -80,7 +81,7 @@ async def unasked(cluster: Simulation, stations: dict[str, Station]) -> None:
     after = await asyncio.gather(*map(look, stations.values()))
     unknown = tuple(str(call.arguments["name"]) for call in cluster.history if call.outcome == "unknown")
     for was, now in zip(before, after, strict=True):
-        late = [one for kind, done in now.items() for one in done if one not in was[kind]]
+        late = [one for kind, done in now.items() for one in Counter(done) - Counter(was[kind])]
         assert all(one.endswith(unknown) for one in late), f"{now} was {was} until somebody looked"
 
 
