@@ -15,6 +15,7 @@ from tenure_cli.dev.cluster import DevCluster, Options
 from tenure_cli.dev.plan import PoolPlan
 from tenure_proto.v1 import registry_pb2
 from tests.cluster.cluster_local import BROKEN, EXAMPLE, GOOD, HERE, NAMESPACE, Local, deploy, good_hosts
+from tools.k8s.standstill import Standstills
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -49,6 +50,15 @@ async def whole(local: Local) -> AsyncIterator[Local]:
     """For tests that break something: the cluster is whole again afterwards."""
     yield local
     await local.whole()
+
+
+@pytest.fixture
+def standstills() -> Iterator[Standstills]:
+    """Of the machine, while the test runs."""
+    seen = Standstills()
+    end = seen.watch()
+    yield seen
+    end()
 
 
 @pytest.fixture(autouse=True)

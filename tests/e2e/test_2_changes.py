@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from e2e_kube import Kube, condition
+from e2e_kube import Kube, condition, name_of
 
 CLUSTERS = "agentclusters.tenure.dev"
 AGENTS = "agents.tenure.dev"
@@ -49,11 +49,14 @@ def spare(shop: Kube) -> Iterator[Apply]:
         shop.kubectl("delete", AGENTS, name, "-n", "shop", "--ignore-not-found", "--timeout=60s")
 
 
+def counted(cluster: Kube) -> dict[str, Any]:
+    """Each agent, and what it has counted to."""
+    names = [name_of(item) for item in cluster.items(AGENTS)]
+    return {name: cluster.call(f"shop/{name}", "value") for name in names}
+
+
 def test_a_pool_shrinks_and_grows_and_its_agents_stay(steady: Kube) -> None:
-    counts = {
-        item["metadata"]["name"]: steady.call(f"shop/{item['metadata']['name']}", "value")
-        for item in steady.items(AGENTS)
-    }
+    counts = counted(steady)
     patch_pool(steady, replicas=2)
     steady.wait(
         "two hosts are left",
@@ -96,10 +99,7 @@ def test_an_edit_of_an_agent_takes_effect(shop: Kube, spare: Apply) -> None:
 
 
 def test_an_edit_of_a_pool_reaches_its_workers(steady: Kube) -> None:
-    counts = {
-        name: steady.call(f"shop/{name}", "value")
-        for name in (item["metadata"]["name"] for item in steady.items(AGENTS))
-    }
+    counts = counted(steady)
     patch_pool(steady, env=[{"name": "SHOP_GREETING", "value": "hello"}])
     daemonset = f"{cluster_name(steady)}-host-{steady.items(CLUSTERS)[0]['spec']['pools'][0]['name']}"
 

@@ -170,6 +170,8 @@ async def test_pid_1_of_the_workers_killed(story: Story) -> None:
     await eventually(lambda: not alive(worker), 5)
     await story.count()
     await eventually(host.pid_1)
+    assert story.held_by == host.name
+    assert story.epoch == 1 or "giving up all agents" in host.log, "the epoch ends with a word, and not otherwise"
 
 
 async def test_pid_1_of_the_workers_frozen(story: Story) -> None:
@@ -224,7 +226,7 @@ async def test_drain(story: Story) -> None:
     """SIGTERM: the running turn ends and is kept, the agent moves with its state, the host leaves with status 0."""
     await begin(story, hosts=2)
     host = story.holder
-    slow = asyncio.ensure_future(story.call("slowly", seconds=0.5))
+    slow = asyncio.ensure_future(story.call("slowly", seconds=4.0))  # longer than a lease, which is renewed meanwhile
     await eventually(lambda: True)
     os.kill(host.supervisor, signal.SIGTERM)
     story.acknowledged += 1

@@ -72,14 +72,16 @@ async def left_owing(cluster: Simulation, station: Station, name: str, n: int) -
 
 async def unasked(cluster: Simulation, stations: dict[str, Station]) -> None:
     """Nobody calls, and nothing goes wrong: what agents owe and plan wakes them, and is done. Whoever looks wakes them,
-    too: so nothing may be done after the first look that was not done before, but for what was told to be unknown: a
-    write that one server has is found, or not, by whoever reads the record next (protocol 2, owner 2).
+    too: so nothing may be done after the first look that was not done before, but for what the last call to an agent
+    left, if it was told to be unknown: a write that one server has is found, or not, by whoever reads the record next
+    (protocol 2, owner 2). What was left before that call, it found.
     """
     await asyncio.sleep(QUIET_S)
     before = await asyncio.gather(*map(look, stations.values()))
     await asyncio.sleep(3.0)
     after = await asyncio.gather(*map(look, stations.values()))
-    unknown = tuple(str(call.arguments["name"]) for call in cluster.history if call.outcome == "unknown")
+    said = [call for call in cluster.history if " left " in str(call.arguments.get("name", ""))]
+    unknown = tuple(str(call.arguments["name"]) for call in said if call.outcome == "unknown")
     for was, now in zip(before, after, strict=True):
         late = [one for kind, done in now.items() for one in Counter(done) - Counter(was[kind])]
         assert all(one.endswith(unknown) for one in late), f"{now} was {was} until somebody looked"

@@ -15,11 +15,13 @@ class Standstills:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._last = clock, clock()
         self._seen: list[str] = []
+        self.longest_s = 0.0
 
     def sample(self) -> None:
         """To be called every `SAMPLE_S`."""
         now = self._clock()
         if now - self._last >= LEAST_S:
+            self.longest_s = max(self.longest_s, now - self._last)
             self._seen.append(f"{now - self._last:.1f} s until {time.strftime('%H:%M:%S')}")
         self._last = now
 
